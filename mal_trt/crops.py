@@ -1,0 +1,105 @@
+"""The crop around one box: where it lies, its pixels, and where the box falls inside it.
+
+The crop wraps around the picture's borders, and is resized with Pillow's antialiased bicubic filter,
+exactly as MAL was trained and evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mal_trt.boxes import TEST_MARGIN_RATE, SizeClass, extended_box, inclusive_pixels, size_class
+
+# Above this many source pixels the two passes of the resize run in bands, to bound memory.
+BAND_PIXELS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Geometry of one crop.
+
+    box: XYXY in original pixels. extended: XYXY whole pixels, may reach outside the picture.
+    inner: XYXY of the box's pixels in the resized crop (0..size), zero outside the picture.
+    """
+
+    box: tuple[float, float, float, float]
+    extended: tuple[int, int, int, int]
+    inner: tuple[int, int, int, int]
+    width: int
+    height: int
+    size: int
+
+    @property
+    def area(self) -> float:
+        """Box area in original square pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+    @property
+    def size_class(self) -> SizeClass:
+        return size_class(self.area)
+
+
+def make_frame(
+    box: Sequence[float],
+    width: int,
+    height: int,
+    size: int,
+    margin_rate: float = TEST_MARGIN_RATE,
+) -> Frame:
+    """Geometry of the test-time crop of an XYXY box in a `width` x `height` picture.
+
+    margin_rate is shared by opposite sides, so each side grows by half of it.
+    """
+    x0, y0, x1, y1 = (float(v) for v in box)
+    extended = extended_box((x0, y0, x1, y1), (margin_rate / 2,) * 4)
+    bx0, by0, bx1, by1 = inclusive_pixels((x0, y0, x1, y1))
+    ix0, ix1 = _resized_span(bx0, min(bx1, width), extended[0], extended[2], size)
+    iy0, iy1 = _resized_span(by0, min(by1, height), extended[1], extended[3], size)
+    return Frame((x0, y0, x1, y1), extended, (ix0, iy0, ix1, iy1), width, height, size)
+
+
+def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.ndarray:
+    """Pixels of an extended box, wrapped around the borders and resized.
+
+    picture: uint8 [H,W,3]. extended: XYXY whole pixels. Returns uint8 [size,size,3].
+    """
+    x0, y0, x1, y1 = extended
+    if (x1 - x0) * (y1 - y0) <= BAND_PIXELS:
+        return _resize(wrap(picture, x0, y0, x1, y1), size, size)
+    # Pillow resamples rows first and keeps 8-bit rows, so bands of rows give the same bytes.
+    step = max(1, BAND_PIXELS // (x1 - x0))
+    bands = [
+        _resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y))
+        for y in range(y0, y1, step)
+    ]
+    return _resize(np.concatenate(bands), size, size)
+
+
+def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    """picture[y mod H, x mod W] for y0 <= y < y1, x0 <= x < x1; any trailing axes are kept."""
+    height, width = picture.shape[:2]
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        return picture[y0:y1, x0:x1]
+    rows = np.arange(y0, y1) % height
+    columns = np.arange(x0, x1) % width
+    return picture[rows[:, None], columns]
+
+
+def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _resized_span(first: int, last: int, start: int, stop: int, size: int) -> tuple[int, int]:
+    """Where pixels first..last of a start..stop line are 1 after MAL's resize of its 0/1 box mask.
+
+    The filter is separable and rounds to 8 bits between passes, so one line tells all.
+    """
+    line = np.zeros((1, stop - start), np.uint8)
+    line[0, max(first - start, 0) : max(last - start, 0)] = 1
+    inside = np.flatnonzero(_resize(line, size, 1)[0])
+    return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)

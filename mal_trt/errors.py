@@ -1,0 +1,19 @@
+"""The two ways a command can fail on purpose; the CLI turns both into one line."""
+
+from __future__ import annotations
+
+
+class MalTrtError(Exception):
+    """A failure whose message is written for the user: what was wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class InputError(MalTrtError):
+    """The input (a file, a record, an option) cannot be used as it is: exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(MalTrtError):
+    """The input was fine but the run failed (disk full, backend failure): exit code 1."""
