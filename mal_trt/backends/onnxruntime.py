@@ -1,0 +1,133 @@
+"""ONNX Runtime: the backend that runs everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mal_trt.boxes import SizeClass
+from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
+from mal_trt.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+LOGITS = "logits"
+TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+
+
+class OnnxRuntimeBackend:
+    """A `mal-trt export`ed ONNX file in an ONNX Runtime session. See `Backend` for the interface."""
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in metadata:
+            raise InputError(
+                f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata (crop size, margins, thresholds); "
+                + REEXPORT
+            )
+        self.contract = Contract.from_json(metadata[METADATA_KEY], str(path))
+        self.provider: str = self._session.get_providers()[0]
+        self.outputs = tuple(o.name for o in self._session.get_outputs() if o.name.startswith(LOGITS))
+        self._has_grid = _check_signature(self._session, self.contract, path)
+        self._path = path
+
+    def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
+        """See `Backend.run`."""
+        if self._session is None:
+            raise RunError(f"{self._path}: this backend is closed; open it again")
+        side = self.contract.input_size
+        if image.ndim != 4 or image.shape[1:] != (3, side, side):
+            raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
+        if self.contract.input_dtype == "uint8" and image.dtype != np.uint8:
+            raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+        feeds = {"image": np.ascontiguousarray(image, dtype=self.contract.input_dtype)}
+        if self._has_grid:
+            grid = self.contract.grid(size)
+            feeds["head_grid"] = np.zeros((1, 1, grid, grid), np.uint8)
+        try:
+            (logits,) = self._session.run([self.output(weights)], feeds)
+        except (InputError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise RunError(
+                f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {_one_line(error)}"
+            ) from error
+        return np.asarray(logits, np.float32)
+
+    def output(self, weights: str | None) -> str:
+        """Name of the graph output holding the logits of "student", "teacher", "mixed" or None (default)."""
+        if weights is None or weights == self.contract.weights:
+            return LOGITS
+        if f"{LOGITS}_{weights}" in self.outputs:
+            return f"{LOGITS}_{weights}"
+        raise InputError(
+            f"{self._path}: it holds {self.contract.weights} weights, not {weights}; "
+            "export with `--weights mixed` to choose at run time"
+        )
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._session = None
+
+
+def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RunError(
+            f"onnxruntime cannot be imported ({_one_line(error)}); "
+            "install it with `pip install 'mal-trt[cpu]'` or `pip install 'mal-trt[gpu]'`"
+        ) from error
+    available = ort.get_available_providers()
+    if device == "cuda" and CUDA not in available:
+        raise InputError(
+            f"device cuda: this onnxruntime has no CUDA provider (it has {', '.join(available)}); "
+            "install `mal-trt[gpu]` instead of `mal-trt[cpu]`, or use --device cpu"
+        )
+    wanted = [CUDA, CPU] if device != "cpu" and CUDA in available else [CPU]
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if wanted[0] == CUDA and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise InputError(
+            f"{path}: ONNX Runtime cannot load it ({_one_line(error)}); is it a whole ONNX file?"
+        ) from error
+    if device == "cuda" and session.get_providers()[0] != CUDA:
+        raise InputError(
+            f"device cuda: ONNX Runtime fell back to {session.get_providers()[0]}; check the NVIDIA driver and that "
+            f"CUDA and cuDNN match onnxruntime-gpu {ort.__version__}, or use --device cpu"
+        )
+    return session
+
+
+def _check_signature(session: onnxruntime.InferenceSession, contract: Contract, path: Path) -> bool:
+    """Whether the graph takes `head_grid`; InputError if graph and contract disagree."""
+    inputs: dict[str, Any] = {i.name: i for i in session.get_inputs()}
+    expected = {"image", "head_grid"} if contract.head == "dynamic" else {"image"}
+    if set(inputs) != expected:
+        raise InputError(
+            f"{path}: its inputs are {sorted(inputs)}, but its metadata (head {contract.head}) promises "
+            f"{sorted(expected)}; {REEXPORT}"
+        )
+    if inputs["image"].type != TENSOR_TYPES[contract.input_dtype]:
+        raise InputError(
+            f"{path}: `image` is {inputs['image'].type}, but its metadata says {contract.input_dtype}; {REEXPORT}"
+        )
+    if LOGITS not in [o.name for o in session.get_outputs()]:
+        raise InputError(f"{path}: it has no output called `{LOGITS}`; {REEXPORT}")
+    return "head_grid" in inputs
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:200] + "..."
