@@ -1,0 +1,148 @@
+"""MAL's network: an encoder, a K head and a mask head; one box per sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mal_trt.boxes import MEDIUM_AREA, SMALL_AREA, SizeClass
+from mal_trt.errors import InputError
+from mal_trt.training.backbones import TimmBackbone
+from mal_trt.training.heads import HybridHead, KHead, VHead, dot, resize
+from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit
+
+LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What decides a network's shape. Field names and defaults follow TAO's where it has them.
+
+    arch: "vit-mae-base/16", "vit-deit-tiny/16", ... or a timm model name ("resnet18"), whose layout is "timm".
+    crop_size: side S of the square input, pixels. depth: number of ViT blocks, None = by arch.
+    mask_head_hidden_channel: also the width of the "hybrid" head. adjust_scale: mask-head grid by box size.
+    frozen_stages: 0 = patch embedding, i = block i, (-1,) = nothing.
+    """
+
+    arch: str = "vit-mae-base/16"
+    layout: str = "patch"
+    crop_size: int = 512
+    mask_head_num_convs: int = 4
+    mask_head_hidden_channel: int = 256
+    mask_head_out_channel: int = 256
+    adjust_scale: bool = True
+    mask_scale_ratio_pre: int = 1
+    mask_scale_ratio: float = 2.0
+    vit_dpr: float = 0.0
+    frozen_stages: tuple[int, ...] = (-1,)
+    depth: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frozen_stages", tuple(self.frozen_stages))
+        if not is_vit(self.arch):
+            if self.layout not in ("patch", "timm"):
+                raise InputError(f"layout {self.layout!r} is for vit-* arch names, not for {self.arch!r}")
+            object.__setattr__(self, "layout", "timm")
+        elif self.layout not in LAYOUTS or self.layout == "timm":
+            raise InputError(f"layout {self.layout!r} of {self.arch!r}: expected patch, conv_stem or hybrid")
+        else:
+            parse_vit(self.arch)
+        step = 2 * STRIDE if self.adjust_scale else STRIDE
+        if self.crop_size < step or self.crop_size % step:
+            raise InputError(f"crop size {self.crop_size}: expected a multiple of {step}")
+        if self.adjust_scale and (self.mask_scale_ratio_pre, self.mask_scale_ratio) != (1, 2.0):
+            raise InputError("scale adjustment needs mask_scale_ratio_pre 1 and mask_scale_ratio 2")
+        if self.mask_head_num_convs < 1:
+            raise InputError(f"mask_head_num_convs {self.mask_head_num_convs}: expected at least 1")
+
+    def grid(self, size: SizeClass) -> int:
+        """Side of the mask head's grid: S/32, S/16, S/8; S/16 * ratio_pre without scale adjustment."""
+        side = self.crop_size // STRIDE
+        if not self.adjust_scale:
+            return side * self.mask_scale_ratio_pre
+        return side * 2**size // 2
+
+
+class MALNetwork(nn.Module):
+    """backbone -> (roi_head: K vector, mask_head: dense features) -> logits.
+
+    State-dict names are the published ones without their `student.` or `teacher.` prefix.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, out = config.mask_head_hidden_channel, config.mask_head_out_channel
+        self.backbone: ViT | TimmBackbone
+        if config.layout == "timm":
+            self.backbone = TimmBackbone(config.arch, config.crop_size, config.vit_dpr)
+        else:
+            self.backbone = ViT(config.arch, config.layout, config.crop_size, config.depth, config.vit_dpr)
+        self.mask_head: HybridHead | VHead
+        channels = self.backbone.channels
+        if config.layout == "hybrid":
+            self.roi_head = KHead(channels[0], 256, hidden)
+            self.mask_head = HybridHead(channels, hidden)
+            # A fixed random direction to start with: an all but zero K would stall both heads.
+            nn.init.trunc_normal_(self.roi_head.mlp2.weight, std=0.02)
+            nn.init.normal_(self.roi_head.mlp2.bias, std=0.5)
+        else:
+            self.roi_head = KHead(channels[0], 256, out)
+            self.mask_head = VHead(
+                channels[0], hidden, out, config.mask_head_num_convs, config.mask_scale_ratio
+            )
+        self.backbone.freeze(config.frozen_stages)
+
+    def encode(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """ImageNet-normalised image [B,3,S,S] -> (feature maps, K vectors [B,C]). All but the mask head."""
+        features = self.backbone(image)
+        return features, self.roi_head(features[0])
+
+    def decode(self, features: tuple[Tensor, ...], k: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Feature maps and K vectors -> logits [B,1,L,L] with the mask head run on one grid (height, width).
+
+        L = S/4 with scale adjustment, else 4 * the head's output side (S/2 by default).
+        """
+        height, width = features[0].shape[-2:]
+        if isinstance(self.mask_head, HybridHead):
+            logits = self.mask_head(features, k, grid)
+        else:
+            logits = dot(k, self.mask_head(resize(features[0], grid)))
+        if self.config.adjust_scale:
+            return resize(logits, (height * 4, width * 4))
+        return resize(logits, (logits.shape[-2] * 4, logits.shape[-1] * 4))
+
+    def forward_grid(self, image: Tensor, grid: int | tuple[int, int]) -> Tensor:
+        """Normalised image [B,3,S,S] -> logits, one mask-head grid for the whole batch."""
+        features, k = self.encode(image)
+        return self.decode(features, k, grid if isinstance(grid, tuple) else (grid, grid))
+
+    def forward(self, image: Tensor, area: Tensor) -> Tensor:
+        """image float [B,3,S,S], ImageNet-normalised; area [B], box area in original square pixels.
+
+        Logits [B,1,S/4,S/4]. Each size class present is one run of the mask head. Bounds are half-open on the low
+        side, so a box of exactly 1024 or 9216 square pixels gets logits (the reference leaves it at 0).
+        """
+        features, k = self.encode(image)
+        side = features[0].shape[-1]
+        if not self.config.adjust_scale:
+            grid = side * self.config.mask_scale_ratio_pre
+            return self.decode(features, k, (grid, grid))
+        bounds = torch.tensor([SMALL_AREA, MEDIUM_AREA], dtype=torch.float64, device=area.device)
+        classes = torch.bucketize(area.double(), bounds)
+        order = torch.argsort(classes, stable=True)
+        parts, start = [], 0
+        for size, count in enumerate(torch.bincount(classes, minlength=len(SizeClass)).tolist()):
+            if count:
+                rows = order[start : start + count]
+                grid = side * 2**size // 2
+                parts.append(self.decode(tuple(f[rows] for f in features), k[rows], (grid, grid)))
+                start += count
+        return torch.cat(parts)[torch.argsort(order)]
+
+
+def build_network(config: NetworkConfig) -> MALNetwork:
+    """A freshly initialised network."""
+    return MALNetwork(config)
