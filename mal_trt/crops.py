@@ -56,16 +56,24 @@ def make_frame(
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     extended = extended_box((x0, y0, x1, y1), (margin_rate / 2,) * 4)
-    bx0, by0, bx1, by1 = inclusive_pixels((x0, y0, x1, y1))
-    ix0, ix1 = _resized_span(bx0, min(bx1, width), extended[0], extended[2], size)
-    iy0, iy1 = _resized_span(by0, min(by1, height), extended[1], extended[3], size)
-    return Frame((x0, y0, x1, y1), extended, (ix0, iy0, ix1, iy1), width, height, size)
+    inner = inner_box((x0, y0, x1, y1), extended, width, height, size)
+    return Frame((x0, y0, x1, y1), extended, inner, width, height, size)
+
+
+def inner_box(
+    box: Sequence[float], extended: Sequence[int], width: int, height: int, size: int
+) -> tuple[int, int, int, int]:
+    """XYXY crop pixels that an XYXY box of a `width` x `height` picture covers in the crop of `extended`."""
+    x0, y0, x1, y1 = inclusive_pixels(box)
+    ix0, ix1 = _resized_span(x0, min(x1, width), extended[0], extended[2], size)
+    iy0, iy1 = _resized_span(y0, min(y1, height), extended[1], extended[3], size)
+    return ix0, iy0, ix1, iy1
 
 
 def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.ndarray:
     """Pixels of an extended box, wrapped around the borders and resized.
 
-    picture: uint8 [H,W,3]. extended: XYXY whole pixels. Returns uint8 [size,size,3].
+    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels. Returns uint8 [size,size,...].
     """
     x0, y0, x1, y1 = extended
     if (x1 - x0) * (y1 - y0) <= BAND_PIXELS:
@@ -89,6 +97,11 @@ def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     return picture[rows[:, None], columns]
 
 
+def resize_line(line: np.ndarray, size: int) -> np.ndarray:
+    """One line of a 0/1 mask (uint8 [n]) resized as the crop is; uint8 [size], still 0/1."""
+    return _resize(line[None], size, 1)[0]
+
+
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
@@ -99,7 +112,7 @@ def _resized_span(first: int, last: int, start: int, stop: int, size: int) -> tu
 
     The filter is separable and rounds to 8 bits between passes, so one line tells all.
     """
-    line = np.zeros((1, stop - start), np.uint8)
-    line[0, max(first - start, 0) : max(last - start, 0)] = 1
-    inside = np.flatnonzero(_resize(line, size, 1)[0])
+    line = np.zeros(stop - start, np.uint8)
+    line[max(first - start, 0) : max(last - start, 0)] = 1
+    inside = np.flatnonzero(resize_line(line, size))
     return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)

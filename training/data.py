@@ -1,0 +1,148 @@
+"""Training samples: sample number i is the same crop in every run, so a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mal_trt.boxes import extended_box, inclusive_pixels
+from mal_trt.crops import inner_box, read_crop
+from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
+from mal_trt.training.figures import draw_figure
+from mal_trt.training.pictures import TrainingBoxes, epoch_order
+from mal_trt.training.prior import place_prior
+
+
+class Sample(TypedDict):
+    """student, teacher: uint8 [S,S,3] RGB crops, the student's with colour changes; mask: uint8 [S,S] of 0/1,
+    the box (or the figure itself where `exact`); prior: uint8 [S,S], 255 = surely object, where `has_prior`;
+    area: float32, original square pixels; row: annotation, -1 if drawn.
+    """
+
+    student: torch.Tensor
+    teacher: torch.Tensor
+    mask: torch.Tensor
+    prior: torch.Tensor
+    has_prior: torch.Tensor
+    area: torch.Tensor
+    exact: torch.Tensor
+    row: int
+
+
+@dataclass(frozen=True)
+class SampleRules:
+    """crop_size: pixels. margin_rate: range of the random margins. cap: boxes a picture and epoch, None for all.
+
+    figures: function of the sample number giving the share of drawn figures among the samples.
+    """
+
+    crop_size: int
+    seed: int
+    margin_rate: tuple[float, float] = (0.0, 1.2)
+    cap: int | None = None
+    figures: Callable[[int], float] = lambda number: 0.0
+
+
+class Samples(Dataset[Sample]):
+    """Samples first..last of the endless sequence that a data set, its rules and its seed define."""
+
+    def __init__(
+        self,
+        boxes: TrainingBoxes,
+        rules: SampleRules,
+        first: int,
+        last: int,
+        priors: Mapping[int, np.ndarray] | None = None,
+        preload: bool = False,
+    ) -> None:
+        self.priors = priors or {}
+        self.boxes, self.rules, self.first, self.last = boxes, rules, first, last
+        self.epoch_length = len(epoch_order(boxes.picture, rules.cap, rules.seed, 0))
+        self._epoch, self._rows = -1, np.empty(0, np.int64)
+        used = np.unique(boxes.picture)
+        self._pictures = {int(i): boxes.files[i].read() for i in used} if preload else {}
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, i: int) -> Sample:
+        number = self.first + i
+        rng = np.random.default_rng([self.rules.seed, number])
+        if rng.random() < self.rules.figures(number):
+            return self._figure(rng)
+        return self._box(number, rng)
+
+    def _box(self, number: int, rng: np.random.Generator) -> Sample:
+        epoch, place = divmod(number, self.epoch_length)
+        row = int(self._order(epoch)[place])
+        box = self.boxes.boxes[row]
+        picture = self._read(int(self.boxes.picture[row]))
+        extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
+        size = self.rules.crop_size
+        crop = read_crop(picture, extended, size)
+        mask = wrapped_box_mask(inclusive_pixels(box), extended, picture.shape[:2], size)
+        area = float((box[2] - box[0]) * (box[3] - box[1]))
+        prior = self.priors.get(row)
+        if prior is not None:
+            height, width = picture.shape[:2]
+            prior = place_prior(prior, inner_box(box, extended, width, height, size), size)
+        return self._augmented(crop, mask, prior, area, False, row, rng)
+
+    def _figure(self, rng: np.random.Generator) -> Sample:
+        picture, mask = draw_figure(self._patch, rng)
+        ys, xs = np.nonzero(mask)
+        box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
+        size = self.rules.crop_size
+        # A figure's own size in pixels means nothing, so its size class is drawn too.
+        area = float(np.exp(rng.uniform(np.log(500), np.log(200_000))))
+        crop, mask = read_crop(picture, extended, size), wrapped_mask(mask, extended, size)
+        return self._augmented(crop, mask, None, area, True, -1, rng)
+
+    def _augmented(
+        self,
+        crop: np.ndarray,
+        mask: np.ndarray,
+        prior: np.ndarray | None,
+        area: float,
+        exact: bool,
+        row: int,
+        rng: np.random.Generator,
+    ) -> Sample:
+        has_prior = prior is not None
+        prior = np.zeros_like(mask) if prior is None else prior
+        step = -1 if rng.random() < 0.5 else 1
+        crop, mask, prior = crop[:, ::step].copy(), mask[:, ::step].copy(), prior[:, ::step].copy()
+        return Sample(
+            student=torch.from_numpy(student_colours(crop, rng).copy()),
+            teacher=torch.from_numpy(crop),
+            mask=torch.from_numpy(mask),
+            prior=torch.from_numpy(prior),
+            has_prior=torch.tensor(has_prior),
+            area=torch.tensor(area, dtype=torch.float32),
+            exact=torch.tensor(exact),
+            row=row,
+        )
+
+    def _patch(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        """A random square of a random picture, shrunk or grown to [side,side,3]."""
+        picture = self._read(int(self.boxes.picture[rng.integers(len(self.boxes))]))
+        height, width = picture.shape[:2]
+        length = int(min(height, width) * rng.uniform(0.25, 1.0))
+        x, y = rng.integers(0, width - length + 1), rng.integers(0, height - length + 1)
+        return read_crop(picture, (x, y, x + length, y + length), side)
+
+    def _read(self, picture: int) -> np.ndarray:
+        held = self._pictures.get(picture)
+        return self.boxes.files[picture].read() if held is None else held
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._epoch != epoch:
+            self._epoch = epoch
+            self._rows = epoch_order(self.boxes.picture, self.rules.cap, self.rules.seed, epoch)
+        return self._rows
