@@ -1,1 +1,1 @@
-"""MAL's networks, losses, data, training loop and checkpoint readers. Needs the `train` extra (torch, timm)."""
+"""MAL's networks, losses, data, training loop and checkpoint readers. Needs torch and timm."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from typing import Any
 
 import timm
 import torch
@@ -21,25 +21,25 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, arch: str, crop_size: int, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.net, self.pyramid = _create(arch, crop_size, drop_path)
+        net, self.pyramid = _create(arch, crop_size, drop_path)
+        self.net: nn.Module = net
+        self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0))
         if self.pyramid:
-            info = self.net.feature_info
-            by_stride = {stride: i for i, stride in enumerate(info.reduction()) if stride >= STRIDE}
-            if not by_stride:
+            strides, widths = list(net.feature_info.reduction()), list(net.feature_info.channels())
+            last = {stride: index for index, stride in enumerate(strides) if stride >= STRIDE}
+            if not last:
                 raise InputError(
-                    f"arch {arch!r}: its coarsest map has stride {max(info.reduction())}, need 16"
+                    f"arch {arch!r}: its coarsest map has stride {max(strides)}, need 16 or more"
                 )
-            self.picked = sorted(by_stride.values())
-            widths = info.channels()
-            self.widths = [int(widths[i]) for i in self.picked]
+            self.picked = sorted(last.values())
+            self.widths = [int(widths[index]) for index in self.picked]
         else:
-            self.picked, self.widths = [0], [int(self.net.num_features)]
+            self.picked, self.widths = [0], [int(net.num_features)]
         self.channels: tuple[int, ...] = (sum(self.widths),)
         try:
             with torch.no_grad():
-                training = self.net.training
                 self.eval()(torch.zeros(1, 3, crop_size, crop_size))
-                self.train(training)
+            self.train()
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"arch {arch!r} does not take {crop_size} px crops ({reason})") from None
@@ -47,17 +47,17 @@ class TimmBackbone(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         side = image.shape[-1] // STRIDE
         if self.pyramid:
-            outputs = self.net(image)
-            maps = [outputs[i] for i in self.picked]
+            outputs: list[Tensor] = self.net(image)
+            maps = [outputs[index] for index in self.picked]
         else:
-            maps = [self.net.forward_features(image)]
+            maps = [self.net.forward_features(image)]  # type: ignore[operator]
         maps = [self._channels_first(m, c) for m, c in zip(maps, self.widths, strict=True)]
         return (torch.cat([resize(m, (side, side)) for m in maps], dim=1),)
 
     def _channels_first(self, x: Tensor, channels: int) -> Tensor:
         """[B,h,w,C] or tokens [B,N,C] -> [B,C,h,w]; [B,C,h,w] is left alone."""
         if x.ndim == 3:
-            x = x[:, getattr(self.net, "num_prefix_tokens", 0) :]
+            x = x[:, self.prefix_tokens :]
             side = round(x.shape[1] ** 0.5)
             return x.reshape(x.shape[0], side, side, channels).permute(0, 3, 1, 2)
         return x if x.shape[1] == channels else x.permute(0, 3, 1, 2)
@@ -68,32 +68,22 @@ class TimmBackbone(nn.Module):
             raise InputError("frozen_stages is for vit-* architectures; a timm backbone is trained whole")
 
 
-def _create(arch: str, crop_size: int, drop_path: float) -> tuple[nn.Module, bool]:
+def _create(arch: str, crop_size: int, drop_path: float) -> tuple[Any, bool]:
     """(timm model, whether it returns a pyramid of maps)."""
     if not timm.is_model(arch):
         raise InputError(f"unknown arch {arch!r}: neither vit-<family>-<size>/<patch> nor a timm model name")
-    options: dict[str, object] = {"pretrained": False}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    attempts = [
+    common: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    # Window and position-table models must be told the crop size; convolutional ones do not know the option.
+    attempts: list[dict[str, Any]] = [
         {"features_only": True, "img_size": crop_size},
         {"features_only": True},
         {"img_size": crop_size, "num_classes": 0},
         {"num_classes": 0},
     ]
     reason = ""
-    for extra in attempts:
+    for options in attempts:
         try:
-            model = timm.create_model(arch, **options, **extra)
-        except (
-            TypeError,
-            AttributeError,
-            RuntimeError,
-            AssertionError,
-            ValueError,
-            NotImplementedError,
-        ) as error:
-            reason = reason or str(error)
-            continue
-        return model, "features_only" in extra
-    raise InputError(f"timm cannot build {arch!r} as an encoder: {inspect.cleandoc(reason).splitlines()[0]}")
+            return timm.create_model(arch, pretrained=False, **common, **options), "features_only" in options
+        except (TypeError, AttributeError, RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+    raise InputError(f"timm cannot build {arch!r} as an encoder ({reason})")

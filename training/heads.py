@@ -1,6 +1,8 @@
-"""The heads of MAL: the K head (one vector per object), the V head (dense features) and our narrow hybrid one."""
+"""MAL's heads: the K head (one vector per object), the V head (dense features), our narrow hybrid one."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +39,15 @@ class ConvReLU(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, out, 3, padding=1)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.conv.bias)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x))
 
 
 class VHead(nn.Module):
-    """`num_convs` ConvReLU, enlarged by `ratio` before the one of index 3: [B,D,g,g] -> [B,out,g*ratio,g*ratio]."""
+    """`num_convs` ConvReLU, enlarged before the one of index 3: [B,D,g,g] -> [B,out,g*ratio,g*ratio]."""
 
     UPSAMPLE_BEFORE = 3
 
@@ -52,7 +55,7 @@ class VHead(nn.Module):
         super().__init__()
         self.ratio = ratio
         widths = [channels] + [hidden] * (num_convs - 1) + [out]
-        self.convs = nn.ModuleList(ConvReLU(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(ConvReLU(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for index, conv in enumerate(self.convs):

@@ -20,7 +20,7 @@ LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
 class NetworkConfig:
     """What decides a network's shape. Field names and defaults follow TAO's where it has them.
 
-    arch: "vit-mae-base/16", "vit-deit-tiny/16", ... or a timm model name ("resnet18"), whose layout is "timm".
+    arch: "vit-mae-base/16", "vit-deit-tiny/16", ... or a timm model name ("resnet18"; layout "timm").
     crop_size: side S of the square input, pixels. depth: number of ViT blocks, None = by arch.
     mask_head_hidden_channel: also the width of the "hybrid" head. adjust_scale: mask-head grid by box size.
     frozen_stages: 0 = patch embedding, i = block i, (-1,) = nothing.
@@ -62,7 +62,7 @@ class NetworkConfig:
         side = self.crop_size // STRIDE
         if not self.adjust_scale:
             return side * self.mask_scale_ratio_pre
-        return side * 2**size // 2
+        return side * (1, 2, 4)[size] // 2
 
 
 class MALNetwork(nn.Module):
@@ -122,8 +122,8 @@ class MALNetwork(nn.Module):
     def forward(self, image: Tensor, area: Tensor) -> Tensor:
         """image float [B,3,S,S], ImageNet-normalised; area [B], box area in original square pixels.
 
-        Logits [B,1,S/4,S/4]. Each size class present is one run of the mask head. Bounds are half-open on the low
-        side, so a box of exactly 1024 or 9216 square pixels gets logits (the reference leaves it at 0).
+        Logits [B,1,S/4,S/4]. Each size class present is one run of the mask head. Bounds are half-open on
+        the low side, so a box of exactly 1024 or 9216 px^2 gets logits (the reference leaves it at 0).
         """
         features, k = self.encode(image)
         side = features[0].shape[-1]

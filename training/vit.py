@@ -1,8 +1,8 @@
 """The ViT encoders of MAL, on timm's VisionTransformer, in three patch-embedding layouts.
 
-"patch": one 16x16 convolution, as in newer checkpoints. "conv_stem": four strided 3x3 convolutions, as in older
-ones, with that code's own position interpolation. "hybrid": ours, a conv stem that also hands its stride-4 and
-stride-8 maps to the mask head.
+"patch": one 16x16 convolution, as in newer checkpoints. "conv_stem": four strided 3x3 convolutions, as in
+older ones, with that code's own position interpolation. "hybrid": ours, a conv stem that also hands its
+stride-4 and stride-8 maps to the mask head.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -60,14 +60,15 @@ def parse_vit(arch: str) -> tuple[ViTSize, int]:
 def resample_positions(table: Tensor, grid: tuple[int, int], layout: str) -> Tensor:
     """Position table [1, 1+g*g, D] (class row first) resampled to [1, 1+h*w, D] by the layout's own rule.
 
-    "conv_stem" scales by (h + 0.1) / g and uses that factor for the coordinates, as its checkpoints were trained;
-    the others follow timm (bicubic, antialiased, by target size).
+    "conv_stem" scales by (h + 0.1) / g and uses that factor for the coordinates, as its checkpoints were
+    trained; the others follow timm (bicubic, antialiased, by target size).
     """
     side = round((table.shape[1] - 1) ** 0.5)
     if (side, side) == grid:
         return table
     if layout != "conv_stem":
-        return resample_abs_pos_embed(table, list(grid), num_prefix_tokens=1)
+        resampled: Tensor = resample_abs_pos_embed(table, list(grid), num_prefix_tokens=1)
+        return resampled
     cls, patches = table[:, :1], table[:, 1:]
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
     factors = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
@@ -77,7 +78,7 @@ def resample_positions(table: Tensor, grid: tuple[int, int], layout: str) -> Ten
 
 
 class ConvStem(nn.Module):
-    """Four stages of conv3x3 stride 2, GroupNorm(1), GELU, then a 1x1 convolution; widths D/8, D/4, D/2, D."""
+    """Four times conv3x3 stride 2, GroupNorm(1), GELU, then a 1x1 convolution; widths D/8, D/4, D/2, D."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -98,8 +99,8 @@ class ConvStem(nn.Module):
         return maps
 
 
-class ViT(VisionTransformer):
-    """timm's ViT reduced to a dense encoder. Parameter names are the published ones.
+class ViT(nn.Module):
+    """The parts of timm's ViT that make a dense encoder. Parameter names are the published ones.
 
     forward: image [B,3,S,S] -> (feature [B,D,S/16,S/16],), and for "hybrid" also the stem's maps
     [B,D/4,S/4,S/4] and [B,D/2,S/8,S/8]. The feature is after the final LayerNorm, class token dropped.
@@ -108,9 +109,10 @@ class ViT(VisionTransformer):
     def __init__(
         self, arch: str, layout: str, crop_size: int, depth: int | None = None, drop_path: float = 0.0
     ) -> None:
+        super().__init__()
         size, patch = parse_vit(arch)
         table_size = PRETRAINING_SIZE if layout != "hybrid" else crop_size // STRIDE * patch
-        super().__init__(
+        vit = VisionTransformer(
             img_size=table_size,
             patch_size=patch,
             embed_dim=size.width,
@@ -121,15 +123,17 @@ class ViT(VisionTransformer):
         )
         self.layout = layout
         self.patch_side = patch
-        if layout != "patch":
-            self.patch_embed = ConvStem(size.width)
+        assert vit.cls_token is not None and vit.pos_embed is not None
+        self.cls_token = vit.cls_token
+        self.pos_embed = vit.pos_embed
+        self.patch_embed = vit.patch_embed if layout == "patch" else ConvStem(size.width)
+        self.blocks = vit.blocks
+        self.norm = vit.norm
         if layout == "patch":
-            # Published checkpoints own this unused classifier; frozen, so weight decay cannot touch it.
-            self.head.requires_grad_(False)
+            self.head = vit.head.requires_grad_(False)  # never used, but every published checkpoint owns it
+        self.channels: tuple[int, ...] = (size.width,)
         if layout == "hybrid":
-            self.channels: tuple[int, ...] = (size.width, size.width // 4, size.width // 2)
-        else:
-            self.channels = (size.width,)
+            self.channels = (size.width, size.width // 4, size.width // 2)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table [1, 1+h*w, D] for a grid of h x w tokens."""
@@ -141,8 +145,9 @@ class ViT(VisionTransformer):
 
     def embed(self, image: Tensor) -> list[Tensor]:
         """Image to maps, the last one [B,D,S/16,S/16] the patch embedding."""
-        if self.layout != "patch":
-            return self.patch_embed(image)  # type: ignore[no-any-return]
+        if isinstance(self.patch_embed, ConvStem):
+            maps: list[Tensor] = self.patch_embed(image)
+            return maps
         if self.patch_side != STRIDE:
             side = image.shape[-1] // STRIDE * self.patch_side  # one token per 16 crop pixels all the same
             image = F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
@@ -154,11 +159,10 @@ class ViT(VisionTransformer):
         x = embedded.flatten(2).transpose(1, 2)  # (B, h*w, D)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = x + self.positions((height, width))
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = self.norm(self.blocks(x))  # (B, 1+h*w, D)
+        return normed
 
-    def forward(self, image: Tensor, attn_mask: Tensor | None = None) -> tuple[Tensor, ...]:  # noqa: ARG002
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         maps = self.embed(image)
         height, width = maps[-1].shape[-2:]
         x = self.tokens(maps[-1])[:, 1:]
