@@ -83,8 +83,7 @@ def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
 def decode_rle(rle: RLE) -> LocalMask:
     """The mask of a COCO RLE (counts compressed or a list) in its smallest window."""
     height = int(rle["size"][0])
-    counts = rle["counts"]
-    runs = np.asarray(counts, np.int64) if isinstance(counts, list) else _unpack(counts)
+    runs = run_lengths(rle)
     edges = np.cumsum(runs)
     starts, ends = edges[0::2][: len(runs) // 2], edges[1::2]
     solid = ends > starts
@@ -99,6 +98,23 @@ def decode_rle(rle: RLE) -> LocalMask:
     rows = np.flatnonzero(mask.any(axis=1))
     y0, y1 = int(rows[0]), int(rows[-1]) + 1
     return LocalMask(x0, y0, mask[y0:y1])
+
+
+def run_lengths(rle: RLE) -> np.ndarray:
+    """Run lengths of a COCO RLE, int64 [n]: background first, then foreground and background in turn.
+
+    ValueError if the compressed counts are not what COCO writes.
+    """
+    counts = rle["counts"]
+    return np.asarray(counts, np.int64) if isinstance(counts, list) else _unpack(counts)
+
+
+def compress(runs: np.ndarray, height: int, width: int) -> RLE:
+    """Compressed COCO RLE of run lengths, int64 [n], that add up to height * width."""
+    from pycocotools import mask as coco
+
+    packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 class _Window:
@@ -164,10 +180,9 @@ class _Axis:
 
 
 def _taps(source: int, target: int, at: np.ndarray) -> Taps:
-    """Two-tap bilinear from `source` to `target` samples at target indices `at` (half-pixel, edges repeated)."""
-    position = np.maximum(
-        np.float32(source / target) * (at.astype(np.float32) + np.float32(0.5)) - np.float32(0.5), 0
-    )
+    """Bilinear from `source` to `target` samples, at target indices `at`: half-pixel, edges repeated."""
+    half = np.float32(0.5)
+    position = np.maximum(np.float32(source / target) * (at.astype(np.float32) + half) - half, 0)
     low = np.minimum(position.astype(np.intp), source - 1)
     high = np.minimum(low + 1, source - 1)
     weight_high = position - low.astype(np.float32)
@@ -197,34 +212,27 @@ def _edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarray:
 
 def _pack(edges: list[np.ndarray], height: int, width: int) -> RLE:
     """Compressed RLE from the switching indices of one mask."""
-    from pycocotools import mask as coco
-
     at = np.concatenate([*edges, np.zeros(0, np.int64)])
     # A run that ends a column and one that starts the next are one run.
     joined = np.flatnonzero(at[1:-1:2] == at[2::2]) * 2 + 1
     at = np.delete(at, np.concatenate([joined, joined + 1]))
-    counts = np.diff(at, prepend=0, append=height * width)
-    if counts[-1] == 0 and len(counts) > 1:
-        counts = counts[:-1]
-    packed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+    runs = np.diff(at, prepend=0, append=height * width)
+    return compress(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, height, width)
 
 
 def _unpack(counts: str | bytes) -> np.ndarray:
-    """Run lengths of COCO's compressed counts: 5 bits a character, little end first, then differences by two."""
-    raw = (
-        np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8).astype(
-            np.int64
-        )
-        - 48
-    )
-    if not raw.size:
-        return raw
+    """Run lengths of COCO's compressed counts: digits of 5 bits, lowest first, then differences by two."""
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    raw = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((raw & 0x20) == 0)
+    if np.any((raw < 0) | (raw > 63)) or not last.size or last[-1] != len(raw) - 1:
+        raise ValueError("not COCO's compressed counts")
     first = np.concatenate([[0], last[:-1] + 1])
     length = last - first + 1
-    digit = np.arange(last[-1] + 1) - np.repeat(first, length)
-    runs = np.add.reduceat((raw[: last[-1] + 1] & 0x1F) << (5 * digit), first)
+    if length.max() > 7:
+        raise ValueError("a run length of more than 35 bits")
+    digit = np.arange(len(raw)) - np.repeat(first, length)
+    runs = np.add.reduceat((raw & 0x1F) << (5 * digit), first)
     runs -= ((raw[last] & 0x10) != 0) * (np.int64(1) << (5 * length))
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
