@@ -14,8 +14,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Rng = np.random.Generator
 
+# A figure smaller than this share of the picture is drawn again.
+MIN_SHARE = 0.01
 
-def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 160) -> tuple[np.ndarray, np.ndarray]:
+
+def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 112) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 [side,side,3] and the visible mask of its main figure uint8 [side,side] of 0/1.
 
     patch(rng, side) gives a random uint8 [side,side,3] texture; figure, ground and occluder draw their own.
@@ -25,6 +28,8 @@ def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 1
         distractor = _shape(rng, side, rng.uniform(0.1, 0.35))
         ground = _compose(ground, _texture(patch, rng, side), distractor, rng)
     shape = _shape(rng, side, rng.uniform(0.2, 0.42))
+    while (shape > 127).mean() < MIN_SHARE:
+        shape = _shape(rng, side, rng.uniform(0.2, 0.42))
     texture = _texture(patch, rng, side)
     if rng.random() < 0.35:
         texture = _shaded(texture, rng)
