@@ -47,7 +47,7 @@ class Contract:
 
     def grid(self, size: SizeClass) -> int:
         """Side of the mask head's grid for boxes of one size class: S/32, S/16, S/8."""
-        return self.input_size * 2**size // 32
+        return (self.input_size << size) // 32
 
     def threshold(self, size: SizeClass) -> float:
         """Mask probability threshold (strictly greater) for boxes of one size class."""

@@ -193,7 +193,7 @@ def _resample(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, w_low: np.ndarray, w_high: np.ndarray
 ) -> np.ndarray:
     """values[low] * w_low + values[high] * w_high along the first axis."""
-    result = values[low]
+    result: np.ndarray = values[low]
     result *= w_low[:, None]
     other = values[high]
     other *= w_high[:, None]

@@ -19,7 +19,7 @@ class Backend(Protocol):
     """A model ready to run.
 
     contract: the model's own description. provider: what really runs it, e.g. "CPUExecutionProvider".
-    outputs: names of the logits it offers (`logits`, and for mixed models `logits_student`, `logits_teacher`).
+    outputs: names of the logits it offers: `logits`, and for mixed models `logits_student`, `logits_teacher`.
     """
 
     contract: Contract
@@ -43,7 +43,7 @@ class Backend(Protocol):
 def open_backend(model: str | Path = "bundled", device: str = "auto", threads: int | None = None) -> Backend:
     """Open a model file, or `bundled`, on a device: "cpu", "cuda" or "auto" (CUDA where it really works).
 
-    threads: CPU threads for the network, None = one per core. InputError if the file or device cannot be used.
+    threads: CPU threads for the network, None = one per core. InputError if file or device is unusable.
     """
     if device not in DEVICES:
         raise InputError(f"device {device!r}: expected one of {', '.join(DEVICES)}")

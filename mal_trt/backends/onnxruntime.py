@@ -27,8 +27,8 @@ class OnnxRuntimeBackend:
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise InputError(
-                f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata (crop size, margins, thresholds); "
-                + REEXPORT
+                f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata "
+                f"(crop size, margins, thresholds); {REEXPORT}"
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY], str(path))
         self.provider: str = self._session.get_providers()[0]
@@ -49,14 +49,15 @@ class OnnxRuntimeBackend:
         if self._has_grid:
             grid = self.contract.grid(size)
             feeds["head_grid"] = np.zeros((1, 1, grid, grid), np.uint8)
+        output = self.output(weights)
         try:
-            (logits,) = self._session.run([self.output(weights)], feeds)
-        except (InputError, KeyboardInterrupt):
-            raise
+            (logits,) = self._session.run([output], feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise RunError(
                 f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {_one_line(error)}"
             ) from error
+        if np.isnan(logits).any():
+            raise RunError(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
         return np.asarray(logits, np.float32)
 
     def output(self, weights: str | None) -> str:
@@ -104,8 +105,8 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
         ) from error
     if device == "cuda" and session.get_providers()[0] != CUDA:
         raise InputError(
-            f"device cuda: ONNX Runtime fell back to {session.get_providers()[0]}; check the NVIDIA driver and that "
-            f"CUDA and cuDNN match onnxruntime-gpu {ort.__version__}, or use --device cpu"
+            f"device cuda: ONNX Runtime fell back to {session.get_providers()[0]}; check the NVIDIA driver, "
+            f"and that CUDA and cuDNN match onnxruntime-gpu {ort.__version__}, or use --device cpu"
         )
     return session
 
@@ -119,10 +120,9 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract, 
             f"{path}: its inputs are {sorted(inputs)}, but its metadata (head {contract.head}) promises "
             f"{sorted(expected)}; {REEXPORT}"
         )
-    if inputs["image"].type != TENSOR_TYPES[contract.input_dtype]:
-        raise InputError(
-            f"{path}: `image` is {inputs['image'].type}, but its metadata says {contract.input_dtype}; {REEXPORT}"
-        )
+    kind = inputs["image"].type
+    if kind != TENSOR_TYPES[contract.input_dtype]:
+        raise InputError(f"{path}: `image` is {kind}, its metadata says {contract.input_dtype}; {REEXPORT}")
     if LOGITS not in [o.name for o in session.get_outputs()]:
         raise InputError(f"{path}: it has no output called `{LOGITS}`; {REEXPORT}")
     return "head_grid" in inputs

@@ -143,6 +143,14 @@ def test_batch_of_the_wrong_kind(tmp_path: Path, batch: np.ndarray) -> None:
         backend.run(batch, SizeClass.SMALL)
 
 
+def test_nan_logits_fail_the_run(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(
+        write_model(tmp_path / "m.onnx", contract(), outputs={"logits": float("nan")}), threads=1
+    )
+    with pytest.raises(RunError, match="NaN"):
+        backend.run(crops, SizeClass.SMALL)
+
+
 def test_closed(tmp_path: Path, crops: np.ndarray) -> None:
     backend = open_backend(write_model(tmp_path / "m.onnx", contract()), threads=1)
     backend.close()
