@@ -1,0 +1,223 @@
+"""The `mal-trt` command: one verb per stage. A verb imports its worker only when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Option
+from typer.core import TyperGroup
+
+from mal_trt import __version__
+from mal_trt.errors import InputError, MalTrtError, RunError
+
+if TYPE_CHECKING:
+    from mal_trt.labelling import Summary
+
+# Pictures on a contact sheet, taken evenly from all overlays where there are more.
+SHEET_PICTURES = 48
+RESUMABLE = ("label", "train")
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb; the one place where failures become one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MalTrtError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            again = "; run again with --resume" if ctx.invoked_subcommand in RESUMABLE else ""
+            typer.echo(f"interrupted{again}", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    help="Boxes in, masks out: Mask Auto-Labeler (MAL).",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich's help costs twice the time of the whole command.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Device = Literal["auto", "cpu", "cuda"]
+Weights = Literal["student", "teacher", "mixed"]
+
+ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .tar or one file.")]
+ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, or `bundled`.")]
+BatchOption = Annotated[int, Option("--batch", min=1, help="Boxes the network sees at once.")]
+DeviceOption = Annotated[Device, Option("--device", help="auto: CUDA where it really works.")]
+FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
+WeightsOption = Annotated[
+    Weights | None,
+    Option("--weights", help="Which network of a model that carries both; default: the model's own choice."),
+]
+ThresholdOption = Annotated[
+    float | None,
+    Option(
+        "--threshold", min=0, max=1, help="Mask where the probability is above this; default: the model's."
+    ),
+]
+ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mal-trt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def label(
+    images: ImagesOption,
+    boxes: Annotated[Path, Option(help="COCO JSON with the boxes: a data set, or a bare list of results.")],
+    model: ModelOption = "bundled",
+    out: Annotated[Path, Option(help="File to write.")] = Path("labels.json"),
+    format: Annotated[Literal["coco"], Option(help="Format of the output.")] = "coco",
+    overlay: Annotated[
+        Path | None, Option(help="Folder for one picture each with its masks drawn in.")
+    ] = None,
+    sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")
+    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
+    box_area: Annotated[bool, Option("--box-area", help="Write the box's area, not the mask's.")] = False,
+    image_list: Annotated[
+        Path | None, Option(help="Label only these pictures: one file name per line.")
+    ] = None,
+    threshold: ThresholdOption = None,
+    flip: FlipOption = False,
+    weights: WeightsOption = None,
+    batch: BatchOption = 16,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Boxes and pictures in, masks out."""
+    if sheet is not None and overlay is None:
+        raise InputError("--sheet is made of the overlays; give --overlay DIR too")
+    from mal_trt.labelling import label as run
+
+    summary = run(
+        images,
+        boxes,
+        model,
+        out,
+        batch=batch,
+        device=device,
+        resume=resume,
+        threshold=threshold,
+        flip=flip,
+        weights=weights,
+        box_area=box_area,
+        overlay=overlay,
+        image_list=image_list,
+        threads=threads,
+        progress=not quiet,
+    )
+    if sheet is not None and overlay is not None:
+        _write_sheet(overlay, sheet)
+    if not quiet:
+        _print_summary(summary, out)
+    if strict and summary.skipped:
+        raise RunError(f"{summary.skipped} boxes were skipped (--strict); the rest is in {out}")
+
+
+@app.command()
+def evaluate(
+    annotations: Annotated[Path, Option(help="COCO JSON with boxes and drawn masks.")],
+    images: Annotated[Path | None, Option(help="Pictures: a folder, a .tar or one file.")] = None,
+    model: ModelOption = "bundled",
+    labels: Annotated[Path | None, Option(help="Score this label file instead of a model.")] = None,
+    json: Annotated[Path | None, Option("--json", help="Also write the figures to this file.")] = None,
+    threshold: ThresholdOption = None,
+    flip: FlipOption = False,
+    weights: WeightsOption = None,
+    batch: BatchOption = 16,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+) -> None:
+    """Mask quality of a model, or of a label file, against drawn masks."""
+    from mal_trt.evaluate import evaluate as run
+    from mal_trt.evaluate import print_report
+
+    result = run(
+        images,
+        annotations,
+        model,
+        labels,
+        batch=batch,
+        device=device,
+        flip=flip,
+        weights=weights,
+        threshold=threshold,
+        threads=threads,
+        progress=not quiet,
+        json_out=json,
+    )
+    if not quiet:
+        print_report(result)
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """A missing package of an optional part becomes one line that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "mal_trt":
+            raise
+        raise RunError(f'`mal-trt {extra}` needs {error.name}; run: pip install "mal-trt[{extra}]"') from None
+
+
+def _write_sheet(folder: Path, path: Path) -> None:
+    from PIL import Image
+
+    from mal_trt.overlay import contact_sheet
+
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg"))
+    if not files:
+        raise RunError(f"{folder}: holds no overlay, so there is no contact sheet")
+    step = max(1, -(-len(files) // SHEET_PICTURES))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet([Image.open(p) for p in files[::step]]).save(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: the contact sheet cannot be written ({error})") from None
+
+
+def _print_summary(summary: Summary, out: Path) -> None:
+    rate = f" ({summary.labelled / summary.seconds:.1f} boxes/s)" if summary.seconds else ""
+    typer.echo(f"{out}: {summary.labelled} labelled in {summary.seconds:.1f} s{rate} on {summary.provider}")
+    if summary.skipped:
+        typer.echo(f"{summary.skipped} skipped:")
+        for reason, count in summary.reasons.items():
+            typer.echo(f"  {count:6} {reason}")
+
+
+def main() -> None:
+    """Entry point of the `mal-trt` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
