@@ -58,10 +58,10 @@ class NetworkConfig:
             raise InputError(f"mask_head_num_convs {self.mask_head_num_convs}: expected at least 1")
 
     def grid(self, size: SizeClass) -> int:
-        """Side of the mask head's grid: S/32, S/16, S/8; S/16 * ratio_pre without scale adjustment."""
+        """Side of the mask head's grid: S/32, S/16, S/8; without scale adjustment S/16 * ratio_pre (hybrid: S/8)."""
         side = self.crop_size // STRIDE
         if not self.adjust_scale:
-            return side * self.mask_scale_ratio_pre
+            return side * (2 if self.layout == "hybrid" else self.mask_scale_ratio_pre)
         return side * (1, 2, 4)[size] // 2
 
 
@@ -103,14 +103,14 @@ class MALNetwork(nn.Module):
     def decode(self, features: tuple[Tensor, ...], k: Tensor, grid: tuple[int, int]) -> Tensor:
         """Feature maps and K vectors -> logits [B,1,L,L] with the mask head run on one grid (height, width).
 
-        L = S/4 with scale adjustment, else 4 * the head's output side (S/2 by default).
+        L = S/4 with scale adjustment and for "hybrid", else 4 * the head's output side (S/2 by default).
         """
         height, width = features[0].shape[-2:]
         if isinstance(self.mask_head, HybridHead):
             logits = self.mask_head(features, k, grid)
         else:
             logits = dot(k, self.mask_head(resize(features[0], grid)))
-        if self.config.adjust_scale:
+        if self.config.adjust_scale or self.config.layout == "hybrid":
             return resize(logits, (height * 4, width * 4))
         return resize(logits, (logits.shape[-2] * 4, logits.shape[-1] * 4))
 
@@ -128,7 +128,7 @@ class MALNetwork(nn.Module):
         features, k = self.encode(image)
         side = features[0].shape[-1]
         if not self.config.adjust_scale:
-            grid = side * self.config.mask_scale_ratio_pre
+            grid = self.config.grid(SizeClass.LARGE) * image.shape[-1] // self.config.crop_size
             return self.decode(features, k, (grid, grid))
         bounds = torch.tensor([SMALL_AREA, MEDIUM_AREA], dtype=torch.float64, device=area.device)
         classes = torch.bucketize(area.double(), bounds)
