@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +97,13 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
     if threads is not None:
         options.intra_op_num_threads = threads
-    if wanted[0] == CUDA and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    if wanted[0] == CUDA and device == "auto":
+        ort.set_default_logger_severity(4)  # a CUDA that does not load is no news when nobody asked for it
     try:
-        session = ort.InferenceSession(str(path), options, providers=wanted)
+        with redirect_stdout(StringIO()):  # both calls print what they miss
+            if wanted[0] == CUDA and hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()
+            session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise InputError(
             f"{path}: ONNX Runtime cannot load it ({_one_line(error)}); is it a whole ONNX file?"
