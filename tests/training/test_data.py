@@ -1,0 +1,182 @@
+"""Training samples: golden crops, the filter, deterministic order, drawn figures, priors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mal_trt.boxes import extended_box, inclusive_pixels
+from mal_trt.crops import read_crop
+from mal_trt.errors import InputError
+from mal_trt.training.augment import (
+    gated_margins,
+    random_margins,
+    student_colours,
+    wrapped_box_mask,
+    wrapped_mask,
+)
+from mal_trt.training.data import SampleRules, Samples
+from mal_trt.training.figures import draw_figure
+from mal_trt.training.pictures import epoch_order, read_training_boxes
+from mal_trt.training.prior import compute_priors, grabcut_prior, load_priors, place_prior
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PREP = json.loads((GOLDEN / "prep.json").read_text())
+BOXES = {a["id"]: a["bbox_xyxy"] for a in PREP["annotations"]}
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.asarray(Image.open(GOLDEN / "photo.png").convert("RGB"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "photo.png").write_bytes((GOLDEN / "photo.png").read_bytes())
+    document = json.loads((GOLDEN / "toy_coco.json").read_text())
+    document["images"][0]["file_name"] = "photo.png"
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+@pytest.mark.parametrize("expected", PREP["train"], ids=lambda e: str(e["id"]))
+def test_training_crop(photo: np.ndarray, expected: dict) -> None:
+    box = BOXES[expected["id"]]
+    margins = gated_margins(1.2 * np.array(expected["u"]), tuple(expected["gates"]))
+    assert margins == pytest.approx(expected["margins"], abs=1e-6)
+    extended = extended_box(box, expected["margins"])
+    assert list(extended) == expected["ext_box"]
+    crop = read_crop(photo, extended, 512)
+    assert hashlib.sha256(crop.tobytes()).hexdigest() == expected["crop_sha256"]
+    mask = wrapped_box_mask(inclusive_pixels(box), extended, photo.shape[:2], 512)
+    assert hashlib.sha256(mask.tobytes()).hexdigest() == expected["mask_sha256"]
+
+
+def test_published_filter(folder: Path) -> None:
+    read = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    assert [i for _, i in read.ids] == PREP["kept_ids_train_min_obj_size_2048"]
+    assert len(read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 0, 1e9)) == 20
+
+
+def test_tar_and_folder_give_the_same_pictures(folder: Path, photo: np.ndarray) -> None:
+    with tarfile.open(folder / "pictures.tar", "w") as tar:
+        tar.add(folder / "pictures" / "photo.png", "images/photo.png")
+    for source in ("pictures", "pictures.tar"):
+        read = read_training_boxes([folder / source], [folder / "boxes.json"], 2048, 1e10)
+        np.testing.assert_array_equal(read.files[0].read(), photo)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"images": [], "annotations": 3}'])
+def test_bad_documents(folder: Path, text: str) -> None:
+    (folder / "bad.json").write_text(text)
+    with pytest.raises(InputError, match="bad.json"):
+        read_training_boxes([folder / "pictures"], [folder / "bad.json"], 0, 1e10)
+
+
+def test_pictures_elsewhere(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="none of its 1 pictures"):
+        read_training_boxes([folder / "empty"], [folder / "boxes.json"], 0, 1e10)
+
+
+def test_epoch_order_caps_each_picture() -> None:
+    picture = np.repeat([0, 1, 2], [50, 3, 10])
+    order = epoch_order(picture, 5, seed=1, epoch=0)
+    assert np.bincount(picture[order]).tolist() == [5, 3, 5]
+    assert set(order) != set(epoch_order(picture, 5, seed=1, epoch=1))
+    assert sorted(epoch_order(picture, None, 1, 0)) == list(range(63))
+
+
+def test_samples_depend_on_their_number_only(folder: Path) -> None:
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    rules = SampleRules(64, seed=3, figures=lambda number: 0.5)
+    whole, tail = Samples(boxes, rules, 0, 40), Samples(boxes, rules, 25, 40, preload=True)
+    for i in range(15):
+        one, other = whole[25 + i], tail[i]
+        assert one["row"] == other["row"]
+        for key in ("student", "teacher", "mask"):
+            np.testing.assert_array_equal(one[key], other[key])
+    kinds = [bool(whole[i]["exact"]) for i in range(40)]
+    assert any(kinds) and not all(kinds)
+
+
+def test_a_sample_shows_its_box(folder: Path) -> None:
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    samples = Samples(boxes, SampleRules(64, seed=0, margin_rate=(0.6, 0.6)), 0, 30)
+    for i in range(30):
+        mask = samples[i]["mask"].numpy()
+        assert set(np.unique(mask)) <= {0, 1} and 0.15 < mask.mean() <= 1
+
+
+def test_figures_are_exact_and_varied() -> None:
+    rng = np.random.default_rng(0)
+    ground = lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8)  # noqa: E731
+    drawn = [draw_figure(ground, rng) for _ in range(40)]
+    shares = [mask.mean() for _, mask in drawn]
+    assert min(shares) > 0.005 and max(shares) < 0.8 and np.std(shares) > 0.03
+    assert all(
+        set(np.unique(m)) == {0, 1} and p.dtype == np.uint8 and p.shape == (*m.shape, 3) for p, m in drawn
+    )
+
+
+def test_student_colours_change_colours_not_shape() -> None:
+    crop = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    changed = [student_colours(crop, rng) for _ in range(20)]
+    assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in changed)
+    assert sum(not np.array_equal(c, crop) for c in changed) > 10
+
+
+def test_margins_share_a_budget_between_opposite_sides() -> None:
+    rng = np.random.default_rng(0)
+    margins = np.array([random_margins(rng) for _ in range(500)])
+    assert margins.min() >= 0 and (margins[:, 0] + margins[:, 2]).max() <= 1.2
+
+
+def disc(side: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """A red disc on green noise, and its mask."""
+    y, x = np.mgrid[:side, :side]
+    mask = (x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 3) ** 2
+    noise = np.random.default_rng(0).normal(0, 10, (side, side, 3))
+    return np.clip(np.where(mask[..., None], [200, 40, 40], [40, 160, 60]) + noise, 0, 255).astype(
+        np.uint8
+    ), mask
+
+
+def test_grabcut_prior_finds_a_disc() -> None:
+    picture, mask = disc()
+    ys, xs = np.nonzero(mask)
+    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+    prior = grabcut_prior(picture, box)
+    assert prior is not None
+    placed = place_prior(prior, tuple(int(v) for v in box), 200) > 127
+    assert (placed & mask).sum() / (placed | mask).sum() > 0.9
+    assert grabcut_prior(picture, np.array([0, 0, 20, 90], np.float32)) is None
+
+
+def test_stored_priors_are_filtered(folder: Path) -> None:
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    compute_priors(boxes, np.arange(len(boxes)), folder / "priors.npz", workers=1)
+    priors = load_priors(folder / "priors.npz")
+    assert 0 < len(priors) <= len(boxes)
+    for prior in priors.values():
+        assert 0.15 <= (prior > 127).mean() <= 0.95
+    samples = Samples(boxes, SampleRules(64, seed=0), 0, 20, priors)
+    for i in range(20):
+        sample = samples[i]
+        assert bool(sample["has_prior"]) == (sample["row"] in priors)
+        assert bool(sample["prior"].any()) == bool(sample["has_prior"])
+
+
+def test_wrapped_mask_follows_the_picture() -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:50] = 1
+    expected = wrapped_box_mask((20, 10, 50, 30), (-15, -9, 70, 50), mask.shape, 48)
+    np.testing.assert_array_equal(wrapped_mask(mask, (-15, -9, 70, 50), 48), expected)
