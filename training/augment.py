@@ -23,7 +23,9 @@ def gated_margins(u: np.ndarray, gates: tuple[float, float]) -> tuple[float, ...
     return u[0] * gx, u[1] * gy, u[2] * (1 - gx), u[3] * (1 - gy)
 
 
-def wrapped_box_mask(inside: tuple[int, int, int, int], extended: tuple[int, ...], shape: tuple[int, int], size: int) -> np.ndarray:
+def wrapped_box_mask(
+    inside: tuple[int, int, int, int], extended: tuple[int, ...], shape: tuple[int, int], size: int
+) -> np.ndarray:
     """Training's box mask: the full picture's 0/1 mask cropped with the picture's wrap-around; uint8 [size,size].
 
     inside: XYXY whole pixels the box covers. shape: (H, W) of the picture. A rectangle is separable, so two

@@ -74,7 +74,13 @@ class ColourLoss:
     mean_field: MeanField = MeanField(zeta=0.4, iterations=20)
 
     def __call__(
-        self, student_logits: Tensor, teacher_logits: Tensor, crop: Tensor, samples: ColourBatch, ramp: float, progress: float
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        crop: Tensor,
+        samples: ColourBatch,
+        ramp: float,
+        progress: float,
     ) -> LossTerms:
         """student_logits, teacher_logits: [B,1,h,w]. crop: clean RGB 0..1 [B,3,S,S].
 
@@ -101,7 +107,9 @@ class ColourLoss:
         return LossTerms(mil + crf + drawn, mil, crf + drawn)
 
     @torch.no_grad()
-    def target(self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float) -> Tensor:
+    def target(
+        self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float
+    ) -> Tensor:
         """The pseudo-mask (float 0/1, [B,1,h,w]) the student is pulled to, from the soft mask q inside the box.
 
         weight: of the prior, [B,1,1,1].
