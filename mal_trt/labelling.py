@@ -1,0 +1,191 @@
+"""`mal-trt label`: masks for every box of a COCO document, streamed, resumable, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_trt.errors import InputError
+from mal_trt.images import ImageSource, open_images
+from mal_trt.journal import Journal
+from mal_trt.models import resolve_model
+from mal_trt.output import write_labels, write_overlays, write_skipped
+from mal_trt.pipeline import run_plan
+from mal_trt.plan import write_plan
+from mal_trt.predictor import Predictor
+from mal_trt.progress import Progress
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a label run did.
+
+    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: records an
+    earlier, interrupted run had already dealt with. seconds: wall time of this run's labelling. provider:
+    what really ran the model. skipped_list: file that names each skipped record, None if there are none.
+    """
+
+    total: int
+    labelled: int
+    skipped: dict[str, int]
+    resumed: int
+    seconds: float
+    provider: str
+    model: Path
+    out: Path
+    skipped_list: Path | None
+
+    @property
+    def boxes_per_second(self) -> float:
+        """Records dealt with by this run, per second."""
+        return (self.total - self.resumed) / self.seconds if self.seconds else 0.0
+
+
+def label(
+    images: str | Path,
+    boxes: str | Path,
+    model: str | Path = "bundled",
+    out: str | Path = "labels.json",
+    *,
+    batch: int = 16,
+    device: str = "auto",
+    resume: bool = False,
+    threshold: float | Sequence[float] | None = None,
+    flip: bool = False,
+    weights: str | None = None,
+    box_area: bool = False,
+    overlay: str | Path | None = None,
+    image_list: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Summary:
+    """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
+
+    images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
+    it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
+    `write_labels`. For model, device, threshold, flip, weights and threads see `Predictor`.
+
+    Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
+    with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
+    or if `out` exists; RunError if the run fails, with all finished boxes kept for a resumed run.
+    """
+    out = Path(out)
+    journal_path = out.with_name(out.name + ".journal")
+    if batch < 1:
+        raise InputError(f"batch {batch}: expected 1 or more")
+    _check_output(out, journal_path, resume)
+    for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
+        _make_folder(folder)
+    source = open_images(images)
+    try:
+        journal = Journal(journal_path)
+        try:
+            predictor = Predictor(
+                model, device, threshold=threshold, flip=flip, weights=weights, threads=threads
+            )
+            facts = {
+                "boxes": _sha256(boxes),
+                "image list": _sha256(image_list) if image_list is not None else "none",
+                "images": str(Path(images).resolve()),
+                "model": _sha256(resolve_model(model)),
+                "provider": predictor.provider,
+                "batch": str(batch),
+                "threshold": str(predictor.thresholds),
+                "flip": str(flip),
+                "weights": str(weights),
+                "box area": str(box_area),
+            }
+            if journal.planned:
+                journal.check(facts)
+            else:
+                write_plan(journal, facts, boxes, image_list, source, batch)
+            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
+            predictor.close()
+            if overlay is not None:
+                with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
+                    write_overlays(journal, source, Path(overlay), bar.advance)
+        except BaseException:
+            journal.abandon()
+            raise
+        journal.delete()
+    finally:
+        source.close()
+    return summary
+
+
+def skipped_path(out: str | Path) -> Path:
+    """Where the list of records without a mask lies: beside the labels."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}.skipped.json")
+
+
+def _run(
+    journal: Journal,
+    source: ImageSource,
+    predictor: Predictor,
+    batch: int,
+    model: Path,
+    out: Path,
+    box_area: bool,
+    progress: bool,
+) -> Summary:
+    labelled, total = journal.count()
+    resumed = labelled + sum(journal.skipped().values())
+    began = time.monotonic()
+    with Progress("labelling", total, resumed, show=progress) as bar:
+        run_plan(journal, source, predictor, batch, bar.advance)
+    seconds = time.monotonic() - began
+    has_skipped = write_skipped(journal, skipped_path(out))
+    write_labels(journal, out, box_area)
+    labelled, total = journal.count()
+    return Summary(
+        total=total,
+        labelled=labelled,
+        skipped=journal.skipped(),
+        resumed=resumed,
+        seconds=seconds,
+        provider=predictor.provider,
+        model=model,
+        out=out,
+        skipped_list=skipped_path(out) if has_skipped else None,
+    )
+
+
+def _check_output(out: Path, journal: Path, resume: bool) -> None:
+    if out.is_dir():
+        raise InputError(f"{out}: a folder; --out takes the name of a file")
+    if resume and out.exists() and not journal.exists():
+        raise InputError(f"{out}: already finished, nothing to resume; delete it to label again")
+    if resume:
+        return
+    if journal.exists():
+        raise InputError(f"{journal}: an unfinished run; add --resume to go on, or delete it to start over")
+    if out.exists():
+        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot hold the output ({error.strerror}); choose another folder"
+        ) from None
+
+
+def _sha256(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return digest.hexdigest()

@@ -1,0 +1,219 @@
+"""The label run itself: decode and crop, network, paste and encode, all at once, in bounded memory.
+
+The calling thread runs the network and writes the journal. A few workers decode pictures and cut crops for
+the batches ahead, and turn the logits of the batches behind into run lengths. Both queues are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from mal_trt.boxes import SizeClass
+from mal_trt.crops import Frame
+from mal_trt.errors import MalTrtError
+from mal_trt.images import ImageProblem, ImageSource
+from mal_trt.journal import Box, Journal, Result
+from mal_trt.predictor import Predictor
+
+CUT = 8  # boxes of one picture a worker cuts in one go
+BATCHES_AHEAD = 2  # crops waiting for the network, in batches' worth of boxes
+BATCHES_BEHIND = 2  # batches of logits waiting to be encoded
+PIXELS_AHEAD = 1 << 26  # decoded pictures held at once, unless a single one is larger
+
+
+def run_plan(
+    journal: Journal,
+    source: ImageSource,
+    predictor: Predictor,
+    batch: int,
+    done: Callable[[int], None] = lambda boxes: None,
+) -> None:
+    """Label every planned box that has no result yet; `done` is told of each batch of boxes once it is safe.
+
+    Whatever is raised, batches that have left the network are in the journal before it leaves here.
+    """
+    with ThreadPoolExecutor(_workers(predictor.provider), "mal-trt") as pool:
+        crops = _Crops(pool, journal, source, predictor, batch)
+        encoding: deque[Future[list[Result]]] = deque()
+
+        def record_oldest() -> None:
+            results = encoding.popleft().result()
+            journal.add(results)
+            done(len(results))
+
+        try:
+            for filled in crops.batches():
+                encoding.append(pool.submit(_encode, predictor, filled, filled.run(predictor)))
+                while len(encoding) > BATCHES_BEHIND or (encoding and encoding[0].done()):
+                    record_oldest()
+            while encoding:
+                record_oldest()
+        except BaseException:
+            crops.cancel()
+            try:
+                while encoding:
+                    record_oldest()
+            except MalTrtError:
+                pass  # the journal cannot take more: the first error says so
+            raise
+
+
+class _Batch:
+    """Boxes of one size class on their way to the network; those whose picture failed leave holes."""
+
+    def __init__(self, predictor: Predictor, size: SizeClass, boxes: int) -> None:
+        self.size = size
+        self.crops = predictor.batch(boxes)
+        self.boxes: list[Box | None] = [None] * boxes
+        self.frames: list[Frame | None] = [None] * boxes
+        self.failed: list[Result] = []
+        self.missing = boxes
+
+    def run(self, predictor: Predictor) -> np.ndarray:
+        """Logits of the boxes that have a crop, float32 [n,h,w]; the crops are let go."""
+        filled = [i for i, frame in enumerate(self.frames) if frame]
+        crops = self.crops if len(filled) == len(self.frames) else self.crops[filled]
+        self.crops = crops[:0]
+        return predictor.run(crops, self.size) if filled else np.zeros((0, 1, 1), np.float32)
+
+
+class _Picture:
+    """One picture, decoded once, by the first worker that needs it."""
+
+    def __init__(self, source: ImageSource, file_name: str, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._source, self._file_name = source, file_name
+        self._lock = threading.Lock()
+        self._pixels: np.ndarray | ImageProblem | None = None
+
+    def pixels(self) -> np.ndarray:
+        with self._lock:
+            if self._pixels is None:
+                try:
+                    self._pixels = self._source.load(self._file_name, (self.width, self.height))
+                except ImageProblem as problem:
+                    self._pixels = problem
+        if isinstance(self._pixels, ImageProblem):
+            raise self._pixels
+        return self._pixels
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Boxes of one picture for one worker, each with the batch its crop goes into."""
+
+    picture: _Picture
+    boxes: list[tuple[Box, _Batch]]
+
+    def cut(self, predictor: Predictor) -> ImageProblem | None:
+        try:
+            pixels = self.picture.pixels()
+        except ImageProblem as problem:
+            return problem
+        for box, batch in self.boxes:
+            frame = predictor.frame(box.xyxy, self.picture.width, self.picture.height)
+            predictor.crop(pixels, frame, batch.crops[box.slot])
+            batch.boxes[box.slot], batch.frames[box.slot] = box, frame
+        return None
+
+
+class _Crops:
+    """Fills the planned batches, in the order of the plan, a bounded number of crops ahead."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        journal: Journal,
+        source: ImageSource,
+        predictor: Predictor,
+        batch: int,
+    ) -> None:
+        self._pool, self._journal, self._source, self._predictor = pool, journal, source, predictor
+        self._boxes_ahead = BATCHES_AHEAD * batch
+        self._ahead: deque[tuple[_Task, Future[ImageProblem | None]]] = deque()
+
+    def batches(self) -> Iterator[_Batch]:
+        """Batches whose boxes all have a crop or a reason."""
+        tasks = self._tasks()
+        task = next(tasks, None)
+        while task or self._ahead:
+            while task and self._has_room(task.picture):
+                self._ahead.append((task, self._pool.submit(task.cut, self._predictor)))
+                task = next(tasks, None)
+            cut, future = self._ahead.popleft()
+            problem = future.result()
+            for box, batch in cut.boxes:
+                if problem:
+                    batch.failed.append(Result(box.seq, None, None, problem.reason, problem.detail))
+                batch.missing -= 1
+                if not batch.missing:
+                    yield batch
+
+    def cancel(self) -> None:
+        for _, future in self._ahead:
+            future.cancel()
+
+    def _has_room(self, picture: _Picture) -> bool:
+        if not self._ahead:
+            return True
+        held = {id(task.picture): task.picture for task, _ in self._ahead}
+        held[id(picture)] = picture
+        return (
+            sum(len(task.boxes) for task, _ in self._ahead) < self._boxes_ahead
+            and sum(p.width * p.height for p in held.values()) <= PIXELS_AHEAD
+        )
+
+    def _tasks(self) -> Iterator[_Task]:
+        filling: dict[int, _Batch] = {}
+        for position, boxes in groupby(self._journal.pending(), lambda box: box.image):
+            file_name, width, height = self._journal.execute(
+                "SELECT file_name, width, height FROM image WHERE position=?", (position,)
+            ).fetchone()
+            picture = _Picture(self._source, file_name, width, height)
+            jobs: list[tuple[Box, _Batch]] = []
+            for box in boxes:
+                jobs.append((box, self._batch(box, filling)))
+                if len(jobs) == CUT:
+                    yield _Task(picture, jobs)
+                    jobs = []
+            if jobs:
+                yield _Task(picture, jobs)
+
+    def _batch(self, box: Box, filling: dict[int, _Batch]) -> _Batch:
+        """The batch of a planned box, made when its first box comes and forgotten when its last has come."""
+        if box.batch not in filling:
+            size, boxes = self._journal.execute(
+                "SELECT size, boxes FROM batch WHERE number=?", (box.batch,)
+            ).fetchone()
+            filling[box.batch] = _Batch(self._predictor, SizeClass(size), boxes)
+        batch = filling[box.batch]
+        if box.slot + 1 == len(batch.frames):
+            del filling[box.batch]
+        return batch
+
+
+def _encode(predictor: Predictor, batch: _Batch, logits: np.ndarray) -> list[Result]:
+    from pycocotools import mask as coco
+
+    filled = [(box, frame) for box, frame in zip(batch.boxes, batch.frames, strict=True) if box and frame]
+    results = list(batch.failed)
+    for (box, frame), values in zip(filled, logits, strict=True):
+        rle = predictor.rle(values, frame)
+        area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
+        results.append(Result(box.seq, json.dumps(rle, separators=(",", ":")), area))
+    return results
+
+
+def _workers(provider: str) -> int:
+    """Threads to decode and encode: one per core beside a GPU, fewer where the CPU runs the network."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(2, cores // 2 if provider == "CPUExecutionProvider" else cores))

@@ -1,0 +1,91 @@
+"""From the pixels around boxes to their masks: what the Python API and the label run have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mal_trt.backends import Backend, open_backend
+from mal_trt.boxes import SizeClass
+from mal_trt.crops import Frame, make_frame, read_crop
+from mal_trt.errors import InputError
+from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits
+
+
+class Predictor:
+    """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
+
+    model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
+    or three (small, medium, large boxes); None is the model's own. flip: average the logits of the mirrored
+    crop too. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads of
+    the network.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "bundled",
+        device: str = "auto",
+        *,
+        threshold: float | Sequence[float] | None = None,
+        flip: bool = False,
+        weights: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        given = None if threshold is None else _three(threshold)
+        self.backend: Backend = open_backend(model, device, threads)
+        self.contract = self.backend.contract
+        self.provider = self.backend.provider
+        self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
+        self._flip = flip
+        self._weights = weights
+        try:
+            # Shows at once whether the model runs and has these weights.
+            self.run(self.batch(1), SizeClass.LARGE)
+        except BaseException:
+            self.close()
+            raise
+
+    def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
+        """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
+        return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate)
+
+    def batch(self, boxes: int) -> np.ndarray:
+        """Room for the crops of so many boxes: zeros [boxes,3,S,S], of the type the model takes."""
+        side = self.contract.input_size
+        return np.zeros((boxes, 3, side, side), self.contract.input_dtype)
+
+    def crop(self, picture: np.ndarray, frame: Frame, into: np.ndarray) -> None:
+        """Cut one crop out of a picture, uint8 [H,W,3], into one place [3,S,S] of a batch."""
+        into[...] = read_crop(picture, frame.extended, frame.size).transpose(2, 0, 1)
+
+    def run(self, crops: np.ndarray, size: SizeClass) -> np.ndarray:
+        """Mask logits of a batch of crops of one size class, float32 [N,h,w]."""
+        logits = self.backend.run(crops, size, self._weights)
+        if self._flip:
+            mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self._weights)
+            logits = (logits + mirrored[..., ::-1]) / 2
+        return logits[:, 0]
+
+    def mask(self, logits: np.ndarray, frame: Frame) -> LocalMask:
+        """The mask of one box from its logits [h,w]."""
+        return mask_from_logits(logits, frame, self.thresholds[frame.size_class])
+
+    def rle(self, logits: np.ndarray, frame: Frame) -> RLE:
+        """The same mask as COCO's compressed RLE."""
+        return rle_from_logits(logits, frame, self.thresholds[frame.size_class])
+
+    def close(self) -> None:
+        """Free the model."""
+        self.backend.close()
+
+
+def _three(threshold: float | Sequence[float]) -> tuple[float, float, float]:
+    values = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
+    if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
+        raise InputError(
+            f"threshold {threshold}: expected a number from 0 to below 1, or three (small, medium, large)"
+        )
+    small, medium, large = (float(v) for v in values)
+    return small, medium, large
