@@ -2,10 +2,10 @@
 
     python benchmarks/baselines.py --data DIR [--sets coco caltech ...] [--json FILE]
 
-DIR holds one folder per set with val.json (COCO, boxes and masks) and images-*.tar (members
-images/FILE_NAME). Scored as `mal-trt evaluate` scores a model. GrabCut: 5 iterations from the box as its
-rectangle, on MAL's test crop (cut at the picture's border instead of wrapped), long side at most 320 pixels;
-an empty result counts as the box.
+DIR holds one folder per set with val.json (COCO, boxes and masks) and images-00.tar. Scored as
+`mal-trt evaluate` scores a model. GrabCut: 5 iterations from the box as its rectangle, on MAL's test crop
+(cut at the picture's border instead of wrapped), long side at most 320 pixels; an empty result counts as the
+box.
 """
 
 from __future__ import annotations
@@ -14,27 +14,22 @@ import argparse
 import json
 import math
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from hardware import hardware
-from PIL import Image
+from common import Box, boxes_by_picture, save
 
-from mal_trt.boxes import TEST_MARGIN_RATE, clip_box, extended_box
+from mal_trt.boxes import TEST_MARGIN_RATE, extended_box
 from mal_trt.masks import LocalMask, encode_rle
 from mal_trt.metrics import ObjectScore, score_object, summarize
 from mal_trt.segmentations import to_rle
 
 LONG_SIDE = 320
 ITERATIONS = 5
-
-Box = tuple[float, float, float, float]
 
 
 def pixels(box: Box) -> tuple[int, int, int, int]:
@@ -91,40 +86,22 @@ BASELINES: dict[str, Callable[[np.ndarray, Box], LocalMask]] = {
 }
 
 
-def pictures(folder: Path, images: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Each image record of a set with its pixels, uint8 [H,W,3] RGB."""
-    for path in sorted(folder.glob("images-*.tar")):
-        with tarfile.open(path) as tar:
-            names = set(tar.getnames())
-            for image in images:
-                member = "images/" + image["file_name"]
-                if member in names and (file := tar.extractfile(member)):
-                    with file:
-                        yield image, np.asarray(Image.open(file).convert("RGB"))
-
-
 def score_set(folder: Path) -> dict[str, Any]:
     """Every baseline's figures on one set, plus the objects scored and the seconds each baseline took."""
-    document = json.loads((folder / "val.json").read_text())
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for annotation in document["annotations"]:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
     scores: dict[str, list[ObjectScore]] = {name: [] for name in BASELINES}
     seconds = dict.fromkeys(BASELINES, 0.0)
-    for image, picture in pictures(folder, document["images"]):
+    for _, picture, found in boxes_by_picture(folder / "images-00.tar", folder / "val.json"):
         height, width = picture.shape[:2]
-        for annotation in by_image.get(image["id"], []):
-            x, y, w, h = annotation["bbox"]
-            box = clip_box((x, y, x + w, y + h), width, height)
-            if box is None:
-                continue
+        for annotation, box in found:
             truth = to_rle(annotation["segmentation"], height, width)
+            _, _, w, h = annotation["bbox"]
             for name, make in BASELINES.items():
                 started = time.perf_counter()
                 mask = make(picture, box)
                 seconds[name] += time.perf_counter() - started
                 rle = encode_rle(mask, height, width)
                 scores[name].append(score_object(rle, truth, annotation["category_id"], w * h))
+    document = json.loads((folder / "val.json").read_text())
     names = {c["id"]: c["name"] for c in document["categories"]}
     result = {}
     for name, values in scores.items():
@@ -136,9 +113,7 @@ def score_set(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder per set")
     parser.add_argument("--sets", nargs="+", help="sets to score; default: all")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -153,18 +128,8 @@ def main() -> None:
         results[name] = score_set(arguments.data / name)
         row = "".join(f"{results[name][baseline]['miou']:10.3f}" for baseline in BASELINES)
         print(f"{name:14}{results[name]['box']['count']:8d}{row}", flush=True)
-    if arguments.json:
-        command = "python benchmarks/baselines.py --data DIR --sets " + " ".join(sets)
-        document = {
-            "command": command,
-            "date": date.today().isoformat(),
-            "hardware": hardware(),
-            "opencv": cv2.__version__,
-            "long_side": LONG_SIDE,
-            "iterations": ITERATIONS,
-            "sets": results,
-        }
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    settings = {"opencv": cv2.__version__, "long_side": LONG_SIDE, "iterations": ITERATIONS}
+    save(arguments.json, {**settings, "sets": results})
 
 
 if __name__ == "__main__":
