@@ -1,0 +1,16 @@
+#!/bin/sh
+# Set up and pass the tests: sh test.sh [arguments for pytest]
+# VENV chooses the environment (default .venv). Everything is checked as installed, not from the source folders.
+set -eu
+cd "$(dirname "$0")"
+here=$(pwd)
+venv=${VENV:-$here/.venv}
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+# setuptools would carry files deleted since into the new build
+rm -rf build
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[cpu,train,export,dev]"
+
+"$venv/bin/ruff" check .
+# From another folder, or mypy would take the source folders, which are not laid out as the package is.
+(cd "$venv" && bin/mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" -p mal_trt)
+"$venv/bin/pytest" -m "not gpu" "$@"
