@@ -65,8 +65,8 @@ def inner_box(
 ) -> tuple[int, int, int, int]:
     """XYXY crop pixels that an XYXY box of a `width` x `height` picture covers in the crop of `extended`."""
     x0, y0, x1, y1 = inclusive_pixels(box)
-    ix0, ix1 = _resized_span(x0, min(x1, width), extended[0], extended[2], size)
-    iy0, iy1 = _resized_span(y0, min(y1, height), extended[1], extended[3], size)
+    ix0, ix1 = _resized_span(max(x0, 0), min(x1, width), extended[0], extended[2], size)
+    iy0, iy1 = _resized_span(max(y0, 0), min(y1, height), extended[1], extended[3], size)
     return ix0, iy0, ix1, iy1
 
 
@@ -80,10 +80,7 @@ def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.nda
         return _resize(wrap(picture, x0, y0, x1, y1), size, size)
     # Pillow resamples rows first and keeps 8-bit rows, so bands of rows give the same bytes.
     step = max(1, BAND_PIXELS // (x1 - x0))
-    bands = [
-        _resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y))
-        for y in range(y0, y1, step)
-    ]
+    bands = [_resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y)) for y in range(y0, y1, step)]
     return _resize(np.concatenate(bands), size, size)
 
 
@@ -94,12 +91,13 @@ def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
         return picture[y0:y1, x0:x1]
     rows = np.arange(y0, y1) % height
     columns = np.arange(x0, x1) % width
-    return picture[rows[:, None], columns]
+    wrapped: np.ndarray = picture[rows[:, None], columns]
+    return wrapped
 
 
 def resize_line(line: np.ndarray, size: int) -> np.ndarray:
     """One line of a 0/1 mask (uint8 [n]) resized as the crop is; uint8 [size], still 0/1."""
-    return _resize(line[None], size, 1)[0]
+    return _resize(line[None], size, 1).reshape(size)
 
 
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -9,6 +9,14 @@ from torchvision.transforms import functional as colour
 
 from mal_trt.crops import read_crop, resize_line
 
+# Colour jitter of strength (0.4, 0.4, 0.2, 0.1): each change with its range.
+JITTER = (
+    (colour.adjust_brightness, 0.6, 1.4),
+    (colour.adjust_contrast, 0.6, 1.4),
+    (colour.adjust_saturation, 0.8, 1.2),
+    (colour.adjust_hue, -0.1, 0.1),
+)
+
 
 def random_margins(rng: np.random.Generator, low: float = 0.0, high: float = 1.2) -> tuple[float, ...]:
     """Left, top, right, bottom margins; opposite sides share one random budget."""
@@ -50,14 +58,9 @@ def student_colours(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Colour jitter (p 0.5), grey (p 0.2), Gaussian blur (p 0.5); uint8 [S,S,3] in and out."""
     image = Image.fromarray(crop)
     if rng.random() < 0.5:
-        changes = [
-            lambda x, f=rng.uniform(0.6, 1.4): colour.adjust_brightness(x, f),
-            lambda x, f=rng.uniform(0.6, 1.4): colour.adjust_contrast(x, f),
-            lambda x, f=rng.uniform(0.8, 1.2): colour.adjust_saturation(x, f),
-            lambda x, f=rng.uniform(-0.1, 0.1): colour.adjust_hue(x, f),
-        ]
-        for i in rng.permutation(4):
-            image = changes[i](image)
+        for i in rng.permutation(len(JITTER)):
+            change, low, high = JITTER[i]
+            image = change(image, rng.uniform(low, high))
     if rng.random() < 0.2:
         image = image.convert("L").convert("RGB")
     if rng.random() < 0.5:

@@ -28,9 +28,7 @@ class TimmBackbone(nn.Module):
             strides, widths = list(net.feature_info.reduction()), list(net.feature_info.channels())
             last = {stride: index for index, stride in enumerate(strides) if stride >= STRIDE}
             if not last:
-                raise InputError(
-                    f"arch {arch!r}: its coarsest map has stride {max(strides)}, need 16 or more"
-                )
+                raise InputError(f"arch {arch!r}: its coarsest map has stride {max(strides)}, need 16 or more")
             self.picked = sorted(last.values())
             self.widths = [int(widths[index]) for index in self.picked]
         else:

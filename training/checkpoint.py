@@ -218,25 +218,19 @@ def _looks(path: Path, start: bytes) -> str:
 def _own(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
-        raise InputError(
-            f"{path}: checkpoint version {version}, this mal-trt reads up to {VERSION}; upgrade it"
-        )
+        raise InputError(f"{path}: checkpoint version {version}, this mal-trt reads up to {VERSION}; upgrade it")
     try:
         plain, student = dict(content["config"]), dict(content["student"])
         unknown = sorted(set(plain) - {entry.name for entry in fields(NetworkConfig)})
         if unknown:
-            raise InputError(
-                f"{path}: network options this mal-trt does not know: {some(unknown)}; upgrade it"
-            )
+            raise InputError(f"{path}: network options this mal-trt does not know: {some(unknown)}; upgrade it")
         config = NetworkConfig(**plain)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: a mal-trt checkpoint with a damaged part ({error})") from None
     meta = dict(content.get("meta") or {})
-    return Checkpoint(
-        path, FORMAT, config, student, content.get("teacher"), meta=meta, trainer=content.get("trainer")
-    )
+    return Checkpoint(path, FORMAT, config, student, content.get("teacher"), meta=meta, trainer=content.get("trainer"))
 
 
 def _state_dict(path: Path, content: Mapping[str, Any]) -> State:
@@ -261,9 +255,7 @@ def _mal_config(path: Path, state: State) -> NetworkConfig:
     """Configuration of a MAL network, read off its tensors' names and shapes."""
     config = _vit_config(_strip(state, "backbone."))
     convs = sorted(
-        (int(name.split(".")[2]), name)
-        for name in state
-        if re.fullmatch(r"mask_head\.convs\.\d+\.conv\.weight", name)
+        (int(name.split(".")[2]), name) for name in state if re.fullmatch(r"mask_head\.convs\.\d+\.conv\.weight", name)
     )
     if config is None or not convs:
         raise InputError(f"{path}: no MAL network this package knows; the file looks like {describe(state)}")
@@ -284,12 +276,7 @@ def _encoder(state: State) -> tuple[str, NetworkConfig | None]:
 def _vit_config(state: State) -> NetworkConfig | None:
     """Arch, layout and depth of a ViT encoder in MAL's sizes, None if it is something else."""
     table = state.get("pos_embed")
-    if (
-        table is None
-        or table.ndim != 3
-        or "blocks.0.attn.qkv.weight" not in state
-        or "cls_token" not in state
-    ):
+    if table is None or table.ndim != 3 or "blocks.0.attn.qkv.weight" not in state or "cls_token" not in state:
         return None
     size = next((name for name, size in SIZES.items() if size.width == table.shape[2]), None)
     patch = state.get("patch_embed.proj.weight")

@@ -7,7 +7,7 @@ published MAL; used for the bundled model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -52,7 +52,10 @@ def _smooth(grid: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ColourBatch:
-    """mask: float [B,1,S,S], the box or, where `exact` (bool [B]), the object. prior: 0..1 [B,1,S,S] where `has_prior`."""
+    """What a batch knows of its objects.
+
+    mask: float [B,1,S,S], the box or, where `exact` (bool [B]), the object. prior: 0..1 [B,1,S,S], where `has_prior`.
+    """
 
     mask: Tensor
     exact: Tensor
@@ -71,7 +74,7 @@ class ColourLoss:
     mil_weight: float = 4.0
     crf_weight: float = 2.0
     prior_weight: tuple[float, float] = (0.6, 0.2)
-    mean_field: MeanField = MeanField(zeta=0.4, iterations=20)
+    mean_field: MeanField = field(default_factory=lambda: MeanField(zeta=0.4, iterations=20))
 
     def __call__(
         self,
@@ -107,9 +110,7 @@ class ColourLoss:
         return LossTerms(mil + crf + drawn, mil, crf + drawn)
 
     @torch.no_grad()
-    def target(
-        self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float
-    ) -> Tensor:
+    def target(self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float) -> Tensor:
         """The pseudo-mask (float 0/1, [B,1,h,w]) the student is pulled to, from the soft mask q inside the box.
 
         weight: of the prior, [B,1,1,1].

@@ -18,9 +18,7 @@ Rng = np.random.Generator
 MIN_SHARE = 0.01
 
 
-def draw_figure(
-    patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 112
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 112) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 [side,side,3] and the visible mask of its main figure uint8 [side,side] of 0/1.
 
     patch(rng, side) gives a random uint8 [side,side,3] texture; figure, ground and occluder draw their own.
@@ -117,9 +115,7 @@ def _blob(rng: Rng, centre: np.ndarray, radius: float) -> list[tuple[float, floa
     harmonics = np.arange(2, 8)
     amplitude = rng.normal(0, 0.28, harmonics.size) / harmonics**0.7
     phase = rng.uniform(0, 2 * math.pi, harmonics.size)
-    r = radius * np.clip(
-        1 + (amplitude[:, None] * np.cos(harmonics[:, None] * angle + phase[:, None])).sum(0), 0.2, 2
-    )
+    r = radius * np.clip(1 + (amplitude[:, None] * np.cos(harmonics[:, None] * angle + phase[:, None])).sum(0), 0.2, 2)
     stretch, turn = rng.uniform(0.45, 1.0), rng.uniform(0, math.pi)
     x, y = r * np.cos(angle), r * np.sin(angle) * stretch
     c, s = math.cos(turn), math.sin(turn)
@@ -129,9 +125,7 @@ def _blob(rng: Rng, centre: np.ndarray, radius: float) -> list[tuple[float, floa
 def _polygon(rng: Rng, centre: np.ndarray, radius: float) -> list[tuple[float, float]]:
     angle = np.sort(rng.uniform(0, 2 * math.pi, rng.integers(3, 9)))
     r = radius * rng.uniform(0.5, 1.2, angle.size)
-    return list(
-        zip((centre[0] + r * np.cos(angle)).tolist(), (centre[1] + r * np.sin(angle)).tolist(), strict=True)
-    )
+    return list(zip((centre[0] + r * np.cos(angle)).tolist(), (centre[1] + r * np.sin(angle)).tolist(), strict=True))
 
 
 def _limb(draw: ImageDraw.ImageDraw, rng: Rng, centre: np.ndarray, radius: float) -> None:

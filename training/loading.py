@@ -55,9 +55,7 @@ def load_backbone(network: MALNetwork, state: State, where: str) -> Loaded:
         table = state.get("pos_embed")
         if table is not None and "dist_token" in state:
             state = {**state, "pos_embed": torch.cat([table[:, :1], table[:, 2:]], dim=1)}
-        chosen = {
-            f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("head.")
-        }
+        chosen = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("head.")}
         if network.config.layout != "patch" and STEM not in chosen:
             optional.append("backbone.patch_embed.")
             chosen.pop("backbone.patch_embed.proj.weight", None)

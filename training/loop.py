@@ -75,9 +75,7 @@ class Trainer:
             terms = self.mal_loss(student_logits, teacher_logits, image, mask, epoch, inside)
         else:
             prior = batch["prior"].to(self.device)[:, None].float() / 255
-            samples = ColourBatch(
-                mask, batch["exact"].to(self.device), prior, batch["has_prior"].to(self.device)
-            )
+            samples = ColourBatch(mask, batch["exact"].to(self.device), prior, batch["has_prior"].to(self.device))
             rgb = crop.permute(0, 3, 1, 2).float() / 255
             progress = self.step / self.total_steps
             terms = self.colour_loss(student_logits, teacher_logits, rgb, samples, self._ramp(), progress)
@@ -131,9 +129,7 @@ class Trainer:
             raise InputError(f"{path}: holds no training state to resume; use it with --from")
         differing = sorted(k for k in now if saved.get(k) != now[k])
         if differing:
-            raise InputError(
-                f"{path}: was trained with another {', '.join(differing)}; resume with the same options"
-            )
+            raise InputError(f"{path}: was trained with another {', '.join(differing)}; resume with the same options")
         load_into(self.student, checkpoint, "student")
         load_into(self.teacher, checkpoint, "teacher")
         self.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
@@ -180,9 +176,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     first, last = trainer.step * config.batch, trainer.total_steps * config.batch
     priors = load_priors(config.priors) if config.priors else None
     samples = Samples(boxes, rules, first, last, priors, config.preload)
-    loader = DataLoader(
-        samples, config.batch, num_workers=config.workers, pin_memory=trainer.device.type == "cuda"
-    )
+    loader = DataLoader(samples, config.batch, num_workers=config.workers, pin_memory=trainer.device.type == "cuda")
     last_saved = time.monotonic()
     with _Log(config.out / "log.csv", trainer, console) as log:
         for batch in loader:
@@ -204,9 +198,7 @@ class _Log:
         text = "{task.fields[loss]}  {task.completed}/{task.total} steps"
         columns = (BarColumn(), TextColumn(text), TimeElapsedColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console or Console(stderr=True))
-        self.task = self.progress.add_task(
-            "train", total=trainer.total_steps, completed=trainer.step, loss=""
-        )
+        self.task = self.progress.add_task("train", total=trainer.total_steps, completed=trainer.step, loss="")
         self.terms: list[tuple[Tensor, Tensor, Tensor]] = []
         self.started = time.monotonic()
 
@@ -234,9 +226,7 @@ class _Log:
         row = (self.trainer.step, f"{total:.5f}", f"{mil:.5f}", f"{crf:.5f}", f"{lr:.3e}", f"{rate:.1f}")
         self.rows.writerow(row)
         self.file.flush()
-        self.progress.update(
-            self.task, completed=self.trainer.step, loss=f"loss {total:.3f}  {rate:.0f} boxes/s"
-        )
+        self.progress.update(self.task, completed=self.trainer.step, loss=f"loss {total:.3f}  {rate:.0f} boxes/s")
         self.terms, self.started = [], now
 
     def _trim(self) -> None:

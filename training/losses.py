@@ -5,9 +5,8 @@ Formulas: Mask Auto-Labeler (arXiv 2301.03992), with the constants of the publis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -61,7 +60,7 @@ class MalLoss:
     mil_steps: int = 1000
     crf_steps: int = 4000
     size_ratio: float = 1.0
-    mean_field: MeanField = MeanField()
+    mean_field: MeanField = field(default_factory=MeanField)
 
     def __call__(
         self,

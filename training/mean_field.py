@@ -39,9 +39,7 @@ class MeanField:
         height, width = start.shape[-2:]
         offsets = [
             (dy, dx, kernel[:, i : i + 1])
-            for i, (dy, dx) in enumerate(
-                (dy, dx) for dy in range(self.kernel_size) for dx in range(self.kernel_size)
-            )
+            for i, (dy, dx) in enumerate((dy, dx) for dy in range(self.kernel_size) for dx in range(self.kernel_size))
         ]
         q = (start * inside).clamp(self.low, self.high)
         # A border of zero logs gives neighbours outside the image no weight.
@@ -60,7 +58,7 @@ class MeanField:
 
     def kernel(self, image: Tensor) -> Tensor:
         """Weights [B,k*k,H,W] of the neighbours, row-major; the centre weighs 1, outside the image 0."""
-        batch, channels, height, width = image.shape
+        batch, _, height, width = image.shape
         radius = self.kernel_size // 2
         padded = F.pad(image, (radius,) * 4)
         inside = F.pad(torch.ones_like(image[:1, :1]), (radius,) * 4)

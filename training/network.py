@@ -90,9 +90,7 @@ class MALNetwork(nn.Module):
             nn.init.normal_(self.roi_head.mlp2.bias, std=0.5)
         else:
             self.roi_head = KHead(channels[0], 256, out)
-            self.mask_head = VHead(
-                channels[0], hidden, out, config.mask_head_num_convs, config.mask_scale_ratio
-            )
+            self.mask_head = VHead(channels[0], hidden, out, config.mask_head_num_convs, config.mask_scale_ratio)
         self.backbone.freeze(config.frozen_stages)
 
     def encode(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -80,9 +80,7 @@ class StoredTensor:
         flat = torch.frombuffer(bytearray(self.archive.read(self.record)), dtype=self.dtype)
         if prod(self.size) > flat.numel():
             raise ValueError(f"a tensor of size {self.size} over {flat.numel()} stored numbers")
-        return flat.as_strided(self.size, self.stride, self.offset).clone(
-            memory_format=torch.contiguous_format
-        )
+        return flat.as_strided(self.size, self.stride, self.offset).clone(memory_format=torch.contiguous_format)
 
 
 def load_tensors(tree: Any) -> Any:
@@ -126,9 +124,7 @@ class _Unpickler(pickle.Unpickler):
     def _tensor(self, stored: Any, offset: int, size: Any, stride: Any, *_: object) -> Any:
         if not isinstance(stored, StoredTensor):
             return Opaque()
-        return StoredTensor(
-            stored.archive, stored.record, stored.dtype, int(offset), tuple(size), tuple(stride)
-        )
+        return StoredTensor(stored.archive, stored.record, stored.dtype, int(offset), tuple(size), tuple(stride))
 
     def _parameter(self, tensor: Any, *_: object) -> Any:
         return tensor
@@ -139,9 +135,7 @@ def read_zip(archive: zipfile.ZipFile, path: Path) -> Any:
     names = archive.namelist()
     pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise InputError(
-            f"{path}: a zip file, but not one PyTorch wrote; give a .pth or .safetensors checkpoint"
-        )
+        raise InputError(f"{path}: a zip file, but not one PyTorch wrote; give a .pth or .safetensors checkpoint")
     prefix = pickles[0].removesuffix("data.pkl")
     if f"{prefix}constants.pkl" in names:
         raise InputError(f"{path}: a TorchScript program, not a checkpoint; give the file it was made from")

@@ -64,9 +64,7 @@ def read_training_boxes(
     min_area < w*h < max_area (original square pixels).
     """
     if len(images) != len(documents):
-        raise InputError(
-            f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes"
-        )
+        raise InputError(f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes")
     boxes: list[tuple[float, float, float, float]] = []
     picture: list[int] = []
     files: list[PictureFile] = []
@@ -94,9 +92,7 @@ def read_training_boxes(
                 picture.append(at[0])
                 ids.append((document.name, int(record.get("id", len(ids)))))
     if not boxes:
-        raise InputError(
-            f"{', '.join(map(str, documents))}: no box over {min_area:g} square pixels to train from"
-        )
+        raise InputError(f"{', '.join(map(str, documents))}: no box over {min_area:g} square pixels to train from")
     return TrainingBoxes(np.asarray(boxes, np.float32), np.asarray(picture), files, ids)
 
 
@@ -120,9 +116,7 @@ def _read_document(path: Path) -> dict[str, list[dict]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(k), list) for k in ("images", "annotations")
-    ):
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path}: not a COCO document (needs the lists `images` and `annotations`)")
     return content
 
@@ -136,15 +130,9 @@ def _list_pictures(source: Path) -> dict[str, PictureFile]:
     else:
         try:
             with tarfile.open(source, "r:") as tar:
-                found = [
-                    (m.name, PictureFile(source, m.offset_data, m.size))
-                    for m in tar.getmembers()
-                    if m.isfile()
-                ]
+                found = [(m.name, PictureFile(source, m.offset_data, m.size)) for m in tar.getmembers() if m.isfile()]
         except (OSError, tarfile.TarError) as error:
-            raise InputError(
-                f"{source}: neither a folder nor an uncompressed tar of pictures ({error})"
-            ) from None
+            raise InputError(f"{source}: neither a folder nor an uncompressed tar of pictures ({error})") from None
     listing: dict[str, PictureFile] = {}
     for name, file in found:
         listing[name] = file

@@ -181,9 +181,7 @@ def test_old_torch_format(tmp_path: Path) -> None:
     state = vit_tiny(num_classes=0).state_dict()
     torch.save({"model": state}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert read_checkpoint(tmp_path / "old.pth").kind == "vit"
-    torch.save(
-        {"model": state, "args": Config()}, tmp_path / "args.pth", _use_new_zipfile_serialization=False
-    )
+    torch.save({"model": state, "args": Config()}, tmp_path / "args.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match=r"before PyTorch 1\.6"):
         read_checkpoint(tmp_path / "args.pth")
 

@@ -31,9 +31,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     images, annotations, masks = [], [], []
     for i in range(40):
-        picture, mask = draw_figure(
-            lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8), rng, SIDE
-        )
+        picture, mask = draw_figure(lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8), rng, SIDE)
         Image.fromarray(picture).save(folder / "pictures" / f"{i}.png")
         ys, xs = np.nonzero(mask)
         x, y = int(xs.min()), int(ys.min())

@@ -66,9 +66,7 @@ def test_mean_field_iterations(golden: dict[str, Tensor], image: Tensor, iterati
         ("refined_thr", MeanField(low=0.3, high=0.7), True),
     ],
 )
-def test_mean_field_masks(
-    golden: dict[str, Tensor], image: Tensor, name: str, field: MeanField, masked: bool
-) -> None:
+def test_mean_field_masks(golden: dict[str, Tensor], image: Tensor, name: str, field: MeanField, masked: bool) -> None:
     p, t = probabilities(golden)
     refined = field((p + t) / 2, resize(image, (64, 64)), golden["mask64"][:, None] if masked else None)
     assert (refined[:, 0] != golden[name]).float().mean() <= 0.001
@@ -100,9 +98,7 @@ def test_training_loss(golden: dict[str, Tensor], image: Tensor, name: str) -> N
 
 @pytest.mark.parametrize("row", NUMBERS["lr_schedule"], ids=str)
 def test_schedule(row: dict[str, float]) -> None:
-    schedule = CosineSchedule(
-        row["lr"], row["min_lr"], row["num_epochs"], row["warmup_epochs"], row["num_wave"]
-    )
+    schedule = CosineSchedule(row["lr"], row["min_lr"], row["num_epochs"], row["warmup_epochs"], row["num_wave"])
     assert schedule(row["epoch"]) == pytest.approx(row["group_lr"], abs=1e-12)
 
 

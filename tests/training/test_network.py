@@ -30,9 +30,7 @@ def keys(name: str) -> dict[str, tuple[int, ...]]:
 def seeded_network(flavour: str, prefix: str = "student.", **options: Any) -> MALNetwork:
     config = NetworkConfig("vit-deit-tiny/16", LAYOUTS[flavour], **options)
     network = build_network(config).eval()
-    state = {
-        key: torch.from_numpy(weight(prefix + key, shape)) for key, shape in keys("tiny_" + flavour).items()
-    }
+    state = {key: torch.from_numpy(weight(prefix + key, shape)) for key, shape in keys("tiny_" + flavour).items()}
     network.load_state_dict(state)
     return network
 
@@ -163,9 +161,7 @@ def test_one_grid_equals_one_group(network: MALNetwork) -> None:
 @pytest.mark.parametrize("crop", [128, 192])
 def test_hybrid_layout(crop: int) -> None:
     torch.manual_seed(0)
-    config = NetworkConfig(
-        "vit-deit-tiny/16", "hybrid", crop, mask_head_hidden_channel=64, depth=6, adjust_scale=True
-    )
+    config = NetworkConfig("vit-deit-tiny/16", "hybrid", crop, mask_head_hidden_channel=64, depth=6, adjust_scale=True)
     network = build_network(config).eval()
     pixels = torch.randn(3, 3, crop, crop)
     logits = network(pixels, torch.tensor([100000.0, 500.0, 5000.0]))

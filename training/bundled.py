@@ -1,0 +1,94 @@
+"""How the bundled model was made, from boxes alone: `python -m mal_trt.training.bundled --data DIR --out DIR`.
+
+DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Every stage is
+skipped where its result exists, and a killed stage continues from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from mal_trt.training.config import TrainConfig
+from mal_trt.training.loop import CHECKPOINT, train
+from mal_trt.training.pictures import read_training_boxes
+from mal_trt.training.prior import compute_priors
+
+BOXES_PER_PICTURE = 5
+
+
+def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
+    """First stage: drawn figures only, so that the network knows what a figure is."""
+    return TrainConfig(
+        images=images,
+        boxes=boxes,
+        out=out,
+        arch="vit-mal-tiny/16",
+        layout="hybrid",
+        depth=6,
+        head_width=64,
+        adjust_scale=False,
+        crop_size=128,
+        recipe="colour",
+        batch=64,
+        epochs=2.2,
+        lr=1e-3 / 64,
+        min_lr_rate=0.4,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+        warmup_epochs=0.2,
+        min_area=256.0,
+        boxes_per_picture=BOXES_PER_PICTURE,
+        figures=1.0,
+        amp=True,
+        preload=True,
+    )
+
+
+def boxes_config(figures: TrainConfig, out: Path, priors: Path) -> TrainConfig:
+    """Second stage: boxes with the colour target and GrabCut priors, one figure in five samples."""
+    return replace(
+        figures,
+        out=out,
+        start_from=figures.out / CHECKPOINT,
+        priors=priors,
+        figures=0.2,
+        epochs=11.0,
+        lr=8e-4 / 64,
+        min_lr_rate=0.02,
+        warmup_epochs=0.1,
+    )
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train the bundled model; the last checkpoint is OUT/boxes/last.pth."""
+    torch.set_num_threads(threads)
+    console = Console(stderr=True)
+    sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
+    images = tuple(s / "images-00.tar" for s in sets)
+    boxes = tuple(s / "train_boxes.json" for s in sets)
+    figures = figures_config(images, boxes, out / "figures")
+    out.mkdir(parents=True, exist_ok=True)
+    priors = out / "priors.npz"
+    if not priors.exists():
+        console.print("GrabCut priors")
+        rows = read_training_boxes(images, boxes, figures.min_area, figures.max_area)
+        compute_priors(rows, np.arange(len(rows)), priors, threads)
+    for config in (figures, boxes_config(figures, out / "boxes", priors)):
+        console.print(config.out.name)
+        checkpoint = train(replace(config, resume=True), console)
+    console.print(f"done: {checkpoint}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
