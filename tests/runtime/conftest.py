@@ -67,9 +67,7 @@ def write_tiny_model(path: Path, coupled: bool = False, weights: str = "student"
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    contract = Contract(
-        arch="tiny", layout="patch", input_size=SIDE, weights=weights, thresholds=(0.5, 0.5, 0.5)
-    )
+    contract = Contract(arch="tiny", layout="patch", input_size=SIDE, weights=weights, thresholds=(0.5, 0.5, 0.5))
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
