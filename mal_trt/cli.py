@@ -219,9 +219,6 @@ def train(
     figures: Annotated[
         float, Option(min=0, max=1, help="Share of crops with a drawn figure, for recipe colour.")
     ] = TrainConfig.figures,
-    figures_only_epochs: Annotated[
-        float, Option(min=0, help="Epochs on drawn figures alone, at the start.")
-    ] = TrainConfig.figures_only_epochs,
     seed: Annotated[int, Option(help="Of weights, crops and order.")] = TrainConfig.seed,
     device: DeviceOption = "auto",
     amp: Annotated[bool, Option("--amp", help="bfloat16 where it is safe.")] = False,
@@ -256,7 +253,6 @@ def train(
         boxes_per_picture=boxes_per_picture,
         priors=priors,
         figures=figures,
-        figures_only_epochs=figures_only_epochs,
         seed=seed,
         device=device,
         amp=amp,

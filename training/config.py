@@ -42,7 +42,6 @@ class TrainConfig:
     boxes_per_picture: int | None = None
     priors: Path | None = None
     figures: float = 0.0
-    figures_only_epochs: float = 0.0
     seed: int = 0
     device: str = "auto"
     amp: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -38,14 +38,14 @@ class Sample(TypedDict):
 class SampleRules:
     """crop_size: pixels. margin_rate: range of the random margins. cap: boxes a picture and epoch, None for all.
 
-    figures: function of the sample number giving the share of drawn figures among the samples.
+    figures: share of drawn figures among the samples.
     """
 
     crop_size: int
     seed: int
     margin_rate: tuple[float, float] = (0.0, 1.2)
     cap: int | None = None
-    figures: Callable[[int], float] = lambda number: 0.0
+    figures: float = 0.0
 
 
 class Samples(Dataset[Sample]):
@@ -73,7 +73,7 @@ class Samples(Dataset[Sample]):
     def __getitem__(self, i: int) -> Sample:
         number = self.first + i
         rng = np.random.default_rng([self.rules.seed, number])
-        if rng.random() < self.rules.figures(number):
+        if rng.random() < self.rules.figures:
             return self._figure(rng)
         return self._box(number, rng)
 

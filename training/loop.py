@@ -6,11 +6,10 @@ import csv
 import json
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -97,9 +96,8 @@ class Trainer:
         return terms
 
     def _ramp(self) -> float:
-        """Weight of the colour target: 0 while only figures are drawn, then rising to 1."""
-        start = self.config.figures_only_epochs * self.steps_per_epoch
-        return float(np.clip((self.step - start) / (TARGET_RAMP * self.total_steps), 0, 1))
+        """Weight of the colour target: rises from 0 to 1 at the start of the run."""
+        return min(1.0, self.step / (TARGET_RAMP * self.total_steps))
 
     def _set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -158,7 +156,9 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
     boxes = read_training_boxes(config.images, config.boxes, config.min_area, config.max_area)
-    rules = SampleRules(config.crop_size, config.seed, config.margin_rate, config.boxes_per_picture)
+    rules = SampleRules(
+        config.crop_size, config.seed, config.margin_rate, config.boxes_per_picture, config.figures
+    )
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     steps_per_epoch = epoch_length // config.batch
     if not steps_per_epoch:
@@ -171,8 +171,6 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         for network, part in ((trainer.student, "student"), (trainer.teacher, "teacher")):
             load_into(network, start, part)
     _make_folder(config.out)
-    only = config.figures_only_epochs * epoch_length
-    rules = replace(rules, figures=lambda number: 1.0 if number < only else config.figures)
     first, last = trainer.step * config.batch, trainer.total_steps * config.batch
     priors = load_priors(config.priors) if config.priors else None
     samples = Samples(boxes, rules, first, last, priors, config.preload)

@@ -96,7 +96,7 @@ def test_epoch_order_caps_each_picture() -> None:
 
 def test_samples_depend_on_their_number_only(folder: Path) -> None:
     boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
-    rules = SampleRules(64, seed=3, figures=lambda number: 0.5)
+    rules = SampleRules(64, seed=3, figures=0.5)
     whole, tail = Samples(boxes, rules, 0, 40), Samples(boxes, rules, 25, 40, preload=True)
     for i in range(15):
         one, other = whole[25 + i], tail[i]
