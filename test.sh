@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set up and pass the tests: sh test.sh [arguments for pytest]
-# VENV chooses the environment (default .venv). Everything is checked as installed, not from the source folders.
+# VENV chooses the environment (default .venv), CONSTRAINTS the pinned versions (default constraints.txt, for
+# Python 3.11 or newer; /dev/null takes the newest). Everything is checked as installed, not from the sources.
 set -eu
 cd "$(dirname "$0")"
 here=$(pwd)
@@ -8,7 +9,8 @@ venv=${VENV:-$here/.venv}
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 # setuptools would carry files deleted since into the new build
 rm -rf build
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[cpu,train,export,dev]"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "${CONSTRAINTS:-constraints.txt}" \
+    ".[cpu,train,export,dev]"
 
 "$venv/bin/ruff" check .
 # From another folder, or mypy would take the source folders, which are not laid out as the package is.

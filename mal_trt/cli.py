@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Option
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from mal_trt import __version__
@@ -61,9 +61,11 @@ WeightsOption = Annotated[
     Option("--weights", help="Which network of a model that carries both; default: the model's own choice."),
 ]
 ThresholdOption = Annotated[
-    float | None,
+    str | None,
     Option(
-        "--threshold", min=0, max=1, help="Mask where the probability is above this; default: the model's."
+        "--threshold",
+        metavar="<number[,number,number]>",
+        help="Mask where the probability is above this; three for small, medium, large boxes. Default: the model's.",
     ),
 ]
 ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
@@ -92,13 +94,9 @@ def label(
     model: ModelOption = "bundled",
     out: Annotated[Path, Option(help="File to write.")] = Path("labels.json"),
     format: Annotated[Literal["coco"], Option(help="Format of the output.")] = "coco",
-    overlay: Annotated[
-        Path | None, Option(help="Folder for one picture each with its masks drawn in.")
-    ] = None,
+    overlay: Annotated[Path | None, Option(help="Folder for one picture each with its masks drawn in.")] = None,
     sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
-    resume: Annotated[
-        bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")
-    ] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")] = False,
     strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
     box_area: Annotated[bool, Option("--box-area", help="Write the box's area, not the mask's.")] = False,
     image_list: Annotated[
@@ -125,7 +123,7 @@ def label(
         batch=batch,
         device=device,
         resume=resume,
-        threshold=threshold,
+        threshold=_numbers(threshold),
         flip=flip,
         weights=weights,
         box_area=box_area,
@@ -171,7 +169,7 @@ def evaluate(
         device=device,
         flip=flip,
         weights=weights,
-        threshold=threshold,
+        threshold=_numbers(threshold),
         threads=threads,
         progress=not quiet,
         json_out=json,
@@ -181,24 +179,68 @@ def evaluate(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT", help="Of mal-trt, TAO or NVlabs MAL.")],
+    out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
+    input_size: Annotated[
+        int | None, Option(min=16, help="Side of the crops, pixels; default: as trained, 512 if unknown.")
+    ] = None,
+    input_dtype: Annotated[Literal["uint8", "float32"], Option(help="Of the input `image`.")] = "uint8",
+    weights: Annotated[Weights, Option(help="mixed: both, and the mean of their logits.")] = "student",
+    head: Annotated[
+        Literal["dynamic", "small", "medium", "large", "fixed"],
+        Option(help="Mask head for every size of box, for one size, or fixed: a network with one scale."),
+    ] = "dynamic",
+    opset: Annotated[int, Option(help="ONNX operator set.")] = 20,
+    fp16_weights: Annotated[
+        bool, Option("--fp16-weights", help="Store the weights in FP16: half the file, computed in FP32.")
+    ] = False,
+    arch: Annotated[str | None, Option(help="Where the checkpoint does not tell: as for `train`.")] = None,
+    threshold: ThresholdOption = None,
+    parity_images: Annotated[Path | None, Option(help="Compare on these pictures, not the packaged.")] = None,
+    parity_boxes: Annotated[Path | None, Option(help="COCO boxes in them.")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No report.")] = False,
+) -> None:
+    """Checkpoint to ONNX, compared with PyTorch."""
+    thresholds = _numbers(threshold)
+    with _needs("export"):
+        from mal_trt.export import export_onnx
+    report = export_onnx(
+        checkpoint,
+        out,
+        input_size=input_size,
+        input_dtype=input_dtype,
+        weights=weights,
+        head=head,
+        opset=opset,
+        arch=arch,
+        fp16_weights=fp16_weights,
+        thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
+        parity_images=parity_images,
+        parity_boxes=parity_boxes,
+        progress=None if quiet else lambda text: typer.echo(text, err=True),
+    )
+    if not quiet:
+        rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
+        typer.echo(
+            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch differ by at most "
+            f"{report.parity.relative:.1e} of the logits' range{rounding}"
+        )
+
+
+@app.command()
 def train(
-    images: Annotated[
-        list[Path], Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")
-    ],
+    images: Annotated[list[Path], Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")],
     boxes: Annotated[
         list[Path],
         Option(metavar="<path>", help="COCO JSON with boxes; give several in the order of --images."),
     ],
     out: Annotated[Path, Option(help="Folder for last.pth and log.csv.")],
-    arch: Annotated[
-        str, Option(help="vit-mae-base/16, vit-deit-tiny/16, ... or a timm backbone.")
-    ] = TrainConfig.arch,
+    arch: Annotated[str, Option(help="vit-mae-base/16, vit-deit-tiny/16, ... or a timm backbone.")] = TrainConfig.arch,
     layout: Annotated[str | None, Option(help="patch, conv_stem, timm or hybrid; default: patch.")] = None,
     depth: Annotated[int | None, Option(min=1, help="Blocks of the ViT; default: its own.")] = None,
     head_width: Annotated[int, Option(min=1, help="Channels of the mask head.")] = TrainConfig.head_width,
-    adjust_scale: Annotated[
-        bool, Option(help="A mask head grid for each size of box.")
-    ] = TrainConfig.adjust_scale,
+    adjust_scale: Annotated[bool, Option(help="A mask head grid for each size of box.")] = TrainConfig.adjust_scale,
     crop_size: Annotated[int, Option(min=16, help="Side of the crops, pixels.")] = TrainConfig.crop_size,
     recipe: Annotated[
         Recipe, Option(help="tao: as published. colour: small data sets, no pretrained weights.")
@@ -224,9 +266,7 @@ def train(
     amp: Annotated[bool, Option("--amp", help="bfloat16 where it is safe.")] = False,
     workers: Annotated[int, Option(min=0, help="Processes that cut crops.")] = TrainConfig.workers,
     preload: Annotated[bool, Option("--preload", help="Keep the decoded pictures in memory.")] = False,
-    checkpoint_minutes: Annotated[
-        float, Option(help="Minutes between checkpoints.")
-    ] = TrainConfig.checkpoint_minutes,
+    checkpoint_minutes: Annotated[float, Option(help="Minutes between checkpoints.")] = TrainConfig.checkpoint_minutes,
     resume: Annotated[bool, Option("--resume", help="Go on from last.pth in --out.")] = False,
 ) -> None:
     """Train student and teacher from boxes alone."""
@@ -264,6 +304,17 @@ def train(
     with _needs("train"):
         from mal_trt.training.loop import train as run
     typer.echo(f"checkpoint: {run(config)}")
+
+
+def _numbers(text: str | None) -> float | tuple[float, ...] | None:
+    """`0.3` or `0.1,0.2,0.3`."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--threshold {text}: expected a number, or three with commas between") from None
+    return values[0] if len(values) == 1 else values
 
 
 @contextmanager

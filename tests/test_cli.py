@@ -100,7 +100,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\n"
         "from mal_trt.cli import app\n"
         "app(['--help'], standalone_mode=False)\n"
-        f"sys.exit(', '.join(m for m in {HEAVY} if m in sys.modules))"
+        f"sys.exit(', '.join(m for m in {HEAVY} if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -217,6 +217,33 @@ def test_missing_extra_names_the_command(verb: str, arguments: list[str]) -> Non
     assert done.returncode == 1
     assert one_line(done.stderr)
     assert f'pip install "mal-trt[{verb}]"' in done.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_path(scene: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    data = ("--images", scene / "pictures", "--boxes", scene / "boxes.json")
+    network = ("--arch", "vit-deit-tiny/16", "--depth", 1, "--head-width", 16, "--crop-size", 64)
+    run = ("--batch", 1, "--epochs", 2, "--min-area", 100, "--workers", 0, "--device", "cpu")
+    trained = call("train", *data, *network, *run, "--out", scene / "run")
+    assert trained.exit_code == 0, trained.output
+    onnx = scene / "model.onnx"
+    exported = call("export", scene / "run" / "last.pth", "-o", onnx, "--threshold", "0,0.1,0.2")
+    assert exported.exit_code == 0, exported.output
+    assert "of the logits' range" in exported.stdout
+    assert onnx.with_suffix(".parity.npz").exists()
+    labelled = label(scene, onnx, "boxes.json", "--flip", "--threshold", "0")
+    assert labelled.exit_code == 0, labelled.output
+    (annotation,) = json.loads((scene / "labels.json").read_text())["annotations"]
+    # Every probability is above 0, so the mask is the box, the published far edge included.
+    assert annotation["area"] == 49 * 39
+
+
+def test_threshold_that_is_no_number(scene: Path, model: Path) -> None:
+    result = label(scene, model, "boxes.json", "--threshold", "0.1;0.2")
+    assert result.exit_code == 2
+    assert one_line(result.stderr)
 
 
 def test_train_pairs_pictures_with_boxes(tmp_path: Path) -> None:
