@@ -122,7 +122,7 @@ def main() -> None:
     save(
         arguments.json,
         {
-            "model": arguments.model,
+            "model": Path(arguments.model).name,
             "weights": weights,
             "boxes": count,
             "eager_batch": arguments.eager_batch,

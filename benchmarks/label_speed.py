@@ -104,7 +104,7 @@ def main() -> None:
     save(
         arguments.json,
         {
-            "model": arguments.model,
+            "model": Path(arguments.model).name,
             "boxes": count,
             "batch": arguments.batch,
             "threads": arguments.threads or "all",

@@ -89,7 +89,7 @@ def main() -> None:
             print(f"{count:8} boxes: peak {peak:.0f} MB, {seconds:.1f} s", flush=True)
     growth = runs[-1]["peak_mb"] - runs[0]["peak_mb"]
     print(f"from {runs[0]['boxes']} to {runs[-1]['boxes']} boxes: {growth:+.0f} MB")
-    save(arguments.json, {"model": arguments.model, "runs": runs, "growth_mb": round(growth, 1)})
+    save(arguments.json, {"model": Path(arguments.model).name, "runs": runs, "growth_mb": round(growth, 1)})
 
 
 if __name__ == "__main__":
