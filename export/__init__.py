@@ -1,1 +1,5 @@
-"""From a checkpoint to a typed ONNX file that ONNX Runtime and TensorRT both run."""
+"""Checkpoint to ONNX, with a parity check. Needs torch, timm, onnx, onnxscript and onnxruntime."""
+
+from mal_trt.export.export import ExportReport, export_onnx
+
+__all__ = ["ExportReport", "export_onnx"]

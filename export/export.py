@@ -1,0 +1,214 @@
+"""`mal-trt export`: a checkpoint becomes one self-contained ONNX file that was compared with PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import torch
+
+from mal_trt import __version__
+from mal_trt.boxes import SizeClass
+from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, WEIGHTS, Contract
+from mal_trt.errors import InputError, RunError
+from mal_trt.export.graph import ExportGraph, check_graph, trace
+from mal_trt.export.parity import (
+    Parity,
+    ParityReference,
+    compare,
+    crops_from_pictures,
+    difference_and_span,
+    packaged_crops,
+    reference,
+)
+from mal_trt.export.weights import round_weights, store_half
+from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
+from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
+
+HEADS = {"small": SizeClass.SMALL, "medium": SizeClass.MEDIUM, "large": SizeClass.LARGE}
+OPSETS = range(18, 24)
+PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote. rounding: how far FP16 weights moved the logits, relative to their range (or None)."""
+
+    path: Path
+    parity_path: Path
+    contract: Contract
+    file_bytes: int
+    nodes: int
+    parity: Parity
+    rounding: float | None
+
+
+def export_onnx(
+    checkpoint: Path | str,
+    out: Path | str,
+    *,
+    input_size: int | None = None,
+    input_dtype: str = "uint8",
+    weights: str = "student",
+    head: str = "dynamic",
+    opset: int = 20,
+    arch: str | None = None,
+    precision: str = "fp32",
+    fp16_weights: bool = False,
+    thresholds: Sequence[float] | None = None,
+    parity_images: Path | str | None = None,
+    parity_boxes: Path | str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Export a checkpoint to ONNX and check the file against PyTorch; nothing is left behind on failure.
+
+    input_size: crop side in pixels, default the one trained at (512 if the file does not say). head: "dynamic"
+    takes the mask head's grid from the input `head_grid`, the sizes bake it in; a network that does not adjust
+    its scale has no such input ("fixed", which also declares that of a TAO file, whose tensors do not tell).
+    weights "mixed": both networks, `logits` being their mean. arch: overrides the name guessed from the file.
+    fp16_weights: weights rounded to and stored as FP16, computed in FP32. thresholds: one or three mask
+    probabilities. parity_images, parity_boxes: pictures (and COCO boxes) for the check instead of the packaged.
+    """
+    say = progress or (lambda text: None)
+    checkpoint, out = Path(checkpoint), Path(out)
+    _check_options(out, input_dtype, weights, head, opset, precision)
+    say(f"reading {checkpoint.name}")
+    source = read_checkpoint(checkpoint)
+    config = _config(source, input_size, head, arch)
+    networks = _networks(source, config, weights)
+    _check_size(networks, fp16_weights)
+    contract = Contract(
+        arch=config.arch,
+        layout=config.layout,
+        input_size=config.crop_size,
+        input_dtype=input_dtype,
+        thresholds=_thresholds(thresholds),
+        adjust_scale=config.adjust_scale,
+        head=head if config.adjust_scale else "fixed",
+        precision=precision,
+        weights=weights,
+        source=checkpoint.name,
+        source_sha256=_sha256(checkpoint),
+        producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
+        extra={"fp16_weights": True} if fp16_weights else {},
+    )
+    if parity_images is None:
+        crops = packaged_crops(config.crop_size)
+    else:
+        crops = crops_from_pictures(
+            Path(parity_images), Path(parity_boxes) if parity_boxes is not None else None, contract
+        )
+    sizes = tuple(SizeClass) if contract.head == "dynamic" else (HEADS.get(contract.head, SizeClass.MEDIUM),)
+    say("running PyTorch on the parity crops")
+    rounding = None
+    if fp16_weights:
+        exact = reference(networks, crops, sizes)
+        for network in networks.values():
+            round_weights(network)
+    expected = reference(networks, crops, sizes)
+    if fp16_weights:
+        moved, span = difference_and_span(expected.logits["logits"], exact.logits["logits"])
+        rounding = moved / span if span else moved
+    say("tracing")
+    grid = None if contract.head == "dynamic" else config.grid(sizes[0])
+    model = trace(ExportGraph(networks, grid), config.crop_size, input_dtype, opset)
+    if fp16_weights:
+        store_half(model)
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    check_graph(model)
+    parity_path = out.with_suffix(".parity.npz")
+    say("comparing ONNX Runtime with PyTorch")
+    parity = _write(model, out, parity_path, expected)
+    return ExportReport(out, parity_path, contract, out.stat().st_size, len(model.graph.node), parity, rounding)
+
+
+def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: ParityReference) -> Parity:
+    """Write both files under temporary names, compare, and only then give them their names."""
+    temporary, parity_temporary = (p.with_name(f".{p.stem}.{os.getpid()}.part{p.suffix}") for p in (out, parity_path))
+    with ExitStack() as cleanup:
+        for path in (temporary, parity_temporary):
+            cleanup.callback(path.unlink, missing_ok=True)
+        try:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+            parity = compare(temporary, expected)
+            expected.save(parity_temporary)
+            os.replace(parity_temporary, parity_path)
+            os.replace(temporary, out)
+        except OSError as error:
+            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+    return parity
+
+
+def _check_options(out: Path, input_dtype: str, weights: str, head: str, opset: int, precision: str) -> None:
+    choices = (
+        ("--input-dtype", input_dtype, INPUT_DTYPES),
+        ("--weights", weights, WEIGHTS),
+        ("--head", head, ("dynamic", *HEADS, "fixed")),
+        ("--precision", precision, ("fp32",)),
+        ("--opset", opset, OPSETS),
+    )
+    for option, value, allowed in choices:
+        if value not in allowed:
+            raise InputError(f"{option} {value}: expected one of {', '.join(map(str, allowed))}")
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: the output's name must end in .onnx")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+
+
+def _config(source: Checkpoint, input_size: int | None, head: str, arch: str | None) -> NetworkConfig:
+    """The network to build: the checkpoint's, at the export's crop size."""
+    if source.student is None and source.teacher is None:
+        raise InputError(f"{source.path}: holds only an encoder (pretraining), no mask head; train from it first")
+    assert source.config is not None  # a file with a whole network tells its configuration
+    config = source.config
+    if arch is not None:
+        layout = config.layout if arch.startswith("vit-") else "timm"
+        config = replace(config, arch=arch, layout=layout)
+    if head == "fixed":
+        config = replace(config, adjust_scale=False)
+    elif not config.adjust_scale and head != "dynamic":
+        raise InputError(f"--head {head}: this checkpoint does not adjust its scale; leave --head out")
+    return replace(config, crop_size=input_size if input_size is not None else config.crop_size)
+
+
+def _networks(source: Checkpoint, config: NetworkConfig, weights: str) -> dict[str, MALNetwork]:
+    """{"student": ..., "teacher": ...}: the parts asked for, loaded, in evaluation mode."""
+    parts = ("student", "teacher") if weights == "mixed" else (weights,)
+    networks = {}
+    for part in parts:
+        if getattr(source, part) is None:
+            other = "student" if part == "teacher" else "teacher"
+            raise InputError(f"{source.path}: holds no {part}, only the {other}; use --weights {other}")
+        networks[part] = build_network(config).eval()
+        load_into(networks[part], source, part)
+    return networks
+
+
+def _check_size(networks: dict[str, MALNetwork], fp16_weights: bool) -> None:
+    """An ONNX file is one protobuf message, which cannot pass 2 GiB."""
+    used = sum(p.numel() for network in networks.values() for p in network.parameters())
+    if used * (2 if fp16_weights else 4) > PROTOBUF_LIMIT - 2**25:
+        hint = "export one of student and teacher" if fp16_weights else "add --fp16-weights"
+        raise InputError(f"{used / 1e6:.0f} million weights do not fit an ONNX file (2 GiB); {hint}")
+
+
+def _thresholds(values: Sequence[float] | None) -> tuple[float, float, float]:
+    values = [0.1] if values is None else [float(v) for v in values]
+    if len(values) not in (1, 3) or not all(0 <= v < 1 for v in values):
+        raise InputError(f"thresholds {values}: expected one or three numbers from 0 to below 1")
+    small, medium, large = values * 3 if len(values) == 1 else values
+    return small, medium, large
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

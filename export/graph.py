@@ -1,0 +1,166 @@
+"""The traced form of MAL's networks and the ONNX graph made of it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from mal_trt.errors import RunError
+from mal_trt.training.network import MALNetwork
+from mal_trt.training.vit import STRIDE, ViT
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+class ExportGraph(nn.Module):
+    """uint8 or float32 image [N,3,S,S], RGB 0..255 -> logits [N,1,L,L], normalisation included.
+
+    networks: "student", "teacher" or both. grid: side of the mask head's grid, or None to take it from the
+    dimensions of `head_grid` [1,1,g,g]. Of two networks: the mean of their logits, student's, teacher's.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, networks: Mapping[str, MALNetwork], grid: int | None) -> None:
+        super().__init__()
+        self.parts = tuple(networks)
+        for part, network in networks.items():
+            self.add_module(part, _traceable(network))
+        self.grid = grid
+        mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, image: Tensor, head_grid: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        side = (self.grid or 0,) * 2 if head_grid is None else (head_grid.shape[2], head_grid.shape[3])
+        x = image.float() * self.scale + self.shift
+        logits = [self.get_submodule(part).forward_grid(x, side) for part in self.parts]  # type: ignore[operator]
+        if len(logits) == 1:
+            return logits[0]  # type: ignore[no-any-return]
+        return (logits[0] + logits[1]) * 0.5, logits[0], logits[1]
+
+
+def _traceable(network: MALNetwork) -> MALNetwork:
+    """A copy without position interpolation or fused attention, whose scale then sits once, on the queries."""
+    network = deepcopy(network).eval().requires_grad_(False)
+    if isinstance(network.backbone, ViT):
+        side = network.config.crop_size // STRIDE
+        network.backbone.fold_positions((side, side))
+    for module in network.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return network
+
+
+def trace(graph: ExportGraph, input_size: int, input_dtype: str, opset: int) -> onnx.ModelProto:
+    """ONNX model of the graph: dynamic batch, dynamic head grid if `graph.grid` is None, no local functions."""
+    inputs = {"image": torch.zeros(2, 3, input_size, input_size, dtype=getattr(torch, input_dtype))}
+    shapes: dict[str, dict[int, Any]] = {"image": {0: torch.export.Dim("batch", min=1, max=4096)}}
+    if graph.grid is None:
+        side = torch.export.Dim("grid", min=2, max=input_size)
+        example = input_size // 8 - 1  # any side that no other dimension has
+        inputs["head_grid"] = torch.zeros(1, 1, example, example, dtype=torch.uint8)
+        shapes["head_grid"] = {2: side, 3: side}
+    outputs = ["logits"] + [f"logits_{part}" for part in graph.parts if len(graph.parts) > 1]
+    noisy = logging.getLogger("torch.onnx")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph,
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=list(inputs),
+                output_names=outputs,
+                opset_version=opset,
+                external_data=False,
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps whatever an operator's translation raises
+        raise RunError(f"PyTorch cannot export this network: {_root_cause(error)}") from error
+    finally:
+        noisy.setLevel(level)
+    if program is None:
+        raise RunError("PyTorch returned no ONNX program for this network; try another --opset")
+    return _tidy(program.model_proto)
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name nodes and weights after their module, and drop the tracer's notes (they hold paths and stack traces).
+
+    A Linear's weight is called `<module>.weight` and stored transposed, [in, out].
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    taken: dict[str, int] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
+        module = _module(scopes)
+        name = f"{module}/{node.op_type}" if module else node.op_type
+        taken[name] = taken.get(name, 0) + 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        linear = node.op_type == "MatMul" and node.input[1] in weights and node.input[1].startswith("val_")
+        if linear and module and f"{module}.weight" not in (weights.keys() | set(renamed.values())):
+            renamed.setdefault(node.input[1], f"{module}.weight")
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+    for name, new in renamed.items():
+        weights[name].name = new
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    for properties in (model.metadata_props, graph.metadata_props, graph.value_info):
+        del properties[:]
+    model.doc_string = graph.doc_string = ""
+    graph.name = "mal"
+    return model
+
+
+def _module(scopes: str) -> str:
+    """Dotted module of the tracer's list of scopes, e.g. "['', 'student.backbone', ..., 'linear']"."""
+    names = [scope.strip(" '\"") for scope in scopes.strip("[]").split(",")][:-1]
+    return names[-1] if names and not names[-1].startswith("_") else ""
+
+
+def check_graph(model: onnx.ModelProto) -> None:
+    """RunError if the graph has what TensorRT's parser or an offline file cannot take."""
+    onnx.checker.check_model(model, full_check=True)  # full_check: strict shape inference as well
+    problems = []
+    if model.functions:
+        problems.append("local functions")
+    if any(domain.domain not in ("", "ai.onnx") for domain in model.opset_import):
+        problems.append("operators outside the ONNX standard")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        problems.append("weights outside the file")
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if options.get("mode") != b"linear" or options.get("antialias", 0):
+                problems.append(f"a Resize that is not bilinear ({node.name})")
+    if problems:
+        raise RunError(f"the exported graph has {', '.join(problems)}; this architecture cannot be exported")
