@@ -273,18 +273,15 @@ class _Tar(ImageSource):
                 members = [m for m in archive if m.isreg() and not m.issparse()]
         except (tarfile.TarError, OSError, EOFError) as error:
             raise InputError(f"{path}: not a readable, uncompressed tar file ({_one_line(error)})") from None
+        self._path = path
         self._places = {clean_name(m.name): (m.offset_data, m.size) for m in members}
-        self._file = open(path, "rb")  # noqa: SIM115  (held until close)
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        self._file.close()
 
     def _list(self) -> Iterable[str]:
         return self._places
 
     def _stream(self, name: str) -> BinaryIO:
         offset, size = self._places[name]
-        with self._lock:
-            self._file.seek(offset)
-            return io.BytesIO(self._file.read(size))
+        # Opened for each picture: a shared file position would not survive threads or forked workers.
+        with open(self._path, "rb") as file:
+            file.seek(offset)
+            return io.BytesIO(file.read(size))

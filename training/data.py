@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -12,10 +13,15 @@ from torch.utils.data import Dataset
 
 from mal_trt.boxes import extended_box, inclusive_pixels
 from mal_trt.crops import inner_box, read_crop
+from mal_trt.errors import RunError
+from mal_trt.images import ImageProblem
 from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.pictures import TrainingBoxes, epoch_order
 from mal_trt.training.prior import place_prior
+
+# Boxes in a row whose pictures may turn out damaged before the run gives up.
+SUBSTITUTES = 50
 
 
 class Sample(TypedDict):
@@ -64,18 +70,22 @@ class Samples(Dataset[Sample]):
         self.boxes, self.rules, self.first, self.last = boxes, rules, first, last
         self.epoch_length = len(epoch_order(boxes.picture, rules.cap, rules.seed, 0))
         self._epoch, self._rows = -1, np.empty(0, np.int64)
-        used = np.unique(boxes.picture)
-        self._pictures = {int(i): boxes.files[i].read() for i in used} if preload else {}
+        self._pictures: dict[int, np.ndarray] = {}
+        for i, picture in enumerate(boxes.pictures if preload else ()):
+            with suppress(ImageProblem):
+                self._pictures[i] = picture.read()
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __getitem__(self, i: int) -> Sample:
-        number = self.first + i
-        rng = np.random.default_rng([self.rules.seed, number])
-        if rng.random() < self.rules.figures:
-            return self._figure(rng)
-        return self._box(number, rng)
+        start = self.first + i
+        for number in range(start, start + SUBSTITUTES):
+            rng = np.random.default_rng([self.rules.seed, number])
+            # A damaged picture's box gives way to the next one; a whole run must not fail for it.
+            with suppress(ImageProblem):
+                return self._figure(rng) if rng.random() < self.rules.figures else self._box(number, rng)
+        raise RunError(f"{SUBSTITUTES} boxes in a row have a damaged picture, such as {self._name(start)}")
 
     def _box(self, number: int, rng: np.random.Generator) -> Sample:
         epoch, place = divmod(number, self.epoch_length)
@@ -137,9 +147,13 @@ class Samples(Dataset[Sample]):
         x, y = rng.integers(0, width - length + 1), rng.integers(0, height - length + 1)
         return read_crop(picture, (x, y, x + length, y + length), side)
 
+    def _name(self, number: int) -> str:
+        epoch, place = divmod(number, self.epoch_length)
+        return self.boxes.pictures[int(self.boxes.picture[self._order(epoch)[place]])].name
+
     def _read(self, picture: int) -> np.ndarray:
         held = self._pictures.get(picture)
-        return self.boxes.files[picture].read() if held is None else held
+        return self.boxes.pictures[picture].read() if held is None else held
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._epoch != epoch:

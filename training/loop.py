@@ -156,9 +156,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
     boxes = read_training_boxes(config.images, config.boxes, config.min_area, config.max_area)
-    rules = SampleRules(
-        config.crop_size, config.seed, config.margin_rate, config.boxes_per_picture, config.figures
-    )
+    rules = SampleRules(config.crop_size, config.seed, config.margin_rate, config.boxes_per_picture, config.figures)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     steps_per_epoch = epoch_length // config.batch
     if not steps_per_epoch:

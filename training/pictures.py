@@ -1,55 +1,51 @@
-"""Boxes to train from: COCO documents and the pictures they name, kept as bytes and decoded when asked."""
+"""Boxes to train from: COCO documents and the pictures they name, decoded when asked."""
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mal_trt.errors import InputError
+from mal_trt.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
+
+UNKNOWN = "annotation of an unknown picture"
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """One picture of a source, with the (width, height) its document gives it."""
+
+    source: ImageSource
+    name: str
+    expected: tuple[int, int]
+
+    def read(self) -> np.ndarray:
+        """uint8 [H,W,3] RGB; ImageProblem if it cannot be decoded."""
+        return self.source.load(self.name, self.expected)
 
 
 @dataclass(frozen=True)
 class TrainingBoxes:
     """Boxes of one or more documents, one row an annotation.
 
-    boxes: float32 [N,4] XYXY original pixels. picture: int64 [N], index into `files`.
-    files: where each picture lies. ids: (document, annotation id) of each row, for messages.
+    boxes: float32 [N,4] XYXY original pixels. picture: int64 [N], index into `pictures`. ids: (document,
+    annotation id) of each row, for messages. skipped: annotations left out, by reason.
     """
 
     boxes: np.ndarray
     picture: np.ndarray
-    files: list[PictureFile]
+    pictures: list[TrainingPicture]
     ids: list[tuple[str, int]]
+    skipped: Counter[str]
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture in a folder (member None) or inside a tar."""
-
-    path: Path
-    offset: int | None = None
-    length: int = 0
-
-    def read(self) -> np.ndarray:
-        """The picture as uint8 [H,W,3] RGB, stored orientation."""
-        if self.offset is None:
-            data = self.path.read_bytes()
-        else:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.length)
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
 
 
 def read_training_boxes(
@@ -61,39 +57,57 @@ def read_training_boxes(
     """Annotations worth training on, by MAL's filter.
 
     images[i] is the folder or tar of documents[i]. Kept: both sides over 2 px, the box inside the picture,
-    min_area < w*h < max_area (original square pixels).
+    min_area < w*h < max_area (original square pixels), the picture there and of the size its document says.
     """
     if len(images) != len(documents):
         raise InputError(f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes")
     boxes: list[tuple[float, float, float, float]] = []
     picture: list[int] = []
-    files: list[PictureFile] = []
     ids: list[tuple[str, int]] = []
+    pictures: list[TrainingPicture] = []
+    skipped: Counter[str] = Counter()
     for source, document in zip(images, documents, strict=True):
         content = _read_document(document)
-        listing = _list_pictures(source)
-        index: dict[object, tuple[int, float, float]] = {}
-        for record in content["images"]:
-            name = str(record["file_name"])
-            file = listing.get(name) or listing.get(Path(name).name)
-            if file is not None:
-                index[record["id"]] = (len(files), float(record["width"]), float(record["height"]))
-                files.append(file)
-        if not index:
-            raise InputError(f"{document}: none of its {len(content['images'])} pictures is in {source}")
-        for record in content["annotations"]:
-            at = index.get(record["image_id"])
-            if at is None:
-                continue
-            x, y, w, h = (float(v) for v in record["bbox"])
-            inside = x >= 0 and y >= 0 and x + w <= at[1] and y + h <= at[2]
-            if inside and w > 2 and h > 2 and min_area < w * h < max_area:
-                boxes.append((x, y, x + w, y + h))
-                picture.append(at[0])
-                ids.append((document.name, int(record.get("id", len(ids)))))
+        try:
+            opened = open_images(source)
+            index = {r["id"]: _find(opened, r) for r in content["images"]}
+            place: dict[Any, int] = {}
+            for record in content["annotations"]:
+                found = index.get(record["image_id"], UNKNOWN)
+                x, y, w, h = (float(v) for v in record["bbox"])
+                if isinstance(found, str):
+                    skipped[found] += 1
+                    continue
+                width, height = found.expected
+                if w <= 2 or h <= 2 or x < 0 or y < 0 or x + w > width or y + h > height:
+                    skipped["box too thin or not inside its picture"] += 1
+                elif not min_area < w * h < max_area:
+                    skipped["box area outside the limits"] += 1
+                else:
+                    boxes.append((x, y, x + w, y + h))
+                    picture.append(place.setdefault(record["image_id"], len(pictures)))
+                    if picture[-1] == len(pictures):
+                        pictures.append(found)
+                    ids.append((document.name, int(record.get("id", len(ids)))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{document}: a picture or annotation lacks a field or has a bad one ({error!r})"
+            ) from None
     if not boxes:
-        raise InputError(f"{', '.join(map(str, documents))}: no box over {min_area:g} square pixels to train from")
-    return TrainingBoxes(np.asarray(boxes, np.float32), np.asarray(picture), files, ids)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no annotations"
+        raise InputError(f"{', '.join(map(str, documents))}: no box to train from ({reasons})")
+    return TrainingBoxes(np.asarray(boxes, np.float32), np.asarray(picture), pictures, ids, skipped)
+
+
+def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
+    """The picture of a document's record, or the reason why it cannot be used."""
+    expected = int(record["width"]), int(record["height"])
+    try:
+        name = source.find(str(record["file_name"]))
+        size = source.size(name)
+    except ImageProblem as problem:
+        return problem.reason
+    return TrainingPicture(source, name, expected) if sorted(size) == sorted(expected) else OTHER_SIZE
 
 
 def epoch_order(picture: np.ndarray, cap: int | None, seed: int, epoch: int) -> np.ndarray:
@@ -109,7 +123,7 @@ def epoch_order(picture: np.ndarray, cap: int | None, seed: int, epoch: int) -> 
     return order[kept[order]]
 
 
-def _read_document(path: Path) -> dict[str, list[dict]]:
+def _read_document(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -119,22 +133,3 @@ def _read_document(path: Path) -> dict[str, list[dict]]:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path}: not a COCO document (needs the lists `images` and `annotations`)")
     return content
-
-
-def _list_pictures(source: Path) -> dict[str, PictureFile]:
-    """Pictures by path inside the source and, where that is unambiguous enough, by bare name."""
-    if source.is_dir():
-        found: Iterable[tuple[str, PictureFile]] = (
-            (str(p.relative_to(source)), PictureFile(p)) for p in sorted(source.rglob("*")) if p.is_file()
-        )
-    else:
-        try:
-            with tarfile.open(source, "r:") as tar:
-                found = [(m.name, PictureFile(source, m.offset_data, m.size)) for m in tar.getmembers() if m.isfile()]
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(f"{source}: neither a folder nor an uncompressed tar of pictures ({error})") from None
-    listing: dict[str, PictureFile] = {}
-    for name, file in found:
-        listing[name] = file
-        listing.setdefault(Path(name).name, file)
-    return listing

@@ -7,7 +7,6 @@ mask is involved. Not part of published MAL; used for the bundled model.
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mal_trt.crops import make_frame, read_crop
+from mal_trt.images import ImageProblem
 from mal_trt.training.pictures import TrainingBoxes
 
 # Side of a stored prior, which covers exactly the box; crop side and context margins of the runs averaged.
@@ -57,15 +57,28 @@ def _grabcut(picture: np.ndarray, box: np.ndarray, margin_rate: float) -> np.nda
 def compute_priors(boxes: TrainingBoxes, rows: np.ndarray, path: Path, workers: int = 2) -> None:
     """Priors of the given rows, stored at `path` (.npz): `rows` int64 [n], `masks` uint8 [n,48,48]."""
     order = rows[np.argsort(boxes.picture[rows], kind="stable")]
-    cv2.setNumThreads(1)
-    with ProcessPoolExecutor(workers) as pool:
-        masks = list(pool.map(partial(_row_prior, boxes), order.tolist(), chunksize=32))
+    with ProcessPoolExecutor(workers, initializer=_hold, initargs=(boxes,)) as pool:
+        masks = list(pool.map(_row_prior, order.tolist(), chunksize=32))
     kept = [i for i, mask in enumerate(masks) if mask is not None]
     np.savez_compressed(path, rows=order[kept], masks=np.stack([masks[i] for i in kept]))
 
 
-def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
-    return grabcut_prior(boxes.files[boxes.picture[row]].read(), boxes.boxes[row])
+# What a worker process computes priors of: sent once, not with every row.
+_held: list[TrainingBoxes] = []
+
+
+def _hold(boxes: TrainingBoxes) -> None:
+    cv2.setNumThreads(1)
+    _held[:] = [boxes]
+
+
+def _row_prior(row: int) -> np.ndarray | None:
+    boxes = _held[0]
+    try:
+        picture = boxes.pictures[boxes.picture[row]].read()
+    except ImageProblem:
+        return None
+    return grabcut_prior(picture, boxes.boxes[row])
 
 
 def load_priors(path: Path) -> dict[int, np.ndarray]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mal_trt.boxes import extended_box, inclusive_pixels
 from mal_trt.crops import read_crop
-from mal_trt.errors import InputError
+from mal_trt.errors import InputError, RunError
 from mal_trt.training.augment import (
     gated_margins,
     random_margins,
@@ -70,7 +70,7 @@ def test_tar_and_folder_give_the_same_pictures(folder: Path, photo: np.ndarray) 
         tar.add(folder / "pictures" / "photo.png", "images/photo.png")
     for source in ("pictures", "pictures.tar"):
         read = read_training_boxes([folder / source], [folder / "boxes.json"], 2048, 1e10)
-        np.testing.assert_array_equal(read.files[0].read(), photo)
+        np.testing.assert_array_equal(read.pictures[0].read(), photo)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", '{"images": [], "annotations": 3}'])
@@ -82,8 +82,34 @@ def test_bad_documents(folder: Path, text: str) -> None:
 
 def test_pictures_elsewhere(folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(InputError, match="none of its 1 pictures"):
+    with pytest.raises(InputError, match="25 picture missing"):
         read_training_boxes([folder / "empty"], [folder / "boxes.json"], 0, 1e10)
+
+
+def test_damaged_pictures_give_way(folder: Path) -> None:
+    data = (GOLDEN / "photo.png").read_bytes()
+    (folder / "pictures" / "cut.png").write_bytes(data[: len(data) // 2])
+    document = json.loads((folder / "boxes.json").read_text())
+    for name, i in (("cut.png", 90), ("gone.png", 91), ("photo.png", 92)):
+        size = {"width": 320, "height": 213 if i != 92 else 100}
+        document["images"].append({"id": i, "file_name": name, **size})
+        document["annotations"].append({"id": i, "image_id": i, "category_id": 3, "bbox": [10, 10, 60, 60]})
+    (folder / "boxes.json").write_text(json.dumps(document))
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    assert boxes.skipped["picture missing"] == boxes.skipped["picture size differs from the document"] == 1
+    cut = [i for _, i in boxes.ids].index(90)
+    for preload in (False, True):
+        samples = Samples(boxes, SampleRules(64, seed=0), 0, 32, preload=preload)
+        rows = [samples[i]["row"] for i in range(32)]
+        assert cut not in rows and len(rows) == 32
+
+
+def test_only_damaged_pictures(folder: Path) -> None:
+    path = folder / "pictures" / "photo.png"
+    path.write_bytes(path.read_bytes()[:30_000])
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    with pytest.raises(RunError, match=r"such as photo\.png"):
+        Samples(boxes, SampleRules(64, seed=0), 0, 4)[0]
 
 
 def test_epoch_order_caps_each_picture() -> None:
