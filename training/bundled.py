@@ -15,12 +15,15 @@ import torch
 import typer
 from rich.console import Console
 
+from mal_trt.export import export_onnx
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.loop import CHECKPOINT, train
 from mal_trt.training.pictures import read_training_boxes
 from mal_trt.training.prior import compute_priors
+from mal_trt.training.threshold import agreement_by_threshold, choose_threshold
 
 BOXES_PER_PICTURE = 5
+THRESHOLD_SAMPLES = 600
 
 
 def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
@@ -59,7 +62,7 @@ def boxes_config(figures: TrainConfig, out: Path, priors: Path) -> TrainConfig:
         start_from=figures.out / CHECKPOINT,
         priors=priors,
         figures=0.2,
-        epochs=11.0,
+        epochs=9.0,
         lr=8e-4 / 64,
         min_lr_rate=0.02,
         warmup_epochs=0.1,
@@ -71,7 +74,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
-    """Train the bundled model; the last checkpoint is OUT/boxes/last.pth."""
+    """Train and export the bundled model: OUT/mal_tiny.onnx."""
     torch.set_num_threads(threads)
     console = Console(stderr=True)
     sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
@@ -80,14 +83,20 @@ def main(
     figures = figures_config(images, boxes, out / "figures")
     out.mkdir(parents=True, exist_ok=True)
     priors = out / "priors.npz"
+    rows = read_training_boxes(images, boxes, figures.min_area, figures.max_area)
     if not priors.exists():
         console.print("GrabCut priors")
-        rows = read_training_boxes(images, boxes, figures.min_area, figures.max_area)
         compute_priors(rows, np.arange(len(rows)), priors, threads)
     for config in (figures, boxes_config(figures, out / "boxes", priors)):
         console.print(config.out.name)
         checkpoint = train(replace(config, resume=True), console)
-    console.print(f"done: {checkpoint}")
+    model = out / "mal_tiny.onnx"
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
+    agreement = agreement_by_threshold(model, rows, THRESHOLD_SAMPLES)
+    threshold = choose_threshold(agreement)
+    console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,))
+    console.print(f"done: {model}, threshold {threshold:g}")
 
 
 if __name__ == "__main__":
