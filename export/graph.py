@@ -59,7 +59,7 @@ def _traceable(network: MALNetwork) -> MALNetwork:
         network.backbone.fold_positions((side, side))
     for module in network.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[assignment]
     return network
 
 

@@ -39,10 +39,10 @@ class ParityReference:
 
     def save(self, path: Path) -> None:
         """As .npz: image, size_classes int64 [G], and the logits under their output names."""
+        sizes = np.array(self.sizes, np.int64)
+        arrays: dict[str, Any] = {"image": self.image, "size_classes": sizes, **self.logits}
         with path.open("wb") as file:
-            np.savez_compressed(
-                file, image=self.image, size_classes=np.array(self.sizes, np.int64), **dict(self.logits)
-            )
+            np.savez_compressed(file, **arrays)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ OPERATORS = {
 
 def make(folder: Path, layout: str = "patch", **options: Any) -> tuple[Path, dict[str, MALNetwork]]:
     torch.manual_seed(7)
-    options = {"mask_head_hidden_channel": 32, "mask_head_out_channel": 32, "depth": 2, **options}
+    options = {"mask_head_hidden_channel": 32, "mask_head_out_channel": 32, "depth": 1, **options}
     config = NetworkConfig("vit-deit-tiny/16", layout, SIZE, **options)
     networks = {part: build_network(config).eval() for part in ("student", "teacher")}
     for network in networks.values():  # position tables start all but zero, which would hide a wrong fold
@@ -98,7 +98,7 @@ def test_graph_and_contract(exported: tuple[ExportReport, dict[str, MALNetwork]]
 
     operators = collections.Counter(node.op_type for node in model.graph.node)
     assert set(operators) <= OPERATORS
-    assert operators["LayerNormalization"] == 5 and operators["Softmax"] == 2
+    assert operators["LayerNormalization"] == 3 and operators["Softmax"] == 1
     assert not model.functions and [o.version for o in model.opset_import] == [20]
     by_output = {name: node for node in model.graph.node for name in node.output}
     scores = [by_output[node.input[0]] for node in model.graph.node if node.op_type == "Softmax"]
@@ -112,8 +112,8 @@ def test_graph_and_contract(exported: tuple[ExportReport, dict[str, MALNetwork]]
         if node.op_type == "Resize":
             options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             assert options["mode"] == b"linear" and not options.get("antialias", 0)
-    assert "student.backbone.blocks.1.mlp.fc1/MatMul" in {node.name for node in model.graph.node}
-    assert "student.backbone.blocks.1.mlp.fc1.weight" in {t.name for t in model.graph.initializer}
+    assert "student.backbone.blocks.0.mlp.fc1/MatMul" in {node.name for node in model.graph.node}
+    assert "student.backbone.blocks.0.mlp.fc1.weight" in {t.name for t in model.graph.initializer}
 
     document = {p.key: p.value for p in model.metadata_props}
     assert list(document) == ["mal_trt"]
@@ -198,7 +198,7 @@ def test_half_precision_weights(tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path, "hybrid")
     full = export_onnx(checkpoint, tmp_path / "full.onnx")
     half = export_onnx(checkpoint, tmp_path / "half.onnx", fp16_weights=True)
-    assert half.file_bytes < 0.62 * full.file_bytes
+    assert half.file_bytes < 0.65 * full.file_bytes
     assert half.contract.extra == {"fp16_weights": True} and half.contract.precision == "fp32"
     assert half.rounding is not None and 1e-6 < half.rounding < 1e-2 and full.rounding is None
     backend = open_backend(half.path, device="cpu")
