@@ -77,9 +77,7 @@ class Journal:
             self._db.execute("PRAGMA synchronous=NORMAL")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise InputError(
-                    f"{path}: another run is writing it; wait for it or choose another --out"
-                ) from None
+                raise InputError(f"{path}: another run is writing it; wait for it or choose another --out") from None
             raise InputError(f"{path}: cannot be written ({error}); choose another --out") from None
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path}: not a journal of mal-trt ({error}); delete it to start over") from None
@@ -132,6 +130,13 @@ class Journal:
         labelled = self.execute("SELECT COUNT(*) FROM result WHERE rle IS NOT NULL").fetchone()[0]
         return labelled, self.execute("SELECT COUNT(*) FROM annotation").fetchone()[0]
 
+    def planned_boxes(self) -> tuple[int, int]:
+        """(boxes in the plan, those among them without a result)."""
+        row = self.execute(
+            "SELECT COUNT(*), COUNT(*) - COUNT(result.seq) FROM box LEFT JOIN result USING(seq)"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def pictures(self) -> int:
         """Pictures with at least one labelled box."""
         found = self.execute(
@@ -143,20 +148,19 @@ class Journal:
         """How many records were skipped, by reason, most frequent first."""
         return dict(
             self.execute(
-                "SELECT reason, COUNT(*) FROM result WHERE reason IS NOT NULL "
-                "GROUP BY reason ORDER BY 2 DESC, 1"
+                "SELECT reason, COUNT(*) FROM result WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1"
             ).fetchall()
         )
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        with self._errors():
+        with self.guard():
             return self._db.execute(sql, values)
 
     def insert(self, table: str, rows: Iterable[Sequence[Any]], ignore: bool = False) -> None:
         """Insert rows that fill the table's columns in order. ignore: keep a row that is already there."""
         columns = len(self.execute(f"PRAGMA table_info({table})").fetchall())
         marks = ",".join("?" * columns)
-        with self._errors():
+        with self.guard():
             self._db.executemany(f"INSERT {'OR IGNORE ' * ignore}INTO {table} VALUES({marks})", rows)
 
     @contextmanager
@@ -198,7 +202,8 @@ class Journal:
         return row[0] if row else None
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def guard(self) -> Iterator[None]:
+        """SQLite's errors inside, those of reading rows too, become RunError."""
         try:
             yield
         except sqlite3.Error as error:

@@ -25,9 +25,9 @@ from mal_trt.progress import Progress
 class Summary:
     """What a label run did.
 
-    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: records an
-    earlier, interrupted run had already dealt with. seconds: wall time of this run's labelling. provider:
-    what really ran the model. skipped_list: file that names each skipped record, None if there are none.
+    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
+    labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
+    really ran the model. skipped_list: file that names each skipped record, None if there are none.
     """
 
     total: int
@@ -42,8 +42,8 @@ class Summary:
 
     @property
     def boxes_per_second(self) -> float:
-        """Records dealt with by this run, per second."""
-        return (self.total - self.resumed) / self.seconds if self.seconds else 0.0
+        """Boxes labelled by this run, per second."""
+        return (self.labelled - self.resumed) / self.seconds if self.seconds else 0.0
 
 
 def label(
@@ -85,9 +85,7 @@ def label(
     try:
         journal = Journal(journal_path)
         try:
-            predictor = Predictor(
-                model, device, threshold=threshold, flip=flip, weights=weights, threads=threads
-            )
+            predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
             facts = {
                 "boxes": _sha256(boxes),
                 "image list": _sha256(image_list) if image_list is not None else "none",
@@ -100,15 +98,16 @@ def label(
                 "weights": str(weights),
                 "box area": str(box_area),
             }
-            if journal.planned:
-                journal.check(facts)
-            else:
-                write_plan(journal, facts, boxes, image_list, source, batch)
-            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
-            predictor.close()
-            if overlay is not None:
-                with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
-                    write_overlays(journal, source, Path(overlay), bar.advance)
+            with journal.guard():
+                if journal.planned:
+                    journal.check(facts)
+                else:
+                    write_plan(journal, facts, boxes, image_list, source, batch)
+                summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
+                predictor.close()
+                if overlay is not None:
+                    with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
+                        write_overlays(journal, source, Path(overlay), bar.advance)
         except BaseException:
             journal.abandon()
             raise
@@ -134,10 +133,10 @@ def _run(
     box_area: bool,
     progress: bool,
 ) -> Summary:
-    labelled, total = journal.count()
-    resumed = labelled + sum(journal.skipped().values())
+    resumed, _ = journal.count()
+    planned, pending = journal.planned_boxes()
     began = time.monotonic()
-    with Progress("labelling", total, resumed, show=progress) as bar:
+    with Progress("labelling", planned, planned - pending, show=progress) as bar:
         run_plan(journal, source, predictor, batch, bar.advance)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
@@ -175,9 +174,7 @@ def _make_folder(folder: Path) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot hold the output ({error.strerror}); choose another folder"
-        ) from None
+        raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None
 
 
 def _sha256(path: str | Path) -> str:

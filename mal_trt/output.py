@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TextIO
 
 from mal_trt.errors import RunError
@@ -115,9 +115,9 @@ def write_overlays(
 
 def overlay_name(file_name: str, png: bool = False) -> str:
     """Where in the overlay folder a picture's overlay lies: its own name, made a JPEG's (or PNG's)."""
-    path = PurePosixPath(clean_name(file_name))
-    endings = (".png",) if png else (".jpg", ".jpeg")
-    return str(path) if path.suffix.lower() in endings else f"{path}{endings[0]}"
+    name = clean_name(file_name)
+    ending = ".png" if png else ".jpg"
+    return name if name.lower().endswith(ending) else name + ending
 
 
 @contextmanager
