@@ -46,7 +46,7 @@ def wrapped_box_mask(
     ):
         at = np.arange(start, stop) % side
         lines.append(resize_line(((at >= first) & (at < last)).astype(np.uint8), size))
-    return lines[0][:, None] * lines[1]
+    return np.outer(*lines)
 
 
 def wrapped_mask(mask: np.ndarray, extended: tuple[int, ...], size: int) -> np.ndarray:

@@ -91,7 +91,7 @@ class ColourLoss:
         """
         logits = student_logits.float()
         student, teacher = logits.sigmoid(), teacher_logits.float().sigmoid()
-        size = tuple(student.shape[-2:])
+        size = (student.shape[-2], student.shape[-1])
         mask, prior = resize(samples.mask, size), resize(samples.prior, size)
         exact, boxed = samples.exact, ~samples.exact
         mil = crf = drawn = logits.sum() * 0

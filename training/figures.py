@@ -45,6 +45,7 @@ def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 1
 
 def _texture(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int) -> np.ndarray:
     kind = rng.random()
+    pixels: np.ndarray
     if kind < 0.6:
         pixels = patch(rng, side).astype(np.float32)
         if rng.random() < 0.5:
@@ -54,9 +55,7 @@ def _texture(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int) -> np
     elif kind < 0.85:
         pixels = _noise(rng, side)
     else:
-        pixels = np.broadcast_to(rng.uniform(0, 255, 3), (side, side, 3)) + rng.normal(
-            0, rng.uniform(1, 12), (side, side, 3)
-        )
+        pixels = rng.uniform(0, 255, 3) + rng.normal(0, rng.uniform(1, 12), (side, side, 3))
     shift = rng.normal(0, 25, 3)
     if rng.random() < 0.5:
         slope = rng.normal(0, 30, 2)
@@ -75,7 +74,7 @@ def _noise(rng: Rng, side: int) -> np.ndarray:
             total[..., c] += np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC))
     grey = rng.uniform(0, 1)
     total = total * (1 - grey) + total.mean(2, keepdims=True) * grey
-    return rng.uniform(40, 215, 3).astype(np.float32) + total * rng.uniform(15, 60)
+    return np.asarray(rng.uniform(40, 215, 3) + total * rng.uniform(15, 60), np.float32)
 
 
 def _shaded(texture: np.ndarray, rng: Rng) -> np.ndarray:

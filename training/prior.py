@@ -37,11 +37,11 @@ def grabcut_prior(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
         return None
     masks = [_grabcut(picture, box, rate) for rate in MARGIN_RATES]
-    return (np.mean(masks, 0) * 255).round().astype(np.uint8)
+    return np.asarray(np.mean(masks, 0) * 255).round().astype(np.uint8)
 
 
 def _grabcut(picture: np.ndarray, box: np.ndarray, margin_rate: float) -> np.ndarray:
-    frame = make_frame(box, picture.shape[1], picture.shape[0], CROP_SIZE, margin_rate)
+    frame = make_frame(box.tolist(), picture.shape[1], picture.shape[0], CROP_SIZE, margin_rate)
     x0, y0, x1, y1 = frame.inner
     labels = np.full((CROP_SIZE, CROP_SIZE), cv2.GC_BGD, np.uint8)
     labels[y0:y1, x0:x1] = cv2.GC_PR_FGD
@@ -59,8 +59,8 @@ def compute_priors(boxes: TrainingBoxes, rows: np.ndarray, path: Path, workers: 
     order = rows[np.argsort(boxes.picture[rows], kind="stable")]
     with ProcessPoolExecutor(workers, initializer=_hold, initargs=(boxes,)) as pool:
         masks = list(pool.map(_row_prior, order.tolist(), chunksize=32))
-    kept = [i for i, mask in enumerate(masks) if mask is not None]
-    np.savez_compressed(path, rows=order[kept], masks=np.stack([masks[i] for i in kept]))
+    found = {row: mask for row, mask in zip(order, masks, strict=True) if mask is not None}
+    np.savez_compressed(path, rows=np.array(list(found)), masks=np.stack(list(found.values())))
 
 
 # What a worker process computes priors of: sent once, not with every row.
