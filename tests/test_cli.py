@@ -95,14 +95,14 @@ def label(scene: Path, model: Path, boxes: str = "boxes.json", *more: object) ->
     return call("label", *source, *out, *more)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from mal_trt.cli import app\n"
         "app(['--help'], standalone_mode=False)\n"
         f"sys.exit(', '.join(m for m in {HEAVY} if m in sys.modules) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python(code, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(verb in done.stdout for verb in VERBS)
 
@@ -206,14 +206,14 @@ def test_evaluate(scene: Path, model: Path) -> None:
         ("export", ["model.pth", "-o", "model.onnx"]),
     ],
 )
-def test_missing_extra_names_the_command(verb: str, arguments: list[str]) -> None:
+def test_missing_extra_names_the_command(verb: str, arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from mal_trt.cli import main\n"
         f"sys.argv = {['mal-trt', verb, *arguments]!r}\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python(code, tmp_path)
     assert done.returncode == 1
     assert one_line(done.stderr)
     assert f'pip install "mal-trt[{verb}]"' in done.stderr
@@ -250,6 +250,12 @@ def test_train_pairs_pictures_with_boxes(tmp_path: Path) -> None:
     result = call("train", "--images", "a", "--images", "b", "--boxes", "c", "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "--images given 2 times" in result.stderr
+
+
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Away from the sources, which Python would import instead of the installed package."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def one_line(stderr: str) -> bool:
