@@ -37,7 +37,8 @@ def grabcut_prior(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
         return None
     masks = [_grabcut(picture, box, rate) for rate in MARGIN_RATES]
-    return np.asarray(np.mean(masks, 0) * 255).round().astype(np.uint8)
+    mean: np.ndarray = np.mean(masks, 0)
+    return np.round(mean * 255).astype(np.uint8)
 
 
 def _grabcut(picture: np.ndarray, box: np.ndarray, margin_rate: float) -> np.ndarray:
