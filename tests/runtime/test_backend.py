@@ -96,16 +96,12 @@ def test_runs_and_passes_the_grid_by_dimensions(tmp_path: Path, crops: np.ndarra
 def test_strided_input_is_read_as_it_looks(tmp_path: Path, crops: np.ndarray) -> None:
     backend = open_backend(write_model(tmp_path / "m.onnx", contract()), device="cpu", threads=1)
     channels_last = np.ascontiguousarray(crops.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(
-        backend.run(channels_last, SizeClass.LARGE), backend.run(crops, SizeClass.LARGE)
-    )
+    np.testing.assert_array_equal(backend.run(channels_last, SizeClass.LARGE), backend.run(crops, SizeClass.LARGE))
 
 
 def test_float_input_and_baked_head(tmp_path: Path, crops: np.ndarray) -> None:
     facts = contract(input_dtype="float32", head="medium")
-    backend = open_backend(
-        write_model(tmp_path / "m.onnx", facts, grid=False, dtype=TensorProto.FLOAT), threads=1
-    )
+    backend = open_backend(write_model(tmp_path / "m.onnx", facts, grid=False, dtype=TensorProto.FLOAT), threads=1)
     from_bytes = backend.run(crops, SizeClass.SMALL)
     np.testing.assert_allclose(from_bytes, crops[:, :1, ::4, ::4] / 255, atol=1e-6)
     np.testing.assert_array_equal(from_bytes, backend.run(crops.astype(np.float32), SizeClass.LARGE))
@@ -144,9 +140,7 @@ def test_batch_of_the_wrong_kind(tmp_path: Path, batch: np.ndarray) -> None:
 
 
 def test_nan_logits_fail_the_run(tmp_path: Path, crops: np.ndarray) -> None:
-    backend = open_backend(
-        write_model(tmp_path / "m.onnx", contract(), outputs={"logits": float("nan")}), threads=1
-    )
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract(), outputs={"logits": float("nan")}), threads=1)
     with pytest.raises(RunError, match="NaN"):
         backend.run(crops, SizeClass.SMALL)
 

@@ -37,9 +37,7 @@ def test_round_trip() -> None:
 
 
 def test_defaults_are_mal() -> None:
-    contract = Contract.from_json(
-        '{"schema": 1, "arch": "a", "layout": "patch", "input_size": 512}', "m.onnx"
-    )
+    contract = Contract.from_json('{"schema": 1, "arch": "a", "layout": "patch", "input_size": 512}', "m.onnx")
     assert contract.margin_rate == 0.6
     assert contract.area_bounds == (1024.0, 9216.0)
     assert [contract.threshold(size) for size in SizeClass] == [0.1, 0.1, 0.1]

@@ -212,9 +212,7 @@ def test_model_labels_and_is_scored(tmp_path: Path, box_model: Path) -> None:
     result = evaluate(GOLDEN, boxes, box_model, threshold=0.5, **options)
     wider = evaluate(GOLDEN, boxes, box_model, **options)  # at the model's 0.1 the soft edge counts too
     assert wider["per_class"]["alpha"]["iou"] < result["per_class"]["alpha"]["iou"] - 0.02
-    assert result["per_class"]["alpha"]["iou"] == pytest.approx(
-        1, abs=0.05
-    )  # one crop pixel is two of the picture
+    assert result["per_class"]["alpha"]["iou"] == pytest.approx(1, abs=0.05)  # one crop pixel is two of the picture
     assert result["per_class"]["beta"]["iou"] == pytest.approx(0.5, abs=0.03)
     assert result["miou_large"] == result["miou"] == pytest.approx(0.75, abs=0.05)
     assert result["provider"] == "CPUExecutionProvider"

@@ -48,9 +48,7 @@ def test_test_time_crop(photo: np.ndarray, index: int, size: int) -> None:
 
     step = size // 32
     with np.load(GOLDEN / "prep.npz") as samples:
-        np.testing.assert_array_equal(
-            crop[step // 2 :: step, step // 2 :: step], samples[f"crop{size}"][index]
-        )
+        np.testing.assert_array_equal(crop[step // 2 :: step, step // 2 :: step], samples[f"crop{size}"][index])
 
 
 @pytest.mark.parametrize("record", PREP["train"], ids=lambda record: str(record["id"]))

@@ -80,9 +80,7 @@ def test_rle_is_pycocotools(
     size: tuple[int, int], corner: tuple[float, float], extent: tuple[float, float], density: float, seed: int
 ) -> None:
     y0, x0 = (round(at * length) for at, length in zip(corner, size, strict=True))
-    rows, columns = (
-        round(part * (length - at)) for part, length, at in zip(extent, size, (y0, x0), strict=True)
-    )
+    rows, columns = (round(part * (length - at)) for part, length, at in zip(extent, size, (y0, x0), strict=True))
     local = LocalMask(x0, y0, np.random.default_rng(seed).random((rows, columns)) < density)
     canvas = local.full(*size)
     rle = encode_rle(local, *size)

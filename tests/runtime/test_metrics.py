@@ -42,9 +42,7 @@ def blobs(seed: int, height: int, width: int) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 9999), height=st.integers(1, 40), width=st.integers(1, 40), distance=st.integers(1, 6)
-)
+@given(seed=st.integers(0, 9999), height=st.integers(1, 40), width=st.integers(1, 40), distance=st.integers(1, 6))
 def test_boundary_is_the_direct_one(seed: int, height: int, width: int, distance: int) -> None:
     mask = blobs(seed, height, width)
     local = decode_rle(encode_rle(LocalMask(0, 0, mask), height, width))
@@ -100,9 +98,7 @@ def test_golden_means() -> None:
     for size, figures in zip(("small", "medium", "large"), expected["area"], strict=True):
         assert result[f"miou_{size}"] == pytest.approx(figures["mIoU"], abs=1e-6)
     assert list(result["per_class"]) == ["alpha", "beta", "gamma", "delta"]
-    for figures, total, count in zip(
-        result["per_class"].values(), expected["total"], expected["cnt"], strict=False
-    ):
+    for figures, total, count in zip(result["per_class"].values(), expected["total"], expected["cnt"], strict=False):
         assert figures["count"] == count
         assert figures["iou"] == pytest.approx(total / count, abs=1e-5)
     assert result["miou_instance"] == pytest.approx(sum(expected["total"]) / sum(expected["cnt"]), abs=1e-5)

@@ -26,9 +26,7 @@ def test_mask_is_tinted_outlined_and_the_rest_untouched(picture: np.ndarray) -> 
     colour = np.array(PALETTE[0], float)
     inside, edge = result[60, 80].astype(float), result[60, 60].astype(float)
     assert 0 < np.abs(inside - 100).max() < np.abs(colour - 100).max() * 0.6  # translucent
-    assert (
-        np.linalg.norm(edge - colour) < np.linalg.norm(inside - colour) * 0.5
-    )  # the outline is nearly solid
+    assert np.linalg.norm(edge - colour) < np.linalg.norm(inside - colour) * 0.5  # the outline is nearly solid
     assert (result[:34] == 100).all() and (result[:, :54] == 100).all() and (result[:, 107:] == 100).all()
     assert (picture == 100).all()  # the input is not drawn on
 
@@ -75,9 +73,7 @@ def test_sheet_rows_fill_the_width() -> None:
         ((640, 480), red),
         ((50, 80), green),
     ]
-    sheet = np.asarray(
-        contact_sheet([Image.new("RGB", size, c) for size, c in shapes], columns=3, tile=100, gap=4)
-    )
+    sheet = np.asarray(contact_sheet([Image.new("RGB", size, c) for size, c in shapes], columns=3, tile=100, gap=4))
     assert sheet.shape[1] == 300
     first = sheet[20]
     assert (first[4] == red).all() and (first[295] == blue).all() and (first[3] != red).any()
@@ -87,9 +83,7 @@ def test_sheet_rows_fill_the_width() -> None:
 
 def test_sheet_of_one_and_of_extremes() -> None:
     assert contact_sheet([Image.new("RGB", (300, 200))], columns=4, tile=100).width == 100
-    sheet = contact_sheet(
-        [Image.new("RGB", (2000, 2), "white"), Image.new("L", (2, 2000), 255)], columns=2, tile=200
-    )
+    sheet = contact_sheet([Image.new("RGB", (2000, 2), "white"), Image.new("L", (2, 2000), 255)], columns=2, tile=200)
     assert sheet.width == 400 and sheet.height < 400
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([])
