@@ -15,7 +15,7 @@ def scene(side: int = 32) -> tuple[Tensor, Tensor, Tensor]:
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     disc = (((x - side / 2) ** 2 + (y - side / 2) ** 2) < (side / 3.2) ** 2).float()[None, None]
     red, green = (torch.tensor(c).view(1, 3, 1, 1) for c in ([0.8, 0.2, 0.2], [0.2, 0.6, 0.2]))
-    crop = disc * red + (1 - disc) * green + 0.03 * torch.randn(1, 3, side, side, generator=generator)
+    crop = disc * red + (1 - disc) * green + 0.1 * torch.randn(1, 3, side, side, generator=generator)
     box = torch.zeros_like(disc)
     ys, xs = torch.nonzero(disc[0, 0], as_tuple=True)
     box[..., ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = 1
@@ -46,7 +46,7 @@ def test_target_tightens_a_box_to_its_object() -> None:
     none, weight = torch.zeros_like(box), torch.zeros(1, 1, 1, 1)
     target, plain = (ColourLoss().target(box * 0.8, crop, box, none, weight, ramp) for ramp in (1.0, 0.0))
     assert iou(target, disc) > 0.95
-    assert iou(target, disc) > iou(plain, disc)
+    assert iou(target, disc) > iou(plain, disc) + 0.05, "local colours alone are too noisy here"
     with_prior = ColourLoss().target(box * 0.8, crop, box, disc, weight + 0.6, ramp=0.0)
     assert iou(with_prior, disc) > 0.95
 
