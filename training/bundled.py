@@ -69,6 +69,22 @@ def boxes_config(figures: TrainConfig, out: Path, priors: Path) -> TrainConfig:
     )
 
 
+def detail_config(boxes: TrainConfig, out: Path) -> TrainConfig:
+    """Third stage: the same at 192 pixels, without priors."""
+    return replace(
+        boxes,
+        out=out,
+        start_from=boxes.out / CHECKPOINT,
+        priors=None,
+        crop_size=192,
+        figures=0.15,
+        epochs=1.4,
+        lr=3e-4 / 64,
+        warmup_epochs=0.05,
+        teacher_momentum=0.99,
+    )
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
     out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
@@ -87,7 +103,8 @@ def main(
     if not priors.exists():
         console.print("GrabCut priors")
         compute_priors(rows, np.arange(len(rows)), priors, threads)
-    for config in (figures, boxes_config(figures, out / "boxes", priors)):
+    from_boxes = boxes_config(figures, out / "boxes", priors)
+    for config in (figures, from_boxes, detail_config(from_boxes, out / "detail")):
         console.print(config.out.name)
         checkpoint = train(replace(config, resume=True), console)
     model = out / "mal_tiny.onnx"
