@@ -6,7 +6,8 @@ mask is involved. Not part of published MAL; used for the bundled model.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -58,23 +59,15 @@ def _grabcut(picture: np.ndarray, box: np.ndarray, margin_rate: float) -> np.nda
 def compute_priors(boxes: TrainingBoxes, rows: np.ndarray, path: Path, workers: int = 2) -> None:
     """Priors of the given rows, stored at `path` (.npz): `rows` int64 [n], `masks` uint8 [n,48,48]."""
     order = rows[np.argsort(boxes.picture[rows], kind="stable")]
-    with ProcessPoolExecutor(workers, initializer=_hold, initargs=(boxes,)) as pool:
-        masks = list(pool.map(_row_prior, order.tolist(), chunksize=32))
+    cv2.setNumThreads(1)
+    # Threads: OpenCV lets go of the interpreter while it works, and its own threads do not survive a fork.
+    with ThreadPoolExecutor(workers) as pool:
+        masks = list(pool.map(partial(_row_prior, boxes), order.tolist()))
     found = {row: mask for row, mask in zip(order, masks, strict=True) if mask is not None}
     np.savez_compressed(path, rows=np.array(list(found)), masks=np.stack(list(found.values())))
 
 
-# What a worker process computes priors of: sent once, not with every row.
-_held: list[TrainingBoxes] = []
-
-
-def _hold(boxes: TrainingBoxes) -> None:
-    cv2.setNumThreads(1)
-    _held[:] = [boxes]
-
-
-def _row_prior(row: int) -> np.ndarray | None:
-    boxes = _held[0]
+def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
     try:
         picture = boxes.pictures[boxes.picture[row]].read()
     except ImageProblem:
