@@ -95,6 +95,8 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
     wanted = [CUDA, CPU] if device != "cpu" and CUDA in available else [CPU]
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
+    # A network thread that spins while it waits takes the core from decoding, cropping and encoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     if wanted[0] == CUDA and device == "auto":
