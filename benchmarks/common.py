@@ -45,7 +45,6 @@ def boxes_by_picture(
                 found.append((annotation, box))
                 left -= 1
         yield image, picture, found
-    source.close()
 
 
 def first_boxes(images: Path, boxes: Path, count: int, out: Path) -> int:

@@ -81,7 +81,6 @@ def crops_from_pictures(images: Path, boxes: Path | None, contract: Contract) ->
         crops.append(read_crop(picture, frame.extended, contract.input_size))
         if len(crops) == MOST_CROPS:
             break
-    source.close()
     if not crops:
         raise InputError(f"{images}: no picture could be read for the parity check; leave --parity-images out")
     return _channels_first(crops)

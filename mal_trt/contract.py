@@ -63,9 +63,7 @@ class Contract:
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise InputError(
-                f"{where}: its `{METADATA_KEY}` metadata is not JSON ({error}); {REEXPORT}"
-            ) from None
+            raise InputError(f"{where}: its `{METADATA_KEY}` metadata is not JSON ({error}); {REEXPORT}") from None
         return cls.from_document(document, where)
 
     @classmethod
@@ -124,18 +122,12 @@ def _checked(name: str, value: Any, where: str) -> Any:
             raise _bad(name, value, "a number from 0 to 10", where)
         return float(value)
     elif name == "thresholds":
-        if (
-            not isinstance(value, list)
-            or len(value) != 3
-            or not all(_is_number(v) and 0 <= v < 1 for v in value)
-        ):
+        if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) and 0 <= v < 1 for v in value):
             raise _bad(name, value, "three numbers from 0 to below 1 (small, medium, large)", where)
         return tuple(float(v) for v in value)
     elif name == "area_bounds":
         if value != [SMALL_AREA, MEDIUM_AREA]:
-            raise _bad(
-                name, value, f"[{SMALL_AREA:g}, {MEDIUM_AREA:g}], the only size classes supported", where
-            )
+            raise _bad(name, value, f"[{SMALL_AREA:g}, {MEDIUM_AREA:g}], the only size classes supported", where)
         return SMALL_AREA, MEDIUM_AREA
     elif name == "adjust_scale":
         if not isinstance(value, bool):

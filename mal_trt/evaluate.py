@@ -181,9 +181,7 @@ def _score(annotation: dict[str, Any], label: Any, sizes: dict[Any, Any]) -> Obj
         mask = to_rle(label, height, width)
     except ValueError as error:
         raise ValueError(f"label: {error}") from None
-    return score_object(
-        mask, to_rle(truth, height, width), _key(annotation, "category_id"), bbox[2] * bbox[3]
-    )
+    return score_object(mask, to_rle(truth, height, width), _key(annotation, "category_id"), bbox[2] * bbox[3])
 
 
 def _key(annotation: Any, field: str) -> Any:
@@ -200,9 +198,7 @@ def _by_id(records: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def _is_size(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
-    )
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
 
 
 def _is_finite(value: Any) -> bool:

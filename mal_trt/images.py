@@ -78,9 +78,6 @@ class ImageSource(ABC):
         """Stored name of the picture whose stem is an id: as written, zero-padded, or equal as a number."""
         return self._names.match_id(image_id)
 
-    def close(self) -> None:  # noqa: B027  (only a tar holds something open)
-        """Release what is held open."""
-
     @cached_property
     def _names(self) -> _Names:
         return _Names(self._list())

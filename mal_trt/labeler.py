@@ -84,9 +84,7 @@ class Labeler:
     ) -> None:
         if batch < 1:
             raise InputError(f"batch {batch}: expected 1 or more")
-        self._predictor = Predictor(
-            model, device, threshold=threshold, flip=flip, weights=weights, threads=threads
-        )
+        self._predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
         self._batch = batch
 
     @property
@@ -99,9 +97,7 @@ class Labeler:
         """What really runs the model, such as "CPUExecutionProvider"."""
         return self._predictor.provider
 
-    def __call__(
-        self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy"
-    ) -> Masks:
+    def __call__(self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy") -> Masks:
         """Masks of boxes in one picture.
 
         picture: a file, a Pillow image, or uint8 [H,W,3] RGB or [H,W] grey. boxes: numbers [N,4], picture
@@ -143,8 +139,7 @@ def _pixels(picture: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
             raise InputError(
-                f"picture: an array of {picture.dtype} {list(picture.shape)}; "
-                "expected uint8 [H,W,3] RGB or [H,W]"
+                f"picture: an array of {picture.dtype} {list(picture.shape)}; expected uint8 [H,W,3] RGB or [H,W]"
             )
         if not picture.size:
             raise InputError("picture: an array without pixels")
@@ -178,8 +173,6 @@ def _boxes(boxes: Any, format: str) -> list[tuple[float, float, float, float]]:
         if format == "xywh":
             x1, y1 = x0 + x1, y0 + y1
         if not all(math.isfinite(v) for v in (x0, y0, x1, y1)) or x1 <= x0 or y1 <= y0:
-            raise InputError(
-                f"box {index}: {array[index].tolist()} ({format}) is not finite or has no width or height"
-            )
+            raise InputError(f"box {index}: {array[index].tolist()} ({format}) is not finite or has no width or height")
         checked.append((x0, y0, x1, y1))
     return checked

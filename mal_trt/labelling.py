@@ -82,38 +82,35 @@ def label(
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
     source = open_images(images)
+    journal = Journal(journal_path)
     try:
-        journal = Journal(journal_path)
-        try:
-            predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
-            facts = {
-                "boxes": _sha256(boxes),
-                "image list": _sha256(image_list) if image_list is not None else "none",
-                "images": str(Path(images).resolve()),
-                "model": _sha256(resolve_model(model)),
-                "provider": predictor.provider,
-                "batch": str(batch),
-                "threshold": str(predictor.thresholds),
-                "flip": str(flip),
-                "weights": str(weights),
-                "box area": str(box_area),
-            }
-            with journal.guard():
-                if journal.planned:
-                    journal.check(facts)
-                else:
-                    write_plan(journal, facts, boxes, image_list, source, batch)
-                summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
-                predictor.close()
-                if overlay is not None:
-                    with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
-                        write_overlays(journal, source, Path(overlay), bar.advance)
-        except BaseException:
-            journal.abandon()
-            raise
-        journal.delete()
-    finally:
-        source.close()
+        predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
+        facts = {
+            "boxes": _sha256(boxes),
+            "image list": _sha256(image_list) if image_list is not None else "none",
+            "images": str(Path(images).resolve()),
+            "model": _sha256(resolve_model(model)),
+            "provider": predictor.provider,
+            "batch": str(batch),
+            "threshold": str(predictor.thresholds),
+            "flip": str(flip),
+            "weights": str(weights),
+            "box area": str(box_area),
+        }
+        with journal.guard():
+            if journal.planned:
+                journal.check(facts)
+            else:
+                write_plan(journal, facts, boxes, image_list, source, batch)
+            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
+            predictor.close()
+            if overlay is not None:
+                with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
+                    write_overlays(journal, source, Path(overlay), bar.advance)
+    except BaseException:
+        journal.abandon()
+        raise
+    journal.delete()
     return summary
 
 

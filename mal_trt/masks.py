@@ -74,9 +74,7 @@ def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
     """
     rows, columns = local.mask.shape
     if local.mask.size and not (0 <= local.y0 <= height - rows and 0 <= local.x0 <= width - columns):
-        raise ValueError(
-            f"a {columns}x{rows} mask at ({local.x0}, {local.y0}) leaves its {width}x{height} picture"
-        )
+        raise ValueError(f"a {columns}x{rows} mask at ({local.x0}, {local.y0}) leaves its {width}x{height} picture")
     return _pack([_edges(local.mask.T, local.x0, local.y0, height)], height, width)
 
 
@@ -129,12 +127,8 @@ class _Window:
         rows = _Axis(top, bottom, iy0, iy1, frame.height, frame.size)
         self._columns = columns = _Axis(left, right, ix0, ix1, frame.width, frame.size)
         self.x0, self.y0 = columns.start, rows.start
-        crop = _resample(
-            logits.astype(np.float32, copy=False), *_taps(logits.shape[0], frame.size, rows.used)
-        )
-        crop = _resample(
-            crop.T, *_taps(logits.shape[1], frame.size, columns.used)
-        )  # (columns used, rows used)
+        crop = _resample(logits.astype(np.float32, copy=False), *_taps(logits.shape[0], frame.size, rows.used))
+        crop = _resample(crop.T, *_taps(logits.shape[1], frame.size, columns.used))  # (columns used, rows used)
         with np.errstate(over="ignore"):
             np.exp(-crop, out=crop)
         np.divide(1, crop + 1, out=crop)
@@ -161,9 +155,7 @@ class _Axis:
     positions in `used` and their weights; a tap outside the box weighs nothing.
     """
 
-    def __init__(
-        self, first: int, last: int, inner_first: int, inner_last: int, limit: int, size: int
-    ) -> None:
+    def __init__(self, first: int, last: int, inner_first: int, inner_last: int, limit: int, size: int) -> None:
         pixels = np.arange(max(first, 0), min(last, limit))
         low, high, weight_low, weight_high = _taps(size, last - first, pixels - first)
         reached = (high >= inner_first) & (low < inner_last)

@@ -37,9 +37,7 @@ def write_labels(journal: Journal, out: Path, box_area: bool) -> None:
                 elif key == "annotations":
                     _write_list(file, _labels(journal, box_area))
                 else:
-                    _write_list(
-                        file, (r for (r,) in journal.execute("SELECT record FROM image ORDER BY position"))
-                    )
+                    _write_list(file, (r for (r,) in journal.execute("SELECT record FROM image ORDER BY position")))
             file.write("\n}")
         file.write("\n")
 

@@ -65,9 +65,7 @@ def draw_overlay(
     return result
 
 
-def contact_sheet(
-    pictures: Sequence[Image.Image], columns: int = 4, tile: int = 360, gap: int = 8
-) -> Image.Image:
+def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4, tile: int = 360, gap: int = 8) -> Image.Image:
     """Pictures in rows that all fill the sheet's width, each row as high as its pictures' shapes ask.
 
     columns: pictures per row. tile: average width of one, pixels; the sheet is columns * tile wide.
@@ -115,10 +113,7 @@ def _paint(canvas: np.ndarray, local: LocalMask, colour: tuple[int, int, int], l
     mask = Image.fromarray(np.pad(local.mask, pad).astype(np.uint8) * 255)
     soft = ImageFilter.GaussianBlur(0.5)
     inside = np.asarray(mask.filter(soft), np.float32) / 255
-    grown = (
-        np.asarray(mask.filter(ImageFilter.MaxFilter(2 * max(1, line // 2) + 1)).filter(soft), np.float32)
-        / 255
-    )
+    grown = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * max(1, line // 2) + 1)).filter(soft), np.float32) / 255
     core = np.asarray(mask.filter(ImageFilter.MinFilter(2 * line + 1)).filter(soft), np.float32) / 255
 
     height, width = canvas.shape[:2]
@@ -152,6 +147,4 @@ def _tag(
     top = corners[1] - chip_height if corners[1] >= chip_height else corners[1]
     draw.rectangle((left, top, left + chip_width - 1, top + chip_height - 1), fill=colour)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-    draw.text(
-        (left + pad - x0, top + pad - y0), name, font=font, fill=(0, 0, 0) if bright else (255, 255, 255)
-    )
+    draw.text((left + pad - x0, top + pad - y0), name, font=font, fill=(0, 0, 0) if bright else (255, 255, 255))

@@ -191,9 +191,7 @@ class _Crops:
     def _batch(self, box: Box, filling: dict[int, _Batch]) -> _Batch:
         """The batch of a planned box, made when its first box comes and forgotten when its last has come."""
         if box.batch not in filling:
-            size, boxes = self._journal.execute(
-                "SELECT size, boxes FROM batch WHERE number=?", (box.batch,)
-            ).fetchone()
+            size, boxes = self._journal.execute("SELECT size, boxes FROM batch WHERE number=?", (box.batch,)).fetchone()
             filling[box.batch] = _Batch(self._predictor, SizeClass(size), boxes)
         batch = filling[box.batch]
         if box.slot + 1 == len(batch.frames):

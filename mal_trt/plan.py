@@ -88,9 +88,7 @@ def parse_bbox(value: Any) -> tuple[float, float, float, float] | str:
 def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
     missing = [f"`{key}`" for key in wanted if key not in keys]
     if missing:
-        raise InputError(
-            f"{path}: no {' and no '.join(missing)}; expected a COCO document, or a bare list of results"
-        )
+        raise InputError(f"{path}: no {' and no '.join(missing)}; expected a COCO document, or a bare list of results")
 
 
 def _load(journal: Journal, path: str | Path, only: str | None = None) -> set[str]:
@@ -198,8 +196,7 @@ def _skip_records(journal: Journal) -> None:
         "AND NOT EXISTS (SELECT 1 FROM category WHERE id = annotation.category_id)",
         f"SELECT seq, NULL, NULL, '{DUPLICATE}', NULL FROM annotation AS later WHERE EXISTS "
         "(SELECT 1 FROM annotation WHERE id = later.id AND seq < later.seq)",
-        f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} "
-        "WHERE image.reason IS NOT NULL",
+        f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} WHERE image.reason IS NOT NULL",
     )
     for check in checks:
         journal.execute(f"INSERT OR IGNORE INTO result {check}")
@@ -207,8 +204,7 @@ def _skip_records(journal: Journal) -> None:
 
 # Should two images share an id, the first one counts.
 _WITH_IMAGE = (
-    "annotation JOIN image ON image.position = "
-    "(SELECT MIN(position) FROM image WHERE id = annotation.image_id)"
+    "annotation JOIN image ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id)"
 )
 
 

@@ -84,8 +84,6 @@ class Predictor:
 def _three(threshold: float | Sequence[float]) -> tuple[float, float, float]:
     values = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
     if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
-        raise InputError(
-            f"threshold {threshold}: expected a number from 0 to below 1, or three (small, medium, large)"
-        )
+        raise InputError(f"threshold {threshold}: expected a number from 0 to below 1, or three (small, medium, large)")
     small, medium, large = (float(v) for v in values)
     return small, medium, large

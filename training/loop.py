@@ -152,10 +152,13 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
 
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number.
     """
+    console = console or Console(stderr=True)
     checkpoint = config.out / CHECKPOINT
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
     boxes = read_training_boxes(config.images, config.boxes, config.min_area, config.max_area)
+    if boxes.skipped:
+        console.print("left out: " + ", ".join(f"{count} {reason}" for reason, count in boxes.skipped.items()))
     rules = SampleRules(config.crop_size, config.seed, config.margin_rate, config.boxes_per_picture, config.figures)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     steps_per_epoch = epoch_length // config.batch
@@ -189,11 +192,11 @@ class _Log:
 
     every = 20
 
-    def __init__(self, path: Path, trainer: Trainer, console: Console | None) -> None:
+    def __init__(self, path: Path, trainer: Trainer, console: Console) -> None:
         self.trainer, self.path = trainer, path
         text = "{task.fields[loss]}  {task.completed}/{task.total} steps"
         columns = (BarColumn(), TextColumn(text), TimeElapsedColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console or Console(stderr=True))
+        self.progress = Progress(*columns, console=console)
         self.task = self.progress.add_task("train", total=trainer.total_steps, completed=trainer.step, loss="")
         self.terms: list[tuple[Tensor, Tensor, Tensor]] = []
         self.started = time.monotonic()

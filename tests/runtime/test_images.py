@@ -194,7 +194,6 @@ def test_found_by_name(tree: Path, name: str, value: int) -> None:
     source = open_images(tree)
     assert source.load(name)[0, 0, 0] == value
     assert source.size(name) == (2, 1)
-    source.close()
 
 
 @pytest.mark.parametrize("name", ["none.png", "", "/", "..", "same.png", "../root.tar", "a"])
