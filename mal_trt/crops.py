@@ -6,7 +6,7 @@ exactly as MAL was trained and evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,10 +89,21 @@ def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     height, width = picture.shape[:2]
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
         return picture[y0:y1, x0:x1]
-    rows = np.arange(y0, y1) % height
-    columns = np.arange(x0, x1) % width
-    wrapped: np.ndarray = picture[rows[:, None], columns]
+    wrapped = np.empty((y1 - y0, x1 - x0, *picture.shape[2:]), picture.dtype)
+    for rows, from_rows in _pieces(y0, y1, height):
+        for columns, from_columns in _pieces(x0, x1, width):
+            wrapped[rows, columns] = picture[from_rows, from_columns]
     return wrapped
+
+
+def _pieces(start: int, stop: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of start..stop that lie within one repeat of 0..side: where they go, and where they come from."""
+    at = start
+    while at < stop:
+        source = at % side
+        length = min(stop - at, side - source)
+        yield slice(at - start, at - start + length), slice(source, source + length)
+        at += length
 
 
 def resize_line(line: np.ndarray, size: int) -> np.ndarray:
