@@ -15,7 +15,7 @@ from mal_trt.images import ImageSource, open_images
 from mal_trt.journal import Journal
 from mal_trt.models import resolve_model
 from mal_trt.output import write_labels, write_overlays, write_skipped
-from mal_trt.pipeline import run_plan
+from mal_trt.pipeline import network_threads, run_plan, usable_cores
 from mal_trt.plan import write_plan
 from mal_trt.predictor import Predictor
 from mal_trt.progress import Progress
@@ -68,7 +68,8 @@ def label(
 
     images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
-    `write_labels`. For model, device, threshold, flip, weights and threads see `Predictor`.
+    `write_labels`. threads: CPU threads of the whole run, None = every core. For model,
+    device, threshold, flip and weights see `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -82,9 +83,13 @@ def label(
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
     source = open_images(images)
+    if threads is None:
+        threads = usable_cores()
     journal = Journal(journal_path)
     try:
-        predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
+        predictor = Predictor(
+            model, device, threshold=threshold, flip=flip, weights=weights, threads=network_threads(threads)
+        )
         facts = {
             "boxes": _sha256(boxes),
             "image list": _sha256(image_list) if image_list is not None else "none",
@@ -102,7 +107,7 @@ def label(
                 journal.check(facts)
             else:
                 write_plan(journal, facts, boxes, image_list, source, batch)
-            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, progress)
+            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, threads, progress)
             predictor.close()
             if overlay is not None:
                 with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
@@ -128,13 +133,14 @@ def _run(
     model: Path,
     out: Path,
     box_area: bool,
+    threads: int,
     progress: bool,
 ) -> Summary:
     resumed, _ = journal.count()
     planned, pending = journal.planned_boxes()
     began = time.monotonic()
     with Progress("labelling", planned, planned - pending, show=progress) as bar:
-        run_plan(journal, source, predictor, batch, bar.advance)
+        run_plan(journal, source, predictor, batch, threads, bar.advance)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
     write_labels(journal, out, box_area)

@@ -1,7 +1,7 @@
 """The label run itself: decode and crop, network, paste and encode, all at once, in bounded memory.
 
-The calling thread runs the network and writes the journal. A few workers decode pictures and cut crops for
-the batches ahead, and turn the logits of the batches behind into run lengths. Both queues are bounded.
+The calling thread plans and writes the journal. A few workers decode pictures and cut crops for the batches ahead,
+run the network, two batches at once, and turn logits into run lengths. Both queues are bounded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from mal_trt.predictor import Predictor
 
 CUT = 8  # boxes of one picture a worker cuts in one go
 BATCHES_AHEAD = 2  # crops waiting for the network, in batches' worth of boxes
-BATCHES_BEHIND = 2  # batches of logits waiting to be encoded
+LANES = 2  # batches in the network at once: while one waits or is encoded, the other computes
+BATCHES_UNDER_WAY = LANES + 1  # full batches not yet in the journal
 PIXELS_AHEAD = 1 << 26  # decoded pictures held at once, unless a single one is larger
 
 
@@ -35,32 +36,34 @@ def run_plan(
     source: ImageSource,
     predictor: Predictor,
     batch: int,
+    threads: int,
     done: Callable[[int], None] = lambda boxes: None,
 ) -> None:
     """Label every planned box that has no result yet; `done` is told of each batch of boxes once it is safe.
 
+    threads: of this machine's, all work together; the predictor's network should have `network_threads` of them.
     Whatever is raised, batches that have left the network are in the journal before it leaves here.
     """
-    with ThreadPoolExecutor(_workers(predictor.provider), "mal-trt") as pool:
+    with ThreadPoolExecutor(_workers(predictor.provider, threads), "mal-trt") as pool:
         crops = _Crops(pool, journal, source, predictor, batch)
-        encoding: deque[Future[list[Result]]] = deque()
+        under_way: deque[Future[list[Result]]] = deque()
 
         def record_oldest() -> None:
-            results = encoding.popleft().result()
+            results = under_way.popleft().result()
             journal.add(results)
             done(len(results))
 
         try:
             for filled in crops.batches():
-                encoding.append(pool.submit(_encode, predictor, filled, filled.run(predictor)))
-                while len(encoding) > BATCHES_BEHIND or (encoding and encoding[0].done()):
+                under_way.append(pool.submit(_label, predictor, filled))
+                while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
                     record_oldest()
-            while encoding:
+            while under_way:
                 record_oldest()
         except BaseException:
             crops.cancel()
             try:
-                while encoding:
+                while under_way:
                     record_oldest()
             except MalTrtError:
                 pass  # the journal cannot take more: the first error says so
@@ -199,9 +202,10 @@ class _Crops:
         return batch
 
 
-def _encode(predictor: Predictor, batch: _Batch, logits: np.ndarray) -> list[Result]:
+def _label(predictor: Predictor, batch: _Batch) -> list[Result]:
     from pycocotools import mask as coco
 
+    logits = batch.run(predictor)
     filled = [(box, frame) for box, frame in zip(batch.boxes, batch.frames, strict=True) if box and frame]
     results = list(batch.failed)
     for (box, frame), values in zip(filled, logits, strict=True):
@@ -211,7 +215,18 @@ def _encode(predictor: Predictor, batch: _Batch, logits: np.ndarray) -> list[Res
     return results
 
 
-def _workers(provider: str) -> int:
-    """Threads to decode and encode: one per core beside a GPU, fewer where the CPU runs the network."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(2, cores // 2 if provider == "CPUExecutionProvider" else cores))
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def network_threads(threads: int) -> int:
+    """Threads of one run of the network, when `threads` serve the whole pipeline and LANES runs go on at once."""
+    return max(1, threads // LANES)
+
+
+def _workers(provider: str, threads: int) -> int:
+    """Workers: one per thread beside a GPU, fewer where the network itself needs the threads."""
+    return min(
+        16, max(min(LANES, threads), threads // 2) if provider == "CPUExecutionProvider" else max(LANES, threads)
+    )
