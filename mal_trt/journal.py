@@ -31,7 +31,7 @@ CREATE TABLE annotation(seq INTEGER PRIMARY KEY, id, image_id, category_id, x RE
 CREATE TABLE box(place INTEGER PRIMARY KEY, seq INTEGER, image INTEGER, x0 REAL, y0 REAL, x1 REAL, y1 REAL,
                  batch INTEGER, slot INTEGER);
 CREATE TABLE batch(number INTEGER PRIMARY KEY, size INTEGER, boxes INTEGER);
-CREATE TABLE result(seq INTEGER PRIMARY KEY, rle TEXT, area INTEGER, reason TEXT, detail TEXT);
+CREATE TABLE result(seq INTEGER PRIMARY KEY ON CONFLICT REPLACE, rle TEXT, area INTEGER, reason TEXT, detail TEXT);
 """
 
 
@@ -121,7 +121,7 @@ class Journal:
             place = rows[-1][0]
 
     def add(self, results: Iterable[Result]) -> None:
-        """Record the outcome of a batch, all of it or nothing."""
+        """Record the outcome of a batch, all of it or nothing; doing so twice is harmless."""
         with self.transaction():
             self.insert("result", results)
 
@@ -166,8 +166,8 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All statements inside are kept, or none."""
-        self.execute("BEGIN")
         try:
+            self.execute("BEGIN")
             yield
             self.execute("COMMIT")
         except BaseException:

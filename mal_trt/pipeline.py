@@ -44,27 +44,28 @@ def run_plan(
     threads: of this machine's, all work together; the predictor's network should have `network_threads` of them.
     Whatever is raised, batches that have left the network are in the journal before it leaves here.
     """
+    labelled: deque[list[Result]] = deque()  # filled by the workers, so that no interrupt can lose a batch
+
+    def record() -> None:
+        while labelled:
+            journal.add(labelled[0])
+            done(len(labelled.popleft()))
+
     with ThreadPoolExecutor(_workers(predictor.provider, threads), "mal-trt") as pool:
-        crops = _Crops(pool, journal, source, predictor, batch)
-        under_way: deque[Future[list[Result]]] = deque()
-
-        def record_oldest() -> None:
-            results = under_way.popleft().result()
-            journal.add(results)
-            done(len(results))
-
+        under_way: deque[Future[None]] = deque()
         try:
-            for filled in crops.batches():
-                under_way.append(pool.submit(_label, predictor, filled))
+            for filled in _Crops(pool, journal, source, predictor, batch).batches():
+                under_way.append(pool.submit(_label, predictor, filled, labelled))
                 while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
-                    record_oldest()
-            while under_way:
-                record_oldest()
+                    under_way.popleft().result()
+                    record()
+            for last in under_way:
+                last.result()
+                record()
         except BaseException:
-            crops.cancel()
+            pool.shutdown(cancel_futures=True)
             try:
-                while under_way:
-                    record_oldest()
+                record()
             except MalTrtError:
                 pass  # the journal cannot take more: the first error says so
             raise
@@ -161,10 +162,6 @@ class _Crops:
                 if not batch.missing:
                     yield batch
 
-    def cancel(self) -> None:
-        for _, future in self._ahead:
-            future.cancel()
-
     def _has_room(self, picture: _Picture) -> bool:
         if not self._ahead:
             return True
@@ -202,7 +199,7 @@ class _Crops:
         return batch
 
 
-def _label(predictor: Predictor, batch: _Batch) -> list[Result]:
+def _label(predictor: Predictor, batch: _Batch, labelled: deque[list[Result]]) -> None:
     from pycocotools import mask as coco
 
     logits = batch.run(predictor)
@@ -212,7 +209,7 @@ def _label(predictor: Predictor, batch: _Batch) -> list[Result]:
         rle = predictor.rle(values, frame)
         area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
         results.append(Result(box.seq, json.dumps(rle, separators=(",", ":")), area))
-    return results
+    labelled.append(results)
 
 
 def usable_cores() -> int:
