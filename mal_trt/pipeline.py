@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -64,10 +65,8 @@ def run_plan(
                 record()
         except BaseException:
             pool.shutdown(cancel_futures=True)
-            try:
+            with suppress(MalTrtError):  # should the journal not take more, the first error says so
                 record()
-            except MalTrtError:
-                pass  # the journal cannot take more: the first error says so
             raise
 
 
