@@ -1,0 +1,3 @@
+from mal_trt.cli import main
+
+main()

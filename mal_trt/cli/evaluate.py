@@ -1,0 +1,55 @@
+"""`mal-trt evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from mal_trt.cli.options import (
+    BatchOption,
+    DeviceOption,
+    FlipOption,
+    ModelOption,
+    ThreadsOption,
+    ThresholdOption,
+    WeightsOption,
+    numbers,
+)
+
+
+def evaluate(
+    annotations: Annotated[Path, Option(help="COCO JSON with boxes and drawn masks.")],
+    images: Annotated[Path | None, Option(help="Pictures: a folder, a .tar or one file.")] = None,
+    model: ModelOption = "bundled",
+    labels: Annotated[Path | None, Option(help="Score this label file instead of a model.")] = None,
+    json: Annotated[Path | None, Option("--json", help="Also write the figures to this file.")] = None,
+    threshold: ThresholdOption = None,
+    flip: FlipOption = False,
+    weights: WeightsOption = None,
+    batch: BatchOption = 16,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+) -> None:
+    """Mask quality of a model, or of a label file, against drawn masks."""
+    from mal_trt.evaluate import evaluate as run
+    from mal_trt.evaluate import print_report
+
+    result = run(
+        images,
+        annotations,
+        model,
+        labels,
+        batch=batch,
+        device=device,
+        flip=flip,
+        weights=weights,
+        threshold=numbers(threshold),
+        threads=threads,
+        progress=not quiet,
+        json_out=json,
+    )
+    if not quiet:
+        print_report(result)

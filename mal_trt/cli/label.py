@@ -1,0 +1,110 @@
+"""`mal-trt label`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer import Option
+
+from mal_trt.cli.options import (
+    BatchOption,
+    DeviceOption,
+    FlipOption,
+    ImagesOption,
+    ModelOption,
+    QuietOption,
+    ThreadsOption,
+    ThresholdOption,
+    WeightsOption,
+    numbers,
+)
+from mal_trt.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from mal_trt.labelling import Summary
+
+# Pictures on a contact sheet, taken evenly from all overlays where there are more.
+SHEET_PICTURES = 48
+
+
+def label(
+    images: ImagesOption,
+    boxes: Annotated[Path, Option(help="COCO JSON with the boxes: a data set, or a bare list of results.")],
+    model: ModelOption = "bundled",
+    out: Annotated[Path, Option(help="File to write.")] = Path("labels.json"),
+    format: Annotated[Literal["coco"], Option(help="Format of the output.")] = "coco",
+    overlay: Annotated[Path | None, Option(help="Folder for one picture each with its masks drawn in.")] = None,
+    sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
+    box_area: Annotated[bool, Option("--box-area", help="Write the box's area, not the mask's.")] = False,
+    image_list: Annotated[
+        Path | None, Option(help="COCO JSON that names the pictures of a bare list of results.")
+    ] = None,
+    threshold: ThresholdOption = None,
+    flip: FlipOption = False,
+    weights: WeightsOption = None,
+    batch: BatchOption = 16,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Boxes and pictures in, masks out."""
+    if sheet is not None and overlay is None:
+        raise InputError("--sheet is made of the overlays; give --overlay DIR too")
+    from mal_trt.labelling import label as run
+
+    summary = run(
+        images,
+        boxes,
+        model,
+        out,
+        batch=batch,
+        device=device,
+        resume=resume,
+        threshold=numbers(threshold),
+        flip=flip,
+        weights=weights,
+        box_area=box_area,
+        overlay=overlay,
+        image_list=image_list,
+        threads=threads,
+        progress=not quiet,
+    )
+    if sheet is not None and overlay is not None:
+        _write_sheet(overlay, sheet)
+    if not quiet:
+        _print_summary(summary)
+    if strict and summary.skipped:
+        count = sum(summary.skipped.values())
+        raise RunError(f"{count} boxes skipped (--strict), listed in {summary.skipped_list}")
+
+
+def _write_sheet(folder: Path, path: Path) -> None:
+    from PIL import Image
+
+    from mal_trt.overlay import contact_sheet
+
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg"))
+    if not files:
+        raise RunError(f"{folder}: holds no overlay, so there is no contact sheet")
+    step = max(1, -(-len(files) // SHEET_PICTURES))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet([Image.open(p) for p in files[::step]]).save(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: the contact sheet cannot be written ({error})") from None
+
+
+def _print_summary(summary: Summary) -> None:
+    typer.echo(
+        f"{summary.out}: {summary.labelled} of {summary.total} boxes labelled in {summary.seconds:.1f} s "
+        f"({summary.boxes_per_second:.1f} boxes/s) by {summary.provider}"
+        + (f", {summary.resumed} of them done by an earlier run" if summary.resumed else "")
+    )
+    if summary.skipped:
+        typer.echo(f"{sum(summary.skipped.values())} skipped, listed in {summary.skipped_list}:")
+        for reason, count in sorted(summary.skipped.items(), key=lambda item: -item[1]):
+            typer.echo(f"  {count:6}  {reason}")

@@ -1,0 +1,57 @@
+"""Options and small helpers that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Option
+
+from mal_trt.errors import InputError, RunError
+
+Device = Literal["auto", "cpu", "cuda"]
+Weights = Literal["student", "teacher", "mixed"]
+
+ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .tar or one file.")]
+ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, or `bundled`.")]
+BatchOption = Annotated[int, Option("--batch", min=1, help="Boxes the network sees at once.")]
+DeviceOption = Annotated[Device, Option("--device", help="auto: CUDA where it really works.")]
+FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
+WeightsOption = Annotated[
+    Weights | None,
+    Option("--weights", help="Which network of a model that carries both; default: the model's own choice."),
+]
+ThresholdOption = Annotated[
+    str | None,
+    Option(
+        "--threshold",
+        metavar="<number[,number,number]>",
+        help="Mask where the probability is above this; three for small, medium, large boxes. Default: the model's.",
+    ),
+]
+ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
+
+
+def numbers(text: str | None) -> float | tuple[float, ...] | None:
+    """`0.3` or `0.1,0.2,0.3`."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--threshold {text}: expected a number, or three with commas between") from None
+    return values[0] if len(values) == 1 else values
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """A missing package of an optional part becomes one line that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "mal_trt":
+            raise
+        raise RunError(f'`mal-trt {extra}` needs {error.name}; run: pip install "mal-trt[{extra}]"') from None
