@@ -1,0 +1,1 @@
+"""ONNX to TensorRT and TensorRT-RTX engines with a manifest. Needs tensorrt or tensorrt-rtx."""
