@@ -1,0 +1,176 @@
+"""Real crops to calibrate and check on: an even draw of boxes, cut by the very pipeline that labels."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mal_trt.boxes import SizeClass
+from mal_trt.contract import Contract
+from mal_trt.crops import Frame, make_frame, read_crop
+from mal_trt.errors import InputError
+from mal_trt.images import ImageProblem, ImageSource, open_images
+from mal_trt.journal import Journal
+from mal_trt.masks import RLE
+from mal_trt.plan import write_plan
+from mal_trt.segmentations import to_rle
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A drawn box. picture: its file in `images`. box: XYXY, clipped, picture pixels. record: as in the document."""
+
+    images: Path
+    picture: str
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+    size: SizeClass
+    record: dict[str, Any]
+
+    @property
+    def truth(self) -> RLE | None:
+        """The drawn mask, or None where the record has none that can be read."""
+        try:
+            return to_rle(self.record["segmentation"], self.height, self.width)
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Crops of one size class: image [N,3,S,S] as the model takes it, and where each came from."""
+
+    size: SizeClass
+    image: np.ndarray
+    frames: tuple[Frame, ...]
+    spots: tuple[Spot, ...]
+
+
+@dataclass
+class Losses:
+    """Boxes that gave no crop, by reason; `blank`: crops of one colour throughout."""
+
+    unreadable: int = 0
+    blank: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+
+def draw(sources: Sequence[tuple[Path, Path]], count: int) -> list[Spot]:
+    """Up to `count` boxes of COCO documents, as many small, medium and large as there are, spread over all pictures.
+
+    sources: (pictures, boxes) of each document. The draw follows from the documents alone. InputError if a
+    document cannot be used or all together hold no box.
+    """
+    by_size: dict[SizeClass, list[Spot]] = {size: [] for size in SizeClass}
+    # More than needed of each document, so that a class that one lacks can come from another.
+    for images, boxes in sources:
+        for size, spots in _document(images, boxes, count).items():
+            by_size[size].extend(spots)
+    if not any(by_size.values()):
+        raise InputError(f"{', '.join(str(boxes) for _, boxes in sources)}: no usable box to calibrate on")
+    drawn: list[Spot] = []
+    left = count
+    for place, size in enumerate(sorted(by_size, key=lambda size: len(by_size[size]))):
+        share = _spread(by_size[size], left // (len(by_size) - place))
+        drawn.extend(share)
+        left -= len(share)
+    return drawn
+
+
+def split(spots: Sequence[Spot], parts: tuple[int, int]) -> tuple[list[Spot], list[Spot]]:
+    """Two disjoint parts of a draw in the given proportion, each spread over it."""
+    first, second = parts
+    places = {int(i * (first + second) / second) for i in range(len(spots))} if second else set()
+    return [s for i, s in enumerate(spots) if i not in places], [s for i, s in enumerate(spots) if i in places]
+
+
+def crops(
+    spots: Sequence[Spot], contract: Contract, batch: int, losses: Losses | None = None, skip_blank: bool = False
+) -> Iterator[CropBatch]:
+    """The boxes' crops in batches of one size class, a picture decoded once for all its boxes.
+
+    losses: told of boxes that give no crop. skip_blank: leave out crops of a single colour, from which no range
+    can be learnt.
+    """
+    losses = losses if losses is not None else Losses()
+    waiting: dict[SizeClass, list[tuple[np.ndarray, Frame, Spot]]] = {size: [] for size in SizeClass}
+    opened: dict[Path, ImageSource] = {}
+    at: tuple[Path, str] | None = None
+    pixels: np.ndarray | None = None
+    for spot in sorted(spots, key=lambda spot: (str(spot.images), spot.picture)):
+        if at != (spot.images, spot.picture):
+            at = spot.images, spot.picture
+            source = opened.setdefault(spot.images, open_images(spot.images))
+            pixels = _load(source, spot, losses)
+        if pixels is None:
+            losses.unreadable += 1
+            continue
+        frame = make_frame(spot.box, spot.width, spot.height, contract.input_size, contract.margin_rate)
+        crop = read_crop(pixels, frame.extended, contract.input_size).transpose(2, 0, 1)
+        if skip_blank and crop.min() == crop.max():
+            losses.blank += 1
+            continue
+        group = waiting[spot.size]
+        group.append((crop, frame, spot))
+        if len(group) == batch:
+            yield _batch(spot.size, group, contract)
+            group.clear()
+    for size, group in waiting.items():
+        if group:
+            yield _batch(size, group, contract)
+
+
+def _batch(size: SizeClass, group: Sequence[tuple[np.ndarray, Frame, Spot]], contract: Contract) -> CropBatch:
+    image, frames, spots = zip(*group, strict=True)
+    return CropBatch(size, np.stack(image).astype(contract.input_dtype), frames, spots)
+
+
+def _load(source: ImageSource, spot: Spot, losses: Losses) -> np.ndarray | None:
+    try:
+        return source.load(spot.picture, (spot.width, spot.height))
+    except ImageProblem as problem:
+        losses.reasons.append(f"{spot.picture}: {problem}")
+        return None
+
+
+def _document(images: Path, boxes: Path, most: int) -> dict[SizeClass, list[Spot]]:
+    """Of each size class of one document, up to `most` boxes, evenly spaced in the order of its pictures."""
+    with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
+        journal = Journal(Path(folder) / "plan")
+        try:
+            write_plan(journal, {}, boxes, None, open_images(images), 1)
+            found = {}
+            for size in SizeClass:
+                # With batches of one box, box.batch is the box's own and tells its size class.
+                rows = journal.execute(
+                    "SELECT place FROM box JOIN batch ON batch.number = box.batch WHERE batch.size=? ORDER BY place",
+                    (int(size),),
+                )
+                places = _spread([place for (place,) in rows], most)
+                found[size] = [_spot(journal, images, place, size) for place in places]
+            return found
+        finally:
+            journal.close()
+
+
+def _spot(journal: Journal, images: Path, place: int, size: SizeClass) -> Spot:
+    name, width, height, x0, y0, x1, y1, record = journal.execute(
+        "SELECT file_name, width, height, x0, y0, x1, y1, annotation.record FROM box "
+        "JOIN image ON image.position = box.image JOIN annotation ON annotation.seq = box.seq WHERE place=?",
+        (place,),
+    ).fetchone()
+    return Spot(images, name, width, height, (x0, y0, x1, y1), size, json.loads(record))
+
+
+def _spread(values: Sequence[Any], most: int) -> list[Any]:
+    """`most` of the values, evenly spaced; all if there are not more."""
+    if len(values) <= most:
+        return list(values)
+    return [values[int(i * len(values) / most)] for i in range(most)]
