@@ -15,67 +15,13 @@ from mal_trt.models import resolve_model
 
 # What our graphs may be made of: operators that TensorRT 10.3 (JetPack 6) imports, by onnx-tensorrt's
 # docs/operators.md for TensorRT 10.1 and the builds of later versions in the tests.
-ALLOWED = frozenset(
-    [
-        "Add",
-        "AveragePool",
-        "Cast",
-        "Clip",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "Conv",
-        "ConvTranspose",
-        "DequantizeLinear",
-        "Div",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LeakyRelu",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mul",
-        "Neg",
-        "Pad",
-        "Pow",
-        "QuantizeLinear",
-        "Range",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Shape",
-        "Sigmoid",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ]
-)
+_OPERATORS = """
+Add AveragePool Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DequantizeLinear Div Equal Erf Exp Expand
+Flatten Gather Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization
+LeakyRelu MatMul Max MaxPool Min Mul Neg Pad Pow QuantizeLinear Range ReduceMax ReduceMean ReduceMin ReduceProd
+ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where
+"""
+ALLOWED = frozenset(_OPERATORS.split())
 OPSETS = range(17, 24)  # TensorRT 10.3 to 11 read all of these; Attention, from 23 on, is not in the list
 QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger", "QLinearConv")
 
@@ -155,12 +101,13 @@ def is_quantized(model: onnx.ModelProto) -> bool:
 
 
 def expose(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """A copy that also gives these FP32 values out."""
+    """A copy that also gives these values out."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
+    types = value_types(model)
     present = {value.name for value in model.graph.output}
     for name in names:
         if name not in present:
-            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+            model.graph.output.append(helper.make_tensor_value_info(name, types[name], None))
     return model
 
 

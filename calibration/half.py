@@ -19,23 +19,8 @@ from mal_trt.errors import RunError
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 SINGLE = frozenset({"LayerNormalization", "InstanceNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow"})
 # These only move values: they run in the precision of what they are given.
-MOVING = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Slice",
-        "Squeeze",
-        "Unsqueeze",
-        "Expand",
-        "Gather",
-        "Split",
-        "Identity",
-        "Flatten",
-        "Tile",
-        "Pad",
-        "MaxPool",
-    ]
-)
+_MOVING = "Reshape Transpose Slice Squeeze Unsqueeze Expand Gather Split Identity Flatten Tile Pad MaxPool"
+MOVING = frozenset(_MOVING.split())
 LARGEST = float(np.finfo(np.float16).max)
 HEADROOM = 4.0  # activations of other pictures may be larger than those of the crops that were measured
 
