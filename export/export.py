@@ -14,9 +14,10 @@ import torch
 
 from mal_trt import __version__
 from mal_trt.boxes import SizeClass
+from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, WEIGHTS, Contract
 from mal_trt.errors import InputError, RunError
-from mal_trt.export.graph import ExportGraph, check_graph, trace
+from mal_trt.export.graph import ExportGraph, trace
 from mal_trt.export.parity import (
     Parity,
     ParityReference,
@@ -31,7 +32,6 @@ from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
 
 HEADS = {"small": SizeClass.SMALL, "medium": SizeClass.MEDIUM, "large": SizeClass.LARGE}
-OPSETS = range(18, 24)
 PROTOBUF_LIMIT = 2**31 - 1
 
 

@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 import onnx
+import onnx.version_converter
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from mal_trt.training.vit import STRIDE, ViT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCOPES = "pkg.torch.onnx.name_scopes"
+EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
 
 
 class ExportGraph(nn.Module):
@@ -86,7 +88,7 @@ def trace(graph: ExportGraph, input_size: int, input_dtype: str, opset: int) -> 
                 dynamic_shapes=shapes,
                 input_names=list(inputs),
                 output_names=outputs,
-                opset_version=opset,
+                opset_version=max(opset, EXPORTER_OPSET),
                 external_data=False,
                 optimize=True,
                 verbose=False,
@@ -97,7 +99,21 @@ def trace(graph: ExportGraph, input_size: int, input_dtype: str, opset: int) -> 
         noisy.setLevel(level)
     if program is None:
         raise RunError("PyTorch returned no ONNX program for this network; try another --opset")
-    return _tidy(program.model_proto)
+    model = _tidy(program.model_proto)
+    return _lower(model, opset) if opset < EXPORTER_OPSET else model
+
+
+def _lower(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in an older operator set, where the converter knows the way."""
+    for node in model.graph.node:
+        if node.op_type.startswith("Reduce"):  # an attribute at its default, which the older set lacks
+            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes" or a.i]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter raises RuntimeError and its own
+        raise RunError(f"this network cannot be written in opset {opset}: {_root_cause(error)}") from error
 
 
 def _root_cause(error: BaseException) -> str:
@@ -145,22 +161,3 @@ def _module(scopes: str) -> str:
     """Dotted module of the tracer's list of scopes, e.g. "['', 'student.backbone', ..., 'linear']"."""
     names = [scope.strip(" '\"") for scope in scopes.strip("[]").split(",")][:-1]
     return names[-1] if names and not names[-1].startswith("_") else ""
-
-
-def check_graph(model: onnx.ModelProto) -> None:
-    """RunError if the graph has what TensorRT's parser or an offline file cannot take."""
-    onnx.checker.check_model(model, full_check=True)  # full_check: strict shape inference as well
-    problems = []
-    if model.functions:
-        problems.append("local functions")
-    if any(domain.domain not in ("", "ai.onnx") for domain in model.opset_import):
-        problems.append("operators outside the ONNX standard")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        problems.append("weights outside the file")
-    for node in model.graph.node:
-        if node.op_type == "Resize":
-            options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if options.get("mode") != b"linear" or options.get("antialias", 0):
-                problems.append(f"a Resize that is not bilinear ({node.name})")
-    if problems:
-        raise RunError(f"the exported graph has {', '.join(problems)}; this architecture cannot be exported")
