@@ -37,12 +37,12 @@ class Truth:
 class Answer:
     """What one model made of one box.
 
-    logits: float32 [h,w]. rle: its mask, None where the logits are not finite. score: against the drawn mask, if
-    there is one; its boundary IoU is not measured.
+    frame: of its crop. logits: float32 [h,w]. rle: its mask, None where the logits are not finite. score: against the
+    drawn mask, if there is one; its boundary IoU is not measured.
     """
 
     box: BoxId
-    size: SizeClass
+    frame: Frame
     logits: np.ndarray
     rle: RLE | None
     score: ObjectScore | None
@@ -73,7 +73,7 @@ def _answer(logits: np.ndarray, frame: Frame, box: BoxId, threshold: float, trut
     if truth is not None:
         iou = mask_iou(rle, truth.rle) if rle is not None else 0.0
         score = ObjectScore(truth.category_id, truth.area, iou, math.nan)
-    return Answer(box, frame.size_class, logits, rle, score)
+    return Answer(box, frame, logits, rle, score)
 
 
 def agreement_iou(a: RLE, b: RLE) -> float:
@@ -98,7 +98,7 @@ class Agreement:
         if reference.rle is None:
             self.reference_not_finite.add(reference.box)
             return
-        self._sums[reference.size].add(reference, other)
+        self._sums[reference.frame.size_class].add(reference, other)
         if reference.score is not None and other.score is not None:
             self._scores[0].append(reference.score)
             self._scores[1].append(other.score)
@@ -107,7 +107,7 @@ class Agreement:
         """The figures as JSON-ready values, null where there is nothing to say.
 
         boxes; mask_iou: mean, worst, worst_box and below_0.9, the share of boxes below that; logit_error, null if the
-        logits have different shapes: max and mean (absolute), relative_max and relative_mean (divided by
+        crops or the logits' shapes differ: max and mean (absolute), relative_max and relative_mean (divided by
         reference_range, the span of the reference's logits); by_size: the same for small, medium, large boxes;
         miou: {reference, other, difference}, also by size, null without drawn masks; not_finite and
         reference_not_finite: {count, boxes}, the ids of boxes with NaN or infinite logits.
@@ -180,7 +180,7 @@ class _Sums:
         self.below += iou < CLOSE
         if iou < self.worst:
             self.worst, self.worst_box = iou, reference.box
-        if reference.logits.shape != other.logits.shape:
+        if reference.frame != other.frame or reference.logits.shape != other.logits.shape:
             self.comparable = False
         elif other.rle is not None:
             error = np.abs(other.logits - reference.logits)

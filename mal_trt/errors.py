@@ -17,3 +17,7 @@ class InputError(MalTrtError):
 
 class RunError(MalTrtError):
     """The input was fine but the run failed (disk full, backend failure): exit code 1."""
+
+
+class NanLogits(RunError):
+    """A model gave NaN for at least one crop of a batch."""

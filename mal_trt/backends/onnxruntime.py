@@ -11,7 +11,7 @@ import numpy as np
 
 from mal_trt.boxes import SizeClass
 from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
-from mal_trt.errors import InputError, RunError
+from mal_trt.errors import InputError, NanLogits, RunError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -59,7 +59,7 @@ class OnnxRuntimeBackend:
                 f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {_one_line(error)}"
             ) from error
         if np.isnan(logits).any():
-            raise RunError(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
+            raise NanLogits(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
         return np.asarray(logits, np.float32)
 
     def output(self, weights: str | None) -> str:
