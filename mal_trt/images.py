@@ -70,6 +70,11 @@ class ImageSource(ABC):
         with self._stream(self.find(file_name)) as stream:
             return _open(stream).size
 
+    def read(self, file_name: str) -> bytes:
+        """The picture's file as it is stored; ImageProblem if it is missing or cannot be read."""
+        with self._stream(self.find(file_name)) as stream:
+            return stream.read()
+
     def find(self, file_name: str) -> str:
         """Stored name of the picture `file_name`: that path, a path ending so, or that base name."""
         return self._names.match(file_name)

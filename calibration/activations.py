@@ -1,0 +1,87 @@
+"""Runs of a graph whose inner values are wanted: the input spectra of its layers, and its largest values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto
+
+from mal_trt.calibration.graph import expose, value_types
+from mal_trt.calibration.observe import Spectrum
+from mal_trt.calibration.quantize import Layer
+from mal_trt.calibration.sample import CropBatch
+from mal_trt.contract import Contract
+from mal_trt.errors import RunError
+
+
+def spectra(
+    model: onnx.ModelProto,
+    contract: Contract,
+    layers: Sequence[Layer],
+    batches: Iterable[CropBatch],
+    threads: int | None = None,
+    done: Callable[[int], None] = lambda crops: None,
+) -> dict[str, Spectrum]:
+    """Spectrum of each layer's input over all crops, by the layer's name; `done` is told of each batch's crops.
+
+    RunError that names the layer on NaN, or if an input exceeds FP16.
+    """
+    inputs = {layer.input: layer.name for layer in layers}
+    probe = Probe(model, contract, list(inputs), threads)
+    found = {value: Spectrum() for value in inputs}
+    for batch in batches:
+        for value, values in probe.run(batch).items():
+            found[value].add(values, inputs[value])
+        done(len(batch.spots))
+    for value, spectrum in found.items():
+        if spectrum.overflows:
+            raise RunError(
+                f"{inputs[value]}: {spectrum.overflows} of its inputs exceed FP16 on the calibration crops; "
+                "this layer cannot be quantised, leave it out with --exclude"
+            )
+    return {layer.name: found[layer.input] for layer in layers}
+
+
+def maxima(
+    model: onnx.ModelProto, contract: Contract, batches: Iterable[CropBatch], threads: int | None = None
+) -> dict[str, float]:
+    """Largest absolute value of every FP32 value a node gives; RunError that names the first node to give NaN."""
+    makers = {name: node.name for node in model.graph.node for name in node.output}
+    types = value_types(model)
+    names = [name for name in makers if types.get(name) == TensorProto.FLOAT]
+    probe = Probe(model, contract, names, threads)
+    found = dict.fromkeys(names, 0.0)
+    for batch in batches:
+        for name, values in probe.run(batch).items():
+            largest = float(np.abs(values).max(initial=0.0))
+            if np.isnan(largest):
+                raise RunError(f"{makers[name]}: the model gives NaN there on a real crop; it is broken already in FP32")
+            found[name] = max(found[name], largest)
+    return found
+
+
+class Probe:
+    """A session that gives out inner values of a graph, on the CPU."""
+
+    def __init__(
+        self, model: onnx.ModelProto, contract: Contract, names: Sequence[str], threads: int | None = None
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._names, self._contract = list(names), contract
+        self._session = ort.InferenceSession(
+            expose(model, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, batch: CropBatch) -> dict[str, np.ndarray]:
+        """The wanted values for a batch of crops."""
+        feeds = {"image": batch.image}
+        if self._contract.head == "dynamic":
+            grid = self._contract.grid(batch.size)
+            feeds["head_grid"] = np.zeros((1, 1, grid, grid), np.uint8)
+        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))

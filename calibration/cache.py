@@ -1,0 +1,121 @@
+"""What a calibration measured, kept for the next one; used only if everything it depends on is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import mal_trt
+from mal_trt.calibration.gate import Cost
+from mal_trt.calibration.observe import Spectrum
+from mal_trt.calibration.sample import Spot
+from mal_trt.errors import InputError, RunError
+from mal_trt.images import open_images
+
+# What turns a picture and a box into a crop.
+PIPELINE = ("boxes.py", "crops.py", "images.py")
+MEANING = {
+    "model": "the model",
+    "data": "the boxes or pictures",
+    "pipeline": "this mal-trt's crop pipeline",
+    "settings": "the settings",
+}
+
+Key = Mapping[str, str]
+
+
+def cache_key(model: Path, spots: Sequence[Spot], settings: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of each thing that spectra and costs depend on. Boxes count as drawn, pictures by their bytes."""
+    package = Path(mal_trt.__file__).parent
+    return {
+        "model": _sha256([model.read_bytes()]),
+        "data": _sha256(_data(spots)),
+        "pipeline": _sha256((package / name).read_bytes() for name in PIPELINE),
+        "settings": _sha256([json.dumps(settings, sort_keys=True).encode()]),
+    }
+
+
+class Cache:
+    """A cache file, or none if `path` is None: then nothing is kept.
+
+    spectra: by layer, None before they are stored. InputError if the file belongs to something else.
+    """
+
+    def __init__(self, path: Path | None, key: Key) -> None:
+        self._path, self._key = path, dict(key)
+        self.spectra: dict[str, Spectrum] | None = None
+        self._costs: dict[str, list[Cost]] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def store_spectra(self, spectra: Mapping[str, Spectrum]) -> None:
+        """Keep the spectra of all layers."""
+        self.spectra = dict(spectra)
+        self._write()
+
+    def costs(self, how: str) -> dict[str, Cost]:
+        """Costs of layers measured so far with the settings that `how` names."""
+        return {cost.layer: cost for cost in self._costs.get(how, [])}
+
+    def store_cost(self, how: str, cost: Cost) -> None:
+        """Keep one layer's cost."""
+        self._costs.setdefault(how, []).append(cost)
+        self._write()
+
+    def _read(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                key: dict[str, str] = json.loads(str(archive["key"]))
+                names, counts = archive["layers"], archive["counts"]
+                costs: dict[str, list[dict[str, object]]] = json.loads(str(archive["costs"]))
+        except Exception as error:  # numpy and zipfile raise many kinds
+            raise InputError(f"{path}: not a calibration cache ({error}); delete it to calibrate anew") from None
+        changed = [meaning for name, meaning in MEANING.items() if key.get(name) != self._key[name]]
+        if changed:
+            raise InputError(
+                f"{path}: a stale cache, {' and '.join(changed)} changed since; delete it, or give another --cache"
+            )
+        self.spectra = {str(name): Spectrum(row) for name, row in zip(names, counts, strict=True)}
+        self._costs = {how: [Cost(**entry) for entry in entries] for how, entries in costs.items()}  # type: ignore[arg-type]
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        spectra = self.spectra or {}
+        part = self._path.with_name(self._path.name + ".part")
+        try:
+            with part.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    key=json.dumps(self._key),
+                    layers=np.array(list(spectra)),
+                    counts=np.stack([s.counts for s in spectra.values()]) if spectra else np.zeros((0, 0), np.int64),
+                    costs=json.dumps({how: [asdict(c) for c in costs] for how, costs in self._costs.items()}),
+                )
+            os.replace(part, self._path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise RunError(f"{self._path}: the cache cannot be written ({error.strerror or error})") from None
+
+
+def _data(spots: Sequence[Spot]) -> Iterable[bytes]:
+    seen: set[tuple[Path, str]] = set()
+    for spot in spots:
+        yield json.dumps([spot.picture, spot.width, spot.height, spot.box, spot.record], sort_keys=True).encode()
+        if (spot.images, spot.picture) not in seen:
+            seen.add((spot.images, spot.picture))
+            yield open_images(spot.images).read(spot.picture)
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Does a model still give the same masks? Its agreement with a reference, what each layer costs, and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mal_trt.agreement import Agreement, Answer, Truth, answers
+from mal_trt.backends import open_backend
+from mal_trt.calibration.quantize import Layer, quantize
+from mal_trt.calibration.sample import CropBatch, Spot
+from mal_trt.errors import RunError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What quantising one layer alone costs: `drop` as in `drop_of`, `error` the mean logit error by their range."""
+
+    layer: str
+    drop: float
+    error: float
+
+
+class Check:
+    """Crops on which models are compared with a reference, whose answers are kept.
+
+    reference: an ONNX file of `mal-trt export`. threads: CPU threads of the network.
+    """
+
+    def __init__(self, reference: Path, batches: Iterable[CropBatch], threads: int | None = None) -> None:
+        self._batches, self._threads = list(batches), threads
+        self._reference = self._run(reference)
+
+    @property
+    def boxes(self) -> int:
+        """Boxes compared."""
+        return len(self._reference)
+
+    def agreement(self, model: Path) -> dict[str, Any]:
+        """Summary of `Agreement` between the reference and a model file."""
+        found = Agreement()
+        for reference, other in zip(self._reference, self._run(model), strict=True):
+            found.add(reference, other)
+        return found.summary()
+
+    def _run(self, model: Path) -> list[Answer]:
+        backend = open_backend(model, device="cpu", threads=self._threads)
+        found = []
+        try:
+            for number, batch in enumerate(self._batches):
+                logits = backend.run(batch.image, batch.size)[:, 0]
+                ids = [f"{number}/{place}" for place in range(len(batch.spots))]
+                truths = [truth(spot) for spot in batch.spots]
+                found += answers(logits, batch.frames, ids, backend.contract.thresholds, truths)
+        finally:
+            backend.close()
+        return found
+
+
+def truth(spot: Spot) -> Truth | None:
+    """The drawn mask of a box, if its record has one."""
+    rle = spot.truth
+    if rle is None:
+        return None
+    _, _, width, height = spot.record["bbox"]
+    return Truth(rle, spot.record["category_id"], width * height)
+
+
+def drop_of(summary: Mapping[str, Any]) -> float:
+    """How much worse than the reference, 0..1: the fall of mIoU against drawn masks, or else how far the mean IoU
+    with the reference's masks is from 1. Without finite logits: 1."""
+    if summary["not_finite"]["count"] or not summary["boxes"]:
+        return 1.0
+    if summary["miou"] is not None:
+        return -float(summary["miou"]["difference"]["all"])
+    return 1.0 - float(summary["mask_iou"]["mean"])
+
+
+def sensitivity(
+    model: onnx.ModelProto,
+    chosen: Sequence[Layer],
+    ranges: Mapping[str, float],
+    kind: str,
+    check: Check,
+    scratch: Path,
+    known: Mapping[str, Cost],
+    done: Callable[[Cost], None] = lambda cost: None,
+) -> list[Cost]:
+    """What each layer costs when it alone is quantised in the FP32 graph, dearest first.
+
+    scratch: name for a temporary model file. known: costs that need no new run; `done` is told of each new one.
+    """
+    costs = []
+    for layer in chosen:
+        if layer.name not in known:
+            onnx.save(quantize(model, [layer], ranges, kind), scratch)
+            summary = check.agreement(scratch)
+            error = summary["logit_error"]
+            cost = Cost(layer.name, drop_of(summary), error["relative_mean"] if error else 1.0)
+            done(cost)
+        else:
+            cost = known[layer.name]
+        costs.append(cost)
+    return sorted(costs, key=lambda cost: (-cost.drop, -cost.error))
+
+
+def largest_set(
+    order: Sequence[Layer], drop: Callable[[Sequence[Layer]], float], limit: float
+) -> tuple[list[Layer], float]:
+    """The most layers that stay within the limit when the dearest are left out first, and the drop they give.
+
+    order: dearest first. drop: of a model with just these layers quantised; measured O(log n) times, taking it
+    to fall as layers are left out. RunError if even the cheapest layer alone passes the limit.
+    """
+    found = drop(order)
+    if found <= limit:
+        return list(order), found
+    low, high = 0, len(order)  # leaving out `low` is not enough; `high` leaves nothing
+    best: float | None = None
+    while high - low > 1:
+        middle = (low + high) // 2
+        dropped = drop(order[middle:])
+        if dropped <= limit:
+            high, best = middle, dropped
+        else:
+            low = middle
+    if best is None:
+        raise RunError(
+            f"no set of layers stays within the limit of {limit:g} (all of them: {found:.4f}, the least sensitive "
+            "alone is above it too); nothing was written, use the FP16 model"
+        )
+    return list(order[high:]), best
