@@ -32,29 +32,34 @@ class MeanField:
         """The foreground probability [B,1,H,W] after the last iteration, clamped to low..high.
 
         One step multiplies the neighbours' probabilities, each to the power of its colour weight; done in logs.
+        The neighbours are shifted views of one padded buffer: nothing of k*k times the size is ever made.
         """
-        kernel = self.kernel(image)
-        inside = torch.ones_like(start) if mask is None else mask
         radius = self.kernel_size // 2
         height, width = start.shape[-2:]
-        offsets = [
-            (dy, dx, kernel[:, i : i + 1])
-            for i, (dy, dx) in enumerate((dy, dx) for dy in range(self.kernel_size) for dx in range(self.kernel_size))
-        ]
-        q = (start * inside).clamp(self.low, self.high)
+        weights = self.kernel(image).transpose(0, 1).contiguous()  # (k*k, B, H, W): each weight's map in one piece
+        inside = (torch.ones_like(start) if mask is None else mask)[:, 0]
+        q = (start[:, 0] * inside).clamp(self.low, self.high)
+        logs = torch.stack([q, q])  # (background and foreground, B, H, W)
         # A border of zero logs gives neighbours outside the image no weight.
-        padded = F.pad(torch.cat([q, q], 1), (radius,) * 4)
-        logs = padded[..., radius : radius + height, radius : radius + width]
+        padded = F.pad(logs, (radius,) * 4)
+        centre = padded[..., radius : radius + height, radius : radius + width]
+        neighbours = [
+            (padded[..., dy : dy + height, dx : dx + width], weights[dy * self.kernel_size + dx])
+            for dy in range(self.kernel_size)
+            for dx in range(self.kernel_size)
+            if (dy, dx) != (radius, radius)
+        ]
         for _ in range(self.iterations):
-            logs[:, :1].copy_((1 - q).log_())
-            logs[:, 1:].copy_(q.log_())
-            total = torch.zeros_like(logs)
-            for dy, dx, weight in offsets:
-                total.addcmul_(padded[..., dy : dy + height, dx : dx + width], weight)
-            background, foreground = total.exp_().split(1, 1)
-            foreground = foreground * inside
-            q = (foreground / (1e-6 + background + foreground)).clamp_(self.low, self.high)
-        return q
+            torch.sub(1, q, out=logs[0])
+            logs[1].copy_(q)
+            centre.copy_(logs.log_())
+            for values, weight in neighbours:
+                logs.addcmul_(values, weight)  # the centre, of weight 1, is there already
+            background, foreground = logs.exp_()
+            foreground.mul_(inside)
+            background.add_(foreground).add_(1e-6)
+            torch.div(foreground, background, out=q).clamp_(self.low, self.high)
+        return q[:, None]
 
     def kernel(self, image: Tensor) -> Tensor:
         """Weights [B,k*k,H,W] of the neighbours, row-major; the centre weighs 1, outside the image 0."""
