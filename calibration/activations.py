@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,6 +16,16 @@ from mal_trt.calibration.quantize import Layer
 from mal_trt.calibration.sample import CropBatch
 from mal_trt.contract import Contract
 from mal_trt.errors import RunError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Spectra of the layers' inputs by layer, the crops they come from, and the boxes that gave none."""
+
+    spectra: Mapping[str, Spectrum]
+    crops: int
+    unreadable: int
+    blank: int
 
 
 def spectra(
@@ -58,7 +69,9 @@ def maxima(
         for name, values in probe.run(batch).items():
             largest = float(np.abs(values).max(initial=0.0))
             if np.isnan(largest):
-                raise RunError(f"{makers[name]}: the model gives NaN there on a real crop; it is broken already in FP32")
+                raise RunError(
+                    f"{makers[name]}: the model gives NaN there on a real crop; it is broken already in FP32"
+                )
             found[name] = max(found[name], largest)
     return found
 

@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 import mal_trt
+from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.gate import Cost
 from mal_trt.calibration.observe import Spectrum
 from mal_trt.calibration.sample import Spot
 from mal_trt.errors import InputError, RunError
-from mal_trt.images import open_images
+from mal_trt.images import ImageProblem, open_images
 
 # What turns a picture and a box into a crop.
 PIPELINE = ("boxes.py", "crops.py", "images.py")
@@ -44,19 +46,19 @@ def cache_key(model: Path, spots: Sequence[Spot], settings: Mapping[str, object]
 class Cache:
     """A cache file, or none if `path` is None: then nothing is kept.
 
-    spectra: by layer, None before they are stored. InputError if the file belongs to something else.
+    measured: None before it is stored. InputError if the file belongs to something else.
     """
 
     def __init__(self, path: Path | None, key: Key) -> None:
         self._path, self._key = path, dict(key)
-        self.spectra: dict[str, Spectrum] | None = None
+        self.measured: Measured | None = None
         self._costs: dict[str, list[Cost]] = {}
         if path is not None and path.exists():
             self._read(path)
 
-    def store_spectra(self, spectra: Mapping[str, Spectrum]) -> None:
+    def store_measured(self, measured: Measured) -> None:
         """Keep the spectra of all layers."""
-        self.spectra = dict(spectra)
+        self.measured = measured
         self._write()
 
     def costs(self, how: str) -> dict[str, Cost]:
@@ -73,6 +75,7 @@ class Cache:
             with np.load(path, allow_pickle=False) as archive:
                 key: dict[str, str] = json.loads(str(archive["key"]))
                 names, counts = archive["layers"], archive["counts"]
+                losses: dict[str, int] = json.loads(str(archive["losses"]))
                 costs: dict[str, list[dict[str, object]]] = json.loads(str(archive["costs"]))
         except Exception as error:  # numpy and zipfile raise many kinds
             raise InputError(f"{path}: not a calibration cache ({error}); delete it to calibrate anew") from None
@@ -81,21 +84,23 @@ class Cache:
             raise InputError(
                 f"{path}: a stale cache, {' and '.join(changed)} changed since; delete it, or give another --cache"
             )
-        self.spectra = {str(name): Spectrum(row) for name, row in zip(names, counts, strict=True)}
+        spectra = {str(name): Spectrum(row) for name, row in zip(names, counts, strict=True)}
+        self.measured = Measured(spectra, **losses)
         self._costs = {how: [Cost(**entry) for entry in entries] for how, entries in costs.items()}  # type: ignore[arg-type]
 
     def _write(self) -> None:
-        if self._path is None:
+        if self._path is None or self.measured is None:
             return
-        spectra = self.spectra or {}
+        measured = self.measured
         part = self._path.with_name(self._path.name + ".part")
         try:
             with part.open("wb") as file:
                 np.savez_compressed(
                     file,
                     key=json.dumps(self._key),
-                    layers=np.array(list(spectra)),
-                    counts=np.stack([s.counts for s in spectra.values()]) if spectra else np.zeros((0, 0), np.int64),
+                    layers=np.array(list(measured.spectra)),
+                    counts=np.stack([spectrum.counts for spectrum in measured.spectra.values()]),
+                    losses=json.dumps({name: getattr(measured, name) for name in ("crops", "unreadable", "blank")}),
                     costs=json.dumps({how: [asdict(c) for c in costs] for how, costs in self._costs.items()}),
                 )
             os.replace(part, self._path)
@@ -105,12 +110,14 @@ class Cache:
 
 
 def _data(spots: Sequence[Spot]) -> Iterable[bytes]:
+    sources = {images: open_images(images) for images in {spot.images for spot in spots}}
     seen: set[tuple[Path, str]] = set()
     for spot in spots:
         yield json.dumps([spot.picture, spot.width, spot.height, spot.box, spot.record], sort_keys=True).encode()
         if (spot.images, spot.picture) not in seen:
             seen.add((spot.images, spot.picture))
-            yield open_images(spot.images).read(spot.picture)
+            with suppress(ImageProblem):  # such a picture gives no crop
+                yield sources[spot.images].read(spot.picture)
 
 
 def _sha256(parts: Iterable[bytes]) -> str:

@@ -35,19 +35,22 @@ def to_half(
     """
     model = fold_constants(model)
     types = value_types(model)
-    wide = {name for name, value in (maxima or {}).items() if not value * HEADROOM <= LARGEST}
-    conversion = _Conversion(model, types, wide, frozenset(keep))
+    conversion = _Conversion(model, types, frozenset(keep).union(too_wide(model, maxima or {})))
     replace_nodes(model, conversion.nodes())
     return model
+
+
+def too_wide(model: onnx.ModelProto, maxima: Mapping[str, float]) -> tuple[str, ...]:
+    """Nodes that give or take a value whose largest absolute value is not safely inside FP16's range."""
+    wide = {name for name, value in maxima.items() if not value * HEADROOM <= LARGEST}
+    return tuple(node.name for node in model.graph.node if not wide.isdisjoint([*node.input, *node.output]))
 
 
 class _Conversion:
     """One pass over the nodes in their order; `home` says in which precision each float value is made."""
 
-    def __init__(
-        self, model: onnx.ModelProto, types: Mapping[str, int], wide: Collection[str], keep: Collection[str]
-    ) -> None:
-        self._model, self._wide, self._keep = model, wide, keep
+    def __init__(self, model: onnx.ModelProto, types: Mapping[str, int], keep: Collection[str]) -> None:
+        self._model, self._keep = model, keep
         self._opset = opset(model)
         self._tensors = {t.name: t for t in model.graph.initializer}
         self._home = {name: kind for name, kind in types.items() if kind == FLOAT}
@@ -77,7 +80,7 @@ class _Conversion:
 
     def _precision(self, node: onnx.NodeProto) -> int:
         values = [name for name in (*node.input, *node.output) if name in self._home]
-        if not values or node.op_type in SINGLE or node.name in self._keep or not self._wide.isdisjoint(values):
+        if not values or node.op_type in SINGLE or node.name in self._keep:
             return FLOAT
         if node.op_type == "Cast":
             return HALF if node.output[0] in self._home else FLOAT

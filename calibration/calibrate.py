@@ -1,0 +1,214 @@
+"""`mal-trt calibrate`: ranges from real crops, a typed INT8 (or FP8) model, and the gate it must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mal_trt.calibration.activations import Measured, spectra
+from mal_trt.calibration.cache import Cache, cache_key
+from mal_trt.calibration.convert import describe_drop, half_of
+from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitivity
+from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
+from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
+from mal_trt.calibration.quantize import TYPES, Layer, choose, quantize
+from mal_trt.calibration.report import layer_rows
+from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
+from mal_trt.calibration.settings import LEAST_CROPS, Settings
+from mal_trt.contract import Contract
+from mal_trt.errors import InputError
+from mal_trt.evaluate import write_json
+from mal_trt.progress import Progress
+
+Source = tuple[Path, Path]
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What a calibration wrote, as in the report file: see `document`."""
+
+    path: Path
+    report_path: Path
+    file_bytes: int
+    document: dict[str, Any]
+
+
+def calibrate(
+    model: Path | str,
+    out: Path | str,
+    sources: Sequence[Source],
+    settings: Settings | None = None,
+    *,
+    annotations: Source | None = None,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> CalibrationReport:
+    """A quantised model from an FP32 or FP16 model of `mal-trt export` (or "bundled"), held to the gate.
+
+    sources: (pictures, COCO boxes) to calibrate on. annotations: (pictures, COCO masks) for the gate, which
+    otherwise compares masks on boxes of `sources` that the ranges have not seen. cache: file for what was
+    measured. Writes `out`, its parity file and its report, or nothing: InputError for what cannot be used,
+    RunError if the gate cannot be passed.
+    """
+    settings, out = settings or Settings(), Path(out)
+    check_out(out)
+    proto, contract, source = load_onnx(model)
+    if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
+        raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
+    graph = fold_constants(proto)
+    chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
+    quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
+    learn, held = _spots(sources, settings, annotations)
+    store = Cache(cache, cache_key(source, learn + held, settings.measured))
+    measured = store.measured
+    if measured is None:
+        measured = _measure(graph, contract, chosen, learn, settings, progress)
+        store.store_measured(measured)
+    limit = TYPES[settings.precision][1]
+    ranges = {layer.name: measured.spectra[layer.name].range(settings.observer, limit) for layer in chosen}
+
+    batches = list(crops(held, contract, settings.batch))
+    if not batches:
+        raise InputError(f"none of the {len(held)} pictures to check on could be read")
+    typed, wide = graph, tuple(contract.extra.get("fp32_nodes", ()))
+    if contract.precision == "fp32":
+        typed, wide = half_of(graph, contract, batches, settings.threads)
+    costs: list[Cost] = []
+    with scratch(out, settings.precision) as part:
+        attempt = _Attempt(typed, wide, contract, ranges, settings, Check(source, batches, settings.threads), part)
+        order = chosen
+        if settings.sensitivity_crops or attempt.drop(chosen) > settings.max_miou_drop:
+            costs = _costs(graph, source, chosen, ranges, settings, batches, store, part, progress)
+            place = {cost.layer: number for number, cost in enumerate(costs)}
+            order = sorted(chosen, key=lambda layer: place[layer.name])
+        quantized, _ = largest_set(order, attempt.drop, settings.max_miou_drop)
+        agreement = attempt.build(quantized)
+        publish(part, out, parity_of(source, contract, batches))
+    document = {
+        "model": source.name,
+        "settings": asdict(settings),
+        "crops": {"used": measured.crops, "unreadable": measured.unreadable, "blank": measured.blank},
+        "verdict": describe_drop(agreement),
+        "agreement": agreement,
+        "layers": layer_rows(chosen, {layer.name for layer in quantized}, ranges, measured, costs, settings.precision),
+    }
+    report = out.with_suffix(".report.json")
+    write_json(document, report)
+    return CalibrationReport(out, report, out.stat().st_size, document)
+
+
+def _measure(
+    graph: onnx.ModelProto,
+    contract: Contract,
+    chosen: Sequence[Layer],
+    spots: Sequence[Spot],
+    settings: Settings,
+    progress: bool,
+) -> Measured:
+    """Spectra of the layers' inputs; InputError if too few crops can be used."""
+    losses = Losses()
+    batches = crops(spots, contract, settings.batch, losses, skip_blank=True)
+    with Progress("calibrating", len(spots), unit="crops", show=progress) as bar:
+        found = spectra(graph, contract, chosen, batches, settings.threads, bar.advance)
+    used = len(spots) - losses.unreadable - losses.blank
+    if used < LEAST_CROPS:
+        raise InputError(
+            f"only {used} of {len(spots)} crops can be used ({losses.unreadable} could not be read, {losses.blank} "
+            f"are of one colour); ranges need {LEAST_CROPS} at least"
+        )
+    return Measured(found, used, losses.unreadable, losses.blank)
+
+
+class _Attempt:
+    """Builds the model with a set of layers quantised, and measures it."""
+
+    def __init__(
+        self,
+        typed: onnx.ModelProto,
+        wide: Sequence[str],
+        contract: Contract,
+        ranges: Mapping[str, float],
+        settings: Settings,
+        check: Check,
+        part: Path,
+    ) -> None:
+        self._typed, self._wide, self._contract = typed, wide, contract
+        self._ranges, self._settings, self._check, self._part = ranges, settings, check, part
+        self._known: dict[frozenset[str], float] = {}
+
+    def drop(self, layers: Sequence[Layer]) -> float:
+        """Drop of the model with these layers quantised."""
+        names = frozenset(layer.name for layer in layers)
+        if names not in self._known:
+            self._known[names] = drop_of(self.build(layers))
+        return self._known[names]
+
+    def build(self, layers: Sequence[Layer]) -> dict[str, Any]:
+        """Write the model to the scratch file, check it, and return its agreement with the reference."""
+        model = quantize(self._typed, layers, self._ranges, self._settings.precision)
+        calibration = {
+            "observer": self._settings.observer,
+            "crops": self._settings.crops,
+            "quantized": [layer.name for layer in layers],
+        }
+        extra = {name: value for name, value in self._contract.extra.items() if name != "fp16_weights"}
+        extra |= {"calibration": calibration} | ({"fp32_nodes": list(self._wide)} if self._wide else {})
+        set_contract(model, replace(self._contract, precision=self._settings.precision, extra=extra))
+        check_graph(model)
+        save(model, self._part)
+        return self._check.agreement(self._part)
+
+
+def _spots(sources: Sequence[Source], settings: Settings, annotations: Source | None) -> tuple[list[Spot], list[Spot]]:
+    """Boxes to learn ranges from, and others to check on."""
+    wanted = settings.crops if annotations else settings.crops + settings.check_crops
+    drawn = draw(sources, wanted)
+    if len(drawn) < wanted:
+        raise InputError(
+            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
+            "and --check-crops"
+        )
+    if annotations is None:
+        return split(drawn, (settings.crops, settings.check_crops))
+    held = [spot for spot in draw([annotations], settings.check_crops) if spot.truth is not None]
+    if not held:
+        raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
+    return drawn, held
+
+
+def _excluded(chosen: list[Layer], exclude: Sequence[str]) -> list[Layer]:
+    for part in exclude:
+        if not any(part in layer.name for layer in chosen):
+            raise InputError(f"--exclude {part}: no layer is called so; see the report of a run without it")
+    left = [layer for layer in chosen if not any(part in layer.name for part in exclude)]
+    if not left:
+        raise InputError("--exclude leaves no layer to quantise")
+    return left
+
+
+def _costs(
+    graph: onnx.ModelProto,
+    source: Path,
+    chosen: Sequence[Layer],
+    ranges: Mapping[str, float],
+    settings: Settings,
+    batches: Sequence[CropBatch],
+    store: Cache,
+    part: Path,
+    progress: bool,
+) -> list[Cost]:
+    wanted = settings.sensitivity_crops or Settings.sensitivity_crops
+    step = max(1, sum(len(batch.spots) for batch in batches) // wanted)
+    check = Check(source, batches[::step], settings.threads)
+    known = store.costs(settings.tried)
+    with Progress("trying layers alone", len(chosen), len(known), unit="layers", show=progress) as bar:
+
+        def done(cost: Cost) -> None:
+            store.store_cost(settings.tried, cost)
+            bar.advance(1)
+
+        return sensitivity(graph, chosen, ranges, settings.precision, check, part, known, done)

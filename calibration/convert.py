@@ -1,0 +1,114 @@
+"""FP32 ONNX to FP16 ONNX: made, compared on crops, and written only if the masks stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mal_trt.calibration.activations import maxima
+from mal_trt.calibration.gate import Check, drop_of
+from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, set_contract
+from mal_trt.calibration.half import to_half, too_wide
+from mal_trt.calibration.output import check_out, parity_batches, parity_of, publish, save, scratch
+from mal_trt.calibration.sample import CropBatch, crops, draw
+from mal_trt.contract import Contract
+from mal_trt.errors import InputError, RunError
+
+MOST_DROP = 0.001  # of mIoU, or of the mean IoU with the FP32 model's masks
+CROPS = 64
+RANGE_CROPS = 32  # every inner value of the graph is looked at, which takes memory
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class HalfReport:
+    """What a conversion wrote. kept: nodes left in FP32 for their range. agreement: see `Agreement.summary`."""
+
+    path: Path
+    parity_path: Path
+    file_bytes: int
+    kept: tuple[str, ...]
+    agreement: dict[str, Any]
+
+
+def convert(
+    model: Path | str,
+    out: Path | str,
+    *,
+    images: Path | str | None = None,
+    boxes: Path | str | None = None,
+    max_miou_drop: float = MOST_DROP,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> HalfReport:
+    """A typed FP16 model from an FP32 model of `mal-trt export` (or "bundled").
+
+    images, boxes: COCO boxes (with drawn masks or without) to compare on, instead of the crops in the model's
+    parity file. RunError, and nothing written, if mIoU against the drawn masks, or the mean IoU with the FP32
+    model's masks where none are drawn, moves by more than max_miou_drop.
+    """
+    say = progress or (lambda text: None)
+    out = Path(out)
+    check_out(out)
+    if (images is None) != (boxes is None):
+        raise InputError("pictures and boxes to compare on: give both or neither")
+    proto, contract, source = load_onnx(model)
+    if contract.precision != "fp32":
+        raise InputError(f"{source}: already {contract.precision}; give the FP32 model it was made from")
+    batches = _batches(source, contract, images, boxes)
+    say("measuring ranges")
+    half, kept = half_of(proto, contract, batches, threads)
+    set_contract(half, half_contract(contract, kept))
+    check_graph(half)
+    parity = parity_of(source, contract, batches)
+    say(f"comparing FP16 with FP32 on {sum(len(batch.spots) for batch in batches)} crops")
+    with scratch(out, "fp16") as part:
+        save(half, part)
+        agreement = Check(source, batches, threads).agreement(part)
+        drop = drop_of(agreement)
+        if not abs(drop) <= max_miou_drop:
+            raise RunError(
+                f"FP16 changes the masks: {describe_drop(agreement)}, limit {max_miou_drop:g}; nothing was written, "
+                "stay with FP32 or raise the limit"
+            )
+        publish(part, out, parity)
+    return HalfReport(out, out.with_suffix(".parity.npz"), out.stat().st_size, kept, agreement)
+
+
+def half_of(
+    model: onnx.ModelProto, contract: Contract, batches: list[CropBatch], threads: int | None = None
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The typed FP16 graph of an FP32 one, and the nodes kept in FP32 because values on the crops run too high."""
+    folded = fold_constants(model)
+    step = max(1, sum(len(batch.spots) for batch in batches) // RANGE_CROPS)
+    found = maxima(folded, contract, batches[::step], threads)
+    return to_half(folded, found), too_wide(folded, found)
+
+
+def half_contract(contract: Contract, kept: tuple[str, ...]) -> Contract:
+    """The contract of the FP16 model."""
+    extra = {key: value for key, value in contract.extra.items() if key != "fp16_weights"}
+    return replace(contract, precision="fp16", extra=extra | ({"fp32_nodes": list(kept)} if kept else {}))
+
+
+def describe_drop(agreement: dict[str, Any]) -> str:
+    """The figure that `drop_of` is taken from, in words."""
+    if agreement["not_finite"]["count"]:
+        return f"logits of {agreement['not_finite']['count']} boxes are not finite"
+    if agreement["miou"] is not None:
+        figures = agreement["miou"]
+        return f"mIoU {figures['other']['all']:.4f}, was {figures['reference']['all']:.4f}"
+    return f"mean IoU {agreement['mask_iou']['mean']:.4f} with the FP32 model's masks"
+
+
+def _batches(source: Path, contract: Contract, images: Path | str | None, boxes: Path | str | None) -> list[CropBatch]:
+    if images is None or boxes is None:
+        return parity_batches(source, contract)
+    found = list(crops(draw([(Path(images), Path(boxes))], CROPS), contract, BATCH))
+    if not found:
+        raise InputError(f"{images}: no picture of {boxes} could be read")
+    return found

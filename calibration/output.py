@@ -1,0 +1,103 @@
+"""Writing a converted model: checked, compared, and only then given its name, with its parity file beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from mal_trt.backends import open_backend
+from mal_trt.boxes import SizeClass
+from mal_trt.calibration.sample import CropBatch, Spot
+from mal_trt.contract import Contract
+from mal_trt.crops import make_frame
+from mal_trt.errors import InputError, RunError
+
+PARITY_CROPS = 4
+
+
+def check_out(out: Path) -> None:
+    """InputError if a model cannot be written there."""
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: the output's name must end in .onnx")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+
+
+@contextmanager
+def scratch(out: Path, mark: str) -> Iterator[Path]:
+    """Name of a temporary file beside `out`, removed at the end if it is still there."""
+    path = out.with_name(f".{out.stem}.{os.getpid()}.{mark}.part{out.suffix}")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model file; RunError if that fails."""
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise RunError(f"{path}: not written ({error.strerror or error})") from None
+
+
+def parity_path(model: Path) -> Path:
+    """The parity file beside a model file."""
+    return model.with_suffix(".parity.npz")
+
+
+def publish(part: Path, out: Path, parity: bytes) -> None:
+    """Give a finished model its name, and put its parity file beside it."""
+    with scratch(parity_path(out), "parity") as temporary:
+        try:
+            temporary.write_bytes(parity)
+            os.replace(temporary, parity_path(out))
+            os.replace(part, out)
+        except OSError as error:
+            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+
+
+def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> bytes:
+    """Contents of the parity file that a model made from `source` gets: its own, or made of the first crops."""
+    if parity_path(source).is_file():
+        return parity_path(source).read_bytes()
+    import io
+
+    image = np.concatenate([batch.image for batch in batches])[:PARITY_CROPS]
+    sizes = list(SizeClass) if contract.head == "dynamic" else [SizeClass.MEDIUM]
+    backend = open_backend(source, device="cpu")
+    try:
+        logits = np.stack([backend.run(image, size) for size in sizes])
+    finally:
+        backend.close()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=image, size_classes=np.array(sizes, np.int64), logits=logits)
+    return buffer.getvalue()
+
+
+def parity_batches(source: Path, contract: Contract) -> list[CropBatch]:
+    """The crops of the parity file beside a model, once for each size class the model tells apart.
+
+    Each crop counts as a picture of its own whose box is all of it. InputError if there is no such file.
+    """
+    path = parity_path(source)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            image, sizes = archive["image"], archive["size_classes"].tolist()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: no parity crops to check on ({error}); give pictures and boxes of your own"
+        ) from None
+    side = contract.input_size
+    box = (0.0, 0.0, float(side), float(side))
+    frame = make_frame(box, side, side, side, 0.0)
+    batches = []
+    for size in map(SizeClass, sizes):
+        spots = tuple(Spot(path, str(i), side, side, box, size, {}) for i in range(len(image)))
+        batches.append(CropBatch(size, image.astype(contract.input_dtype), (frame,) * len(image), spots))
+    return batches

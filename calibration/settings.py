@@ -1,0 +1,53 @@
+"""How to calibrate; one field, one option of `mal-trt calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mal_trt.calibration.observe import OBSERVERS
+from mal_trt.calibration.quantize import GROUPS, TYPES
+from mal_trt.errors import InputError
+
+LEAST_CROPS = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a calibration.
+
+    precision: "int8" or "fp8". observer: see `Spectrum.range`. crops: real crops the ranges come from.
+    check_crops: others, on which the gate compares. layers: groups of layers, see `Layer`. exclude: layers left
+    out, by the beginning or the end of their name. max_miou_drop: what the gate allows, see `drop_of`.
+    sensitivity_crops: crops on which every layer is tried alone; 0 does so only if the gate needs it.
+    """
+
+    precision: str = "int8"
+    observer: str = "mse"
+    crops: int = 512
+    check_crops: int = 256
+    layers: tuple[str, ...] = ("linear",)
+    exclude: tuple[str, ...] = ()
+    max_miou_drop: float = 0.005
+    sensitivity_crops: int = 48
+    batch: int = 8
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        choices = (("precision", (self.precision,), TYPES), ("observer", (self.observer,), OBSERVERS))
+        for option, values, allowed in (*choices, ("layers", self.layers, GROUPS)):
+            for value in values:
+                if value not in allowed:
+                    raise InputError(f"--{option} {value}: expected one of {', '.join(allowed)}")
+        if self.crops < LEAST_CROPS or self.check_crops < 1:
+            raise InputError(f"--crops {self.crops}: ranges need {LEAST_CROPS} at least, and one to check on")
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The settings that spectra depend on. The batch is not among them: adding to a spectrum is exact."""
+        return {name: getattr(self, name) for name in ("crops", "check_crops", "layers", "exclude")}
+
+    @property
+    def tried(self) -> str:
+        """Names the settings that the cost of a layer alone depends on besides."""
+        return f"{self.precision}, {self.observer}, {self.sensitivity_crops} crops"
