@@ -49,13 +49,13 @@ class Answer:
 
 
 def answers(
-    logits: np.ndarray,
+    logits: np.ndarray | Sequence[np.ndarray],
     frames: Sequence[Frame],
     boxes: Sequence[BoxId],
     thresholds: Sequence[float],
     truths: Sequence[Truth | None] | None = None,
 ) -> list[Answer]:
-    """Answers from a batch of logits, float32 [N,h,w], with the frames of their crops and the ids of their boxes.
+    """Answers from logits, float32 [N,h,w] or N of [h,w], with the frames of their crops and the ids of their boxes.
 
     thresholds: mask probability for small, medium and large boxes. A box whose logits are not finite has no mask
     and scores 0.
@@ -180,9 +180,11 @@ class _Sums:
         self.below += iou < CLOSE
         if iou < self.worst:
             self.worst, self.worst_box = iou, reference.box
+        if other.rle is None:
+            return
         if reference.frame != other.frame or reference.logits.shape != other.logits.shape:
             self.comparable = False
-        elif other.rle is not None:
+        else:
             error = np.abs(other.logits - reference.logits)
             self.logits += error.size
             self.error += float(error.sum(dtype=np.float64))

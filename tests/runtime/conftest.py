@@ -19,7 +19,9 @@ ModelWriter = Callable[..., Path]
 DataWriter = Callable[..., tuple[Path, Path]]
 
 
-def write_tiny_model(path: Path, coupled: bool = False, weights: str = "student", gain: float = 8.0) -> Path:
+def write_tiny_model(
+    path: Path, coupled: bool = False, weights: str = "student", gain: float = 8.0, side: int = SIDE
+) -> Path:
     """A model whose bright pixels are the object: logits = gain * (mean of a 4x4 patch / 255 - 0.5), [N,1,16,16].
 
     coupled: add the mean of the whole batch, so that a box's mask tells with whom it shared its batch.
@@ -60,14 +62,14 @@ def write_tiny_model(path: Path, coupled: bool = False, weights: str = "student"
         nodes,
         "tiny",
         [
-            helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 3, SIDE, SIDE]),
+            helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 3, side, side]),
             helper.make_tensor_value_info("head_grid", TensorProto.UINT8, [1, 1, "g", "g"]),
         ],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, SIDE // 4, SIDE // 4]) for n in outputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, side // 4, side // 4]) for n in outputs],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    contract = Contract(arch="tiny", layout="patch", input_size=SIDE, weights=weights, thresholds=(0.5, 0.5, 0.5))
+    contract = Contract(arch="tiny", layout="patch", input_size=side, weights=weights, thresholds=(0.5, 0.5, 0.5))
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
