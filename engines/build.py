@@ -1,0 +1,164 @@
+"""`mal-trt build-engine`: a typed ONNX file becomes a plan and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread, current_thread, main_thread
+from typing import Any
+
+from mal_trt import __version__
+from mal_trt.engines import timing_cache
+from mal_trt.engines.job import Job, sha256
+from mal_trt.engines.monitor import Monitor
+from mal_trt.engines.network import Parsed, parse
+from mal_trt.engines.profiles import shapes
+from mal_trt.errors import RunError
+from mal_trt.flavor import Messages
+from mal_trt.gpu import platform_tag
+from mal_trt.manifest import UNCHECKED, Manifest, manifest_path
+from mal_trt.trtmessages import explain, known
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine in memory. seconds: what TensorRT took; cached: whether a timing cache fitted; warnings: known ones."""
+
+    plan: bytes
+    manifest: Manifest
+    seconds: float
+    cached: bool
+    warnings: tuple[str, ...]
+
+
+def inspect_network(job: Job) -> dict[str, dict[str, int]]:
+    """Precision per kind of layer as TensorRT reads the model, without building: what --dry-run shows."""
+    return parse(job.flavor, job.onnx, Messages()).precision
+
+
+def build(job: Job, show: Callable[[float], None] = lambda share: None) -> Built:
+    """Build an engine. show: called with the share done. RunError if TensorRT refuses, KeyboardInterrupt on Ctrl-C."""
+    messages = Messages()
+    parsed = parse(job.flavor, job.onnx, messages)
+    config, cached = _configure(job, parsed)
+    monitor = Monitor(show)
+    listener = monitor.attach(job.flavor)
+    config.progress_monitor = listener
+    began = time.perf_counter()
+    plan = _stoppable(lambda: parsed.builder.build_serialized_network(parsed.network, config), monitor)
+    seconds = time.perf_counter() - began
+    if plan is None or plan.nbytes == 0:
+        raise RunError(f"{job.onnx}: {job.flavor.title} built no engine: {explain(messages.errors)}")
+    if job.timing_cache is not None:
+        timing_cache.store(config, job.timing_cache)
+    content = bytes(plan)
+    heard = {sentence: None for _, text in messages.all if (sentence := known(text))}
+    return Built(content, _manifest(job, content, parsed), seconds, cached, tuple(heard))
+
+
+def write(built: Built, out: Path) -> None:
+    """Write plan and manifest, each whole or not at all; RunError if the disk refuses.
+
+    A crash between the two leaves a pair whose hashes differ, which is never loaded.
+    """
+    contents = {out: built.plan, manifest_path(out): built.manifest.to_json().encode()}
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    with ExitStack() as cleanup:
+        for part in parts.values():
+            cleanup.callback(part.unlink, missing_ok=True)
+        try:
+            for path, content in contents.items():
+                with parts[path].open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path, part in parts.items():
+                os.replace(part, path)
+        except OSError as error:
+            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+
+
+def _configure(job: Job, parsed: Parsed) -> tuple[Any, bool]:
+    """The builder's configuration, and whether a timing cache from an earlier build fitted."""
+    flavor = job.flavor
+    config = parsed.builder.create_builder_config()
+    for profile in job.profiles:
+        entry = parsed.builder.create_optimization_profile()
+        for name, (least, best, most) in shapes(job.contract, profile).items():
+            entry.set_shape(name, least, best, most)
+        config.add_optimization_profile(entry)
+    config.builder_optimization_level = job.opt_level
+    config.profiling_verbosity = flavor.member("ProfilingVerbosity", "DETAILED")
+    # FP32 in the model means FP32: TF32 would round its products to ten bits.
+    config.clear_flag(flavor.member("BuilderFlag", "TF32"))
+    for flag in job.flags:
+        if flag == "AMPERE_PLUS":
+            config.hardware_compatibility_level = flavor.member("HardwareCompatibilityLevel", flag)
+        else:
+            config.set_flag(flavor.member("BuilderFlag", flag))
+    if job.workspace is not None:
+        config.set_memory_pool_limit(flavor.member("MemoryPoolType", "WORKSPACE"), job.workspace)
+    if job.targets:
+        config.num_compute_capabilities = len(job.targets)
+        for index, target in enumerate(job.targets):
+            config.set_compute_capability(flavor.member("ComputeCapability", "SM" + target.replace(".", "")), index)
+    cached = job.timing_cache is not None and timing_cache.attach(config, job.timing_cache)
+    return config, cached
+
+
+def _stoppable(work: Callable[[], Any], monitor: Monitor) -> Any:
+    """Run the build beside the main thread, so that Ctrl-C is heard; a second Ctrl-C ends the process at once."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:  # handed to the caller's thread
+            failure.append(error)
+
+    thread = Thread(target=run, name="TensorRT", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt:
+        monitor.stop.set()
+        if current_thread() is main_thread():
+            with suppress(ValueError):
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+        thread.join()
+        raise
+    if failure:
+        raise RunError(f"TensorRT failed: {explain([str(failure[0])])}") from failure[0]
+    return result[0]
+
+
+def _manifest(job: Job, plan: bytes, parsed: Parsed) -> Manifest:
+    return Manifest(
+        contract=job.contract,
+        flavor=job.flavor.name,
+        version=job.flavor.version,
+        compute_capabilities=job.runs_on,
+        os=platform_tag(),
+        gpu=job.gpu.name if job.gpu is not None else "",
+        precision=parsed.precision,
+        precision_source="network",
+        profiles=job.profiles,
+        flags=job.flags,
+        opt_level=job.opt_level,
+        workspace=job.workspace,
+        onnx=job.onnx.name,
+        onnx_sha256=sha256(job.onnx),
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        parity={"status": UNCHECKED},
+        command=job.command,
+        producer=f"mal-trt {__version__}",
+    )

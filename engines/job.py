@@ -1,0 +1,205 @@
+"""Everything about a build that is decided before TensorRT begins."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_trt.contract import Contract
+from mal_trt.enginefile import PORTABLE, covers
+from mal_trt.engines.profiles import default_batch, profiles
+from mal_trt.engines.timing_cache import default_path
+from mal_trt.errors import InputError, RunError
+from mal_trt.flavor import INSTALL, TITLES, Flavor, open_flavor
+from mal_trt.gpu import Gpu, Machine, find_gpus
+from mal_trt.manifest import Profile
+from mal_trt.models import BUNDLED, resolve_model
+from mal_trt.onnxfile import read_contract
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a build; None and "auto" are decided by the machine.
+
+    flavor: "auto", "tensorrt" or "tensorrt-rtx". batch: smallest, best, largest. workspace: bytes of scratch memory
+    TensorRT may use. timing_cache: its file. opt_level: 0 (fast build) to 5. compute_capabilities: such as "8.6",
+    for TensorRT-RTX. The three flags: run under later TensorRT versions, run on every GPU from Ampere on, leave the
+    weights out of the plan.
+    """
+
+    flavor: str = "auto"
+    batch: tuple[int, int, int] | None = None
+    workspace: int | None = None
+    timing_cache: Path | None = None
+    opt_level: int = 3
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    strip_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build as decided. onnx: the typed model. runs_on: compute capabilities for the manifest; targets: those
+    given to TensorRT-RTX. flags: names of builder flags. notes: what the user should know."""
+
+    onnx: Path
+    contract: Contract
+    out: Path
+    flavor: Flavor
+    gpu: Gpu | None
+    profiles: tuple[Profile, ...]
+    workspace: int | None
+    timing_cache: Path | None
+    opt_level: int
+    targets: tuple[str, ...]
+    runs_on: tuple[str, ...]
+    flags: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+
+
+def prepare(model: str | Path, out: Path, options: Options) -> Job:
+    """Check the wishes against the model, the machine and the TensorRT there is; InputError or RunError says what
+    does not go together. Nothing is built or written."""
+    onnx = resolve_model(model)
+    contract = read_contract(onnx)
+    check_output(out, onnx)
+    if not 0 <= options.opt_level <= 5:
+        raise InputError(f"--opt-level {options.opt_level}: expected 0 (fast build) to 5 (slow build)")
+    machine = find_gpus()
+    flavor = choose_flavor(options.flavor, machine)
+    gpu, notes = machine.gpu, []
+    flags = [("VERSION_COMPATIBLE", options.version_compatible), ("STRIP_PLAN", options.strip_weights)]
+    if flavor.name == "tensorrt-rtx":
+        _check_rtx(flavor, options, gpu)
+        runs_on = options.compute_capabilities or (PORTABLE,)
+        if gpu is not None and not any(covers(entry, gpu.compute_capability) for entry in runs_on):
+            notes.append(f"the engine will not run on this machine's GPU ({gpu.compute_capability})")
+        cache = None
+        if options.timing_cache is not None:
+            notes.append("TensorRT-RTX measures nothing while it builds: --timing-cache has no effect")
+    else:
+        assert gpu is not None  # choose_flavor saw to it
+        _check_tensorrt(options, gpu)
+        runs_on = (PORTABLE,) if options.hardware_compatible else (gpu.compute_capability,)
+        cache = options.timing_cache or default_path(flavor, gpu)
+    free = gpu.free_bytes if gpu is not None else None
+    workspace = options.workspace
+    if workspace is None and flavor.needs_gpu and free is not None:
+        workspace = free // 2  # the library would take all, and a Jetson would kill the build
+    return Job(
+        onnx=onnx,
+        contract=contract,
+        out=out,
+        flavor=flavor,
+        gpu=gpu,
+        profiles=profiles(contract, options.batch or default_batch(contract, free)),
+        workspace=workspace,
+        timing_cache=cache,
+        opt_level=options.opt_level,
+        targets=options.compute_capabilities,
+        runs_on=runs_on,
+        flags=(*(name for name, wanted in flags if wanted), *(["AMPERE_PLUS"] if options.hardware_compatible else [])),
+        notes=tuple(notes),
+        command=command(model, out, options, flavor.name),
+    )
+
+
+def choose_flavor(name: str, machine: Machine) -> Flavor:
+    """The TensorRT to build with. "auto": TensorRT where there is a GPU and it is installed, or else TensorRT-RTX."""
+    if name == "auto":
+        if machine.gpu is None:
+            name = "tensorrt-rtx"
+            try:
+                return open_flavor(name)
+            except RunError as error:
+                raise RunError(
+                    f"{machine.problem}: TensorRT builds only on the GPU it builds for, and TensorRT-RTX, which "
+                    f"builds without one, is not to be had here ({error})"
+                ) from None
+        try:
+            return open_flavor("tensorrt")
+        except RunError as first:
+            try:
+                return open_flavor("tensorrt-rtx")
+            except RunError:
+                raise first from None
+    if name == "tensorrt" and machine.gpu is None:  # asked before the library is touched: it would crash
+        raise RunError(
+            f"{machine.problem}: TensorRT builds only on the GPU it builds for; build on that machine, or with "
+            f"--flavor tensorrt-rtx ({INSTALL['tensorrt-rtx']})"
+        )
+    return open_flavor(name)
+
+
+def _check_rtx(flavor: Flavor, options: Options, gpu: Gpu | None) -> None:
+    title = TITLES["tensorrt-rtx"]
+    if options.version_compatible:
+        raise InputError(f"--version-compatible: a {title} engine runs only with the version that built it")
+    if options.hardware_compatible:
+        raise InputError(
+            f"--hardware-compatible: a {title} engine runs on every GPU from Ampere on as it is; "
+            "--compute-capability narrows that"
+        )
+    if options.strip_weights and gpu is None:
+        raise InputError(f"--strip-weights: {title} leaves weights out only where there is a GPU")
+    known = [name for name in dir(flavor.module.ComputeCapability) if name.startswith("SM")]
+    for entry in options.compute_capabilities:
+        if "SM" + entry.replace(".", "") not in known:
+            names = ", ".join(sorted((f"{n[2:-1]}.{n[-1]}" for n in known), key=float))
+            raise InputError(f"--compute-capability {entry}: {flavor.title} knows {names}")
+
+
+def _check_tensorrt(options: Options, gpu: Gpu) -> None:
+    if options.compute_capabilities:
+        raise InputError(
+            f"--compute-capability: TensorRT builds for the GPU it runs on, here {gpu.compute_capability}; "
+            "use --hardware-compatible for all from Ampere on, or --flavor tensorrt-rtx"
+        )
+    if options.hardware_compatible and not covers(PORTABLE, gpu.compute_capability):
+        raise InputError(
+            f"--hardware-compatible: has to be built on an Ampere GPU or newer, this one has compute capability "
+            f"{gpu.compute_capability}"
+        )
+
+
+def check_output(out: Path, onnx: Path) -> None:
+    """InputError if the engine cannot be written under that name."""
+    if out.suffix.lower() in (".onnx", ".json", ".pth", ".npz"):
+        raise InputError(f"{out}: an engine of that name would be taken for something else; call it model.engine")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the engine's own name, such as model.engine")
+    if out.exists() and out.samefile(onnx):
+        raise InputError(f"{out}: is the model itself; give the engine another name")
+
+
+def command(model: str | Path, out: Path, options: Options, flavor: str) -> str:
+    """The words that build the same engine again, on the machine it is to run on."""
+    name = BUNDLED if str(model) == BUNDLED else Path(model).name
+    words = ["mal-trt", "build-engine", name, "-o", out.name, "--flavor", flavor]
+    if options.batch is not None:
+        words += ["--batch", ",".join(map(str, options.batch))]
+    if options.workspace is not None:
+        words += ["--workspace", str(options.workspace)]
+    if options.opt_level != Options.opt_level:
+        words += ["--opt-level", str(options.opt_level)]
+    if options.compute_capabilities:
+        words += ["--compute-capability", ",".join(options.compute_capabilities)]
+    for option in ("version_compatible", "hardware_compatible", "strip_weights"):
+        if getattr(options, option):
+            words.append("--" + option.replace("_", "-"))
+    return shlex.join(words)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,36 @@
+"""Shapes to build for: one profile for each size of box, with a batch that fits the memory."""
+
+from __future__ import annotations
+
+from mal_trt.boxes import SizeClass
+from mal_trt.contract import Contract
+from mal_trt.manifest import Profile
+
+BATCHES = (32, 16, 8, 4, 2, 1)
+# Allowance for one crop, not a measurement: attention scores and mask head of a ViT-Base at 512 pixels in FP32.
+CROP_BYTES = 256 << 20
+SHARE = 0.5  # of the free memory; weights, decoded pictures and other programs take the rest
+
+
+def default_batch(contract: Contract, free_bytes: int | None) -> tuple[int, int, int]:
+    """Smallest, best and largest batch: 1, 16, 32, or less where the GPU's free memory is short or known to be."""
+    each = CROP_BYTES * (contract.input_size / 512) ** 2 / (1 if contract.precision == "fp32" else 2)
+    room = BATCHES[0] if free_bytes is None else free_bytes * SHARE / each
+    largest = next((n for n in BATCHES if n <= room), 1)
+    return 1, max(1, largest // 2), largest
+
+
+def profiles(contract: Contract, batch: tuple[int, int, int]) -> tuple[Profile, ...]:
+    """One profile for small, medium and large boxes each, or a single one where the mask head's grid is fixed."""
+    if contract.head != "dynamic":
+        return (Profile(batch),)
+    return tuple(Profile(batch, contract.grid(size)) for size in SizeClass)
+
+
+def shapes(contract: Contract, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Smallest, best and largest shape of each input of the network."""
+    side = contract.input_size
+    wanted: dict[str, tuple[tuple[int, ...], ...]] = {"image": tuple((n, 3, side, side) for n in profile.batch)}
+    if profile.grid is not None:
+        wanted["head_grid"] = ((1, 1, profile.grid, profile.grid),) * 3
+    return wanted

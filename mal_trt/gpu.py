@@ -1,0 +1,120 @@
+"""The NVIDIA driver and its GPUs, asked through the driver's own library: no CUDA toolkit, PyTorch or TensorRT."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
+# CUdevice_attribute, part of the driver's binary interface.
+MAJOR, MINOR, INTEGRATED = 75, 76, 18
+# Codes of cuInit that say what to do.
+REASONS = {
+    3: "the driver could not be initialised; restart the machine",
+    35: "the driver is older than the libraries that use it; install a newer driver",
+    100: "the driver sees no GPU (a container needs `--gpus all` or the NVIDIA runtime)",
+    802: "the GPU is not ready yet; try again in a minute",
+    803: "the driver and its libraries have different versions; restart the machine",
+    804: "this GPU does not support the compatibility libraries in use; install a newer driver",
+    999: "the driver reports an unknown error; restart the machine",
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. compute_capability: such as "8.6". Memory in bytes; free_bytes is None where it cannot be told."""
+
+    name: str
+    compute_capability: str
+    total_bytes: int
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the driver says. cuda: newest CUDA it runs, such as "13.2". problem: why there is no usable GPU, or ""."""
+
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    problem: str
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The first GPU, which is the one used."""
+        return self.gpus[0] if self.gpus else None
+
+
+def find_gpus() -> Machine:
+    """Ask the driver; never raises."""
+    try:
+        driver = ctypes.CDLL(LIBRARY)
+    except OSError:
+        return Machine(None, (), f"no NVIDIA driver ({LIBRARY} cannot be loaded)")
+    try:
+        return _ask(driver)
+    except AttributeError as error:  # a function is missing: a library of that name, but not the driver's
+        return Machine(None, (), f"{LIBRARY} is not NVIDIA's driver ({error})")
+
+
+def platform_tag() -> str:
+    """Operating system and processor: `linux-x86_64`, `linux-aarch64`, `windows-x86_64`."""
+    machine = platform.machine().lower()
+    return f"{platform.system().lower()}-{ {'amd64': 'x86_64', 'arm64': 'aarch64'}.get(machine, machine) }"
+
+
+def _ask(driver: ctypes.CDLL) -> Machine:
+    code = driver.cuInit(0)
+    version = ctypes.c_int()
+    known = driver.cuDriverGetVersion(ctypes.byref(version)) == 0
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}" if known else None
+    if code:
+        return Machine(cuda, (), f"NVIDIA driver error {code}: {REASONS.get(code, 'the driver does not work')}")
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return Machine(cuda, (), REASONS[100])
+    found = [_gpu(driver, index) for index in range(count.value)]
+    return Machine(cuda, tuple(found), "")
+
+
+def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
+    device = ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    total = ctypes.c_size_t()
+    driver.cuDeviceTotalMem_v2(ctypes.byref(total), device)
+    major, minor, integrated = (_attribute(driver, device, wanted) for wanted in (MAJOR, MINOR, INTEGRATED))
+    # A Jetson's GPU shares the memory of the processor, where the driver does not count what caches would give back.
+    free = _available_memory() if integrated else _free_memory(driver, device)
+    return Gpu(name.value.decode(errors="replace"), f"{major}.{minor}", total.value, free)
+
+
+def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, attribute: int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return value.value
+
+
+def _free_memory(driver: ctypes.CDLL, device: ctypes.c_int) -> int | None:
+    context = ctypes.c_void_p()
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        return None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:
+        driver.cuCtxPushCurrent_v2(context)
+        failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    return None if failed else free.value
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
