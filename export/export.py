@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ import torch
 
 from mal_trt import __version__
 from mal_trt.boxes import SizeClass
+from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
+from mal_trt.calibration.output import check_out
 from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, WEIGHTS, Contract
 from mal_trt.errors import InputError, RunError
 from mal_trt.export.graph import ExportGraph, trace
@@ -37,7 +40,8 @@ PROTOBUF_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote. rounding: how far FP16 weights moved the logits, relative to their range (or None)."""
+    """What an export wrote. parity: of the FP32 graph with PyTorch. rounding: how far FP16 weights moved the logits,
+    relative to their range (or None). half: of the FP16 model with the FP32 one (or None)."""
 
     path: Path
     parity_path: Path
@@ -46,6 +50,7 @@ class ExportReport:
     nodes: int
     parity: Parity
     rounding: float | None
+    half: HalfReport | None
 
 
 def export_onnx(
@@ -73,10 +78,13 @@ def export_onnx(
     weights "mixed": both networks, `logits` being their mean. arch: overrides the name guessed from the file.
     fp16_weights: weights rounded to and stored as FP16, computed in FP32. thresholds: one or three mask
     probabilities. parity_images, parity_boxes: pictures (and COCO boxes) for the check instead of the packaged.
+    precision "fp16": a strongly typed FP16 graph, see `mal_trt.calibration.convert`.
     """
     say = progress or (lambda text: None)
     checkpoint, out = Path(checkpoint), Path(out)
     _check_options(out, input_dtype, weights, head, opset, precision)
+    if precision == "fp16" and fp16_weights:
+        raise InputError("--fp16-weights is for --precision fp32; in an FP16 model the weights are FP16 anyway")
     say(f"reading {checkpoint.name}")
     source = read_checkpoint(checkpoint)
     config = _config(source, input_size, head, arch)
@@ -90,7 +98,6 @@ def export_onnx(
         thresholds=_thresholds(thresholds),
         adjust_scale=config.adjust_scale,
         head=head if config.adjust_scale else "fixed",
-        precision=precision,
         weights=weights,
         source=checkpoint.name,
         source_sha256=_sha256(checkpoint),
@@ -123,8 +130,17 @@ def export_onnx(
     check_graph(model)
     parity_path = out.with_suffix(".parity.npz")
     say("comparing ONNX Runtime with PyTorch")
-    parity = _write(model, out, parity_path, expected)
-    return ExportReport(out, parity_path, contract, out.stat().st_size, len(model.graph.node), parity, rounding)
+    half = None
+    if precision == "fp32":
+        parity = _write(model, out, parity_path, expected)
+    else:
+        with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+            single = Path(folder) / "fp32.onnx"
+            parity = _write(model, single, single.with_suffix(".parity.npz"), expected)
+            images = parity_images if parity_boxes is not None else None  # otherwise the crops of the parity file
+            half = convert(single, out, images=images, boxes=parity_boxes, progress=progress)
+        contract = replace(contract, precision="fp16")
+    return ExportReport(out, parity_path, contract, out.stat().st_size, len(model.graph.node), parity, rounding, half)
 
 
 def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: ParityReference) -> Parity:
@@ -149,16 +165,13 @@ def _check_options(out: Path, input_dtype: str, weights: str, head: str, opset: 
         ("--input-dtype", input_dtype, INPUT_DTYPES),
         ("--weights", weights, WEIGHTS),
         ("--head", head, ("dynamic", *HEADS, "fixed")),
-        ("--precision", precision, ("fp32",)),
+        ("--precision", precision, ("fp32", "fp16")),
         ("--opset", opset, OPSETS),
     )
     for option, value, allowed in choices:
         if value not in allowed:
             raise InputError(f"{option} {value}: expected one of {', '.join(map(str, allowed))}")
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: the output's name must end in .onnx")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+    check_out(out)
 
 
 def _config(source: Checkpoint, input_size: int | None, head: str, arch: str | None) -> NetworkConfig:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from mal_trt.cli.options import ThresholdOption, Weights, needs, numbers
+from mal_trt.errors import InputError
+from mal_trt.models import BUNDLED
+
+if TYPE_CHECKING:
+    from mal_trt.calibration.convert import HalfReport
 
 
 def export(
-    checkpoint: Annotated[Path, Argument(metavar="CHECKPOINT", help="Of mal-trt, TAO or NVlabs MAL.")],
+    checkpoint: Annotated[
+        Path,
+        Argument(
+            metavar="CHECKPOINT",
+            help="Of mal-trt, TAO or NVlabs MAL; for --precision fp16 also an exported FP32 .onnx, or `bundled`.",
+        ),
+    ],
     out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
     input_size: Annotated[
         int | None, Option(min=16, help="Side of the crops, pixels; default: as trained, 512 if unknown.")
@@ -23,6 +34,9 @@ def export(
         Literal["dynamic", "small", "medium", "large", "fixed"],
         Option(help="Mask head for every size of box, for one size, or fixed: a network with one scale."),
     ] = "dynamic",
+    precision: Annotated[
+        Literal["fp32", "fp16"], Option(help="fp16: strongly typed, held to the FP32 model's masks.")
+    ] = "fp32",
     opset: Annotated[int, Option(help="ONNX operator set.")] = 20,
     fp16_weights: Annotated[
         bool, Option("--fp16-weights", help="Store the weights in FP16: half the file, computed in FP32.")
@@ -34,6 +48,16 @@ def export(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No report.")] = False,
 ) -> None:
     """Checkpoint to ONNX, compared with PyTorch."""
+    say = None if quiet else lambda text: typer.echo(text, err=True)
+    if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
+        if precision != "fp16":
+            raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
+        with needs("calibrate"):
+            from mal_trt.calibration.convert import convert
+        half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
+        if not quiet:
+            typer.echo(f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}")
+        return
     thresholds = numbers(threshold)
     with needs("export"):
         from mal_trt.export import export_onnx
@@ -46,15 +70,30 @@ def export(
         head=head,
         opset=opset,
         arch=arch,
+        precision=precision,
         fp16_weights=fp16_weights,
         thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
         parity_images=parity_images,
         parity_boxes=parity_boxes,
-        progress=None if quiet else lambda text: typer.echo(text, err=True),
+        progress=say,
     )
     if not quiet:
         rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
         typer.echo(
             f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch differ by at most "
             f"{report.parity.relative:.1e} of the logits' range{rounding}"
+            + (f"; {_agreement(report.half)}" if report.half else "")
         )
+
+
+def _agreement(half: HalfReport) -> str:
+    """How near FP16 is to FP32, in one line."""
+    figures = half.agreement
+    error, iou, miou = figures["logit_error"], figures["mask_iou"], figures["miou"]
+    text = (
+        f"FP16 moved the logits by {error['relative_max']:.1e} of their range at most, {error['relative_mean']:.1e} on "
+        f"average; mean mask IoU with FP32 {iou['mean']:.4f}, worst {iou['worst']:.4f} ({figures['boxes']} crops)"
+    )
+    if miou:
+        text += f"; mIoU {miou['other']['all']:.4f}, {miou['difference']['all']:+.4f}"
+    return text + (f"; {len(half.kept)} nodes kept in FP32 for their range" if half.kept else "")

@@ -1,0 +1,89 @@
+"""`mal-trt calibrate`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from mal_trt.cli.options import QuietOption, ThreadsOption, Weights, needs
+from mal_trt.errors import InputError
+from mal_trt.models import BUNDLED
+
+
+def calibrate(
+    model: Annotated[
+        Path, Argument(metavar="MODEL", help="FP32 or FP16 .onnx of `mal-trt export`, `bundled`, or a checkpoint.")
+    ],
+    images: Annotated[list[Path], Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")],
+    boxes: Annotated[list[Path], Option(metavar="<path>", help="COCO JSON with boxes, in the order of --images.")],
+    out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
+    precision: Annotated[Literal["int8", "fp8"], Option(help="fp8 (E4M3) is experimental.")] = "int8",
+    observer: Annotated[
+        Literal["max", "percentile", "entropy", "mse"], Option(help="How a range is read from what was seen.")
+    ] = "mse",
+    crops: Annotated[int, Option(min=32, help="Crops the ranges come from.")] = 512,
+    check_crops: Annotated[int, Option(min=1, help="Other crops, on which the gate compares.")] = 256,
+    layers: Annotated[
+        str, Option(metavar="<group,...>", help="linear: the encoder's; patch, head: convolutions.")
+    ] = "linear",
+    exclude: Annotated[list[str] | None, Option(metavar="<text>", help="Layers called so stay FP16.")] = None,
+    max_miou_drop: Annotated[
+        float, Option(min=0, max=1, help="What the gate allows; without --annotations of the masks' agreement.")
+    ] = 0.005,
+    annotations: Annotated[Path | None, Option(help="COCO JSON with drawn masks for the gate.")] = None,
+    annotation_images: Annotated[Path | None, Option(help="Its pictures; default: the first --images.")] = None,
+    sensitivity_crops: Annotated[
+        int, Option(min=0, help="Crops on which each layer is tried alone; 0: only if the gate needs it.")
+    ] = 48,
+    cache: Annotated[Path | None, Option(help="Keep what was measured here, and go on from it.")] = None,
+    weights: Annotated[Weights, Option(help="Of a checkpoint.")] = "student",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """INT8 (or FP8) ONNX with ranges from real crops, held to the masks of the model it came from."""
+    if len(images) != len(boxes):
+        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    if annotation_images is not None and annotations is None:
+        raise InputError("--annotation-images: give --annotations too")
+    with needs("calibrate"):
+        from mal_trt.calibration.calibrate import calibrate as run
+        from mal_trt.calibration.report import print_report
+        from mal_trt.calibration.settings import Settings
+    settings = Settings(
+        precision=precision,
+        observer=observer,
+        crops=crops,
+        check_crops=check_crops,
+        layers=tuple(layers.split(",")),
+        exclude=tuple(exclude or ()),
+        max_miou_drop=max_miou_drop,
+        sensitivity_crops=sensitivity_crops,
+        threads=threads,
+    )
+    with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
+        if str(model) != BUNDLED and model.suffix != ".onnx":
+            model = _exported(model, Path(folder) / f"{model.stem}.onnx", weights, quiet)
+        report = run(
+            model,
+            out,
+            list(zip(images, boxes, strict=True)),
+            settings,
+            annotations=(annotation_images or images[0], annotations) if annotations else None,
+            cache=cache,
+            progress=not quiet,
+        )
+    if not quiet:
+        print_report(report.document)
+        typer.echo(f"{report.path}: {report.file_bytes / 1e6:.1f} MB; report: {report.report_path}")
+
+
+def _exported(checkpoint: Path, out: Path, weights: Weights, quiet: bool) -> Path:
+    with needs("export"):
+        from mal_trt.export import export_onnx
+    if not quiet:
+        typer.echo(f"exporting {checkpoint}", err=True)
+    return export_onnx(checkpoint, out, weights=weights).path
