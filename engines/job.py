@@ -21,15 +21,18 @@ from mal_trt.onnxfile import read_contract
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may ask of a build; None and "auto" are decided by the machine.
+    """What a user may ask of a build; None and "auto" are decided by the machine and the model.
 
-    flavor: "auto", "tensorrt" or "tensorrt-rtx". batch: smallest, best, largest. workspace: bytes of scratch memory
+    flavor: "auto", "tensorrt" or "tensorrt-rtx". precision: "fp32", "fp16", "int8" or "fp8", made of an FP32 model;
+    sources: (pictures, COCO boxes) for that. batch: smallest, best, largest. workspace: bytes of scratch memory
     TensorRT may use. timing_cache: its file. opt_level: 0 (fast build) to 5. compute_capabilities: such as "8.6",
     for TensorRT-RTX. The three flags: run under later TensorRT versions, run on every GPU from Ampere on, leave the
     weights out of the plan.
     """
 
     flavor: str = "auto"
+    precision: str | None = None
+    sources: tuple[tuple[Path, Path], ...] = ()
     batch: tuple[int, int, int] | None = None
     workspace: int | None = None
     timing_cache: Path | None = None
@@ -61,10 +64,11 @@ class Job:
     command: str
 
 
-def prepare(model: str | Path, out: Path, options: Options) -> Job:
+def prepare(model: str | Path, out: Path, options: Options, onnx: Path | None = None) -> Job:
     """Check the wishes against the model, the machine and the TensorRT there is; InputError or RunError says what
-    does not go together. Nothing is built or written."""
-    onnx = resolve_model(model)
+    does not go together. Nothing is built or written. onnx: the typed file made of `model`, if it is another.
+    """
+    onnx = onnx or resolve_model(model)
     contract = read_contract(onnx)
     check_output(out, onnx)
     if not 0 <= options.opt_level <= 5:
@@ -182,6 +186,10 @@ def command(model: str | Path, out: Path, options: Options, flavor: str) -> str:
     """The words that build the same engine again, on the machine it is to run on."""
     name = BUNDLED if str(model) == BUNDLED else Path(model).name
     words = ["mal-trt", "build-engine", name, "-o", out.name, "--flavor", flavor]
+    if options.precision is not None:
+        words += ["--precision", options.precision]
+    for images, boxes in options.sources:
+        words += ["--images", str(images), "--boxes", str(boxes)]
     if options.batch is not None:
         words += ["--batch", ",".join(map(str, options.batch))]
     if options.workspace is not None:

@@ -1,0 +1,89 @@
+"""From a model to an engine that is kept: typed ONNX, build, accuracy check, and the next precision where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mal_trt.engines.build import Built, build, write
+from mal_trt.engines.check import Run, Verdict, check, reference_path
+from mal_trt.engines.job import Job, Options, prepare
+from mal_trt.engines.precision import LADDER, check_precision, typed_model
+from mal_trt.errors import RunError
+from mal_trt.manifest import Manifest
+from mal_trt.models import resolve_model
+from mal_trt.onnxfile import read_contract
+from mal_trt.progress import Progress
+
+# Opens a plan on this machine's GPU; closed by the caller's own means.
+Open = Callable[[bytes, Manifest], Run]
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What was kept. precision: as built, which is not the one asked for where that failed its check."""
+
+    path: Path
+    job: Job
+    built: Built
+    precision: str
+    verdict: Verdict | None
+
+
+def build_engine(
+    model: str | Path,
+    out: Path,
+    options: Options,
+    *,
+    open_plan: Open | None = None,
+    keep_anyway: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
+) -> EngineReport:
+    """Build an engine of an FP32 or typed model of `mal-trt export`, or "bundled", and write it with its manifest.
+
+    open_plan: how to run a plan here; without it the manifest says "unchecked". An engine that fails its check is
+    not kept and the next precision is tried, unless keep_anyway. RunError if none passes: nothing is written.
+    """
+    source = resolve_model(model)
+    contract = read_contract(source)
+    wanted = options.precision or contract.precision
+    check_precision(model, contract, wanted, options.sources)
+    prepare(model, out, options)  # what cannot be built should fail before minutes of calibration
+    reference = reference_path(source)
+    # A model that was given typed has no FP32 model to make another precision of.
+    steps = (wanted, *(LADDER[wanted] if contract.precision == "fp32" else ()))
+    refused = ""
+    for precision in steps:
+        onnx = typed_model(model, precision, out, options.sources, say)
+        job = prepare(model, out, options, onnx)
+        say(f"building {precision} with {job.flavor.title}")
+        built = _build(job, progress)
+        verdict = None
+        if open_plan is not None and reference.is_file():
+            run = open_plan(built.plan, built.manifest)
+            verdict = check(run, reference, job.contract, job.profiles[0].batch[2])
+            built = replace(built, manifest=replace(built.manifest, parity=verdict.document()))
+        if verdict is None or verdict.passed or keep_anyway:
+            write(built, out)
+            return EngineReport(out, job, built, precision, verdict)
+        refused = f"{precision}: {verdict.describe()}"
+        say(f"refused, {refused}")
+    raise RunError(
+        f"{out}: no engine kept, the GPU's masks are not those of the FP32 model (last tried {refused}); "
+        "--keep-anyway writes the engine all the same"
+    )
+
+
+def _build(job: Job, progress: bool) -> Built:
+    done = 0
+    with Progress("building", 100, unit="%", show=progress) as bar:
+
+        def show(share: float) -> None:
+            nonlocal done
+            if (percent := int(share * 100)) > done:
+                bar.advance(percent - done)
+                done = percent
+
+        return build(job, show)

@@ -1,0 +1,191 @@
+"""`mal-trt build-engine`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from mal_trt.cli.options import QuietOption, Weights, needs
+from mal_trt.errors import InputError
+from mal_trt.models import BUNDLED
+
+if TYPE_CHECKING:
+    from mal_trt.engines import EngineReport, Options
+    from mal_trt.engines.job import Job
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def build_engine(
+    model: Annotated[Path, Argument(metavar="MODEL", help="A .onnx of `mal-trt export`, `bundled`, or a checkpoint.")],
+    out: Annotated[Path, Option("--out", "-o", help="The engine to write; its manifest gets .json after it.")],
+    flavor: Annotated[
+        Literal["auto", "tensorrt", "tensorrt-rtx"],
+        Option(help="auto: tensorrt where there is a GPU, else tensorrt-rtx, which builds without one."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8", "fp8"] | None, Option(help="Made of an FP32 model; default: the model's own.")
+    ] = None,
+    images: Annotated[
+        list[Path] | None, Option(metavar="<path>", help="Pictures to calibrate on; once for each --boxes.")
+    ] = None,
+    boxes: Annotated[list[Path] | None, Option(metavar="<path>", help="COCO JSON with their boxes.")] = None,
+    batch: Annotated[
+        str | None,
+        Option(metavar="<least,best,most>", help="Or only the most. Default: by free memory, 1,16,32 at most."),
+    ] = None,
+    workspace: Annotated[
+        str | None, Option(metavar="<size>", help="Scratch memory, such as 2GiB. Default: half of what is free.")
+    ] = None,
+    timing_cache: Annotated[Path | None, Option(help="Default: one for each GPU and version.")] = None,
+    opt_level: Annotated[int, Option(min=0, max=5, help="0 builds fast, 5 tries most.")] = 3,
+    compute_capability: Annotated[
+        str | None, Option(metavar="<8.6,...>", help="GPUs to build for (tensorrt-rtx). Default: from 8.0 on.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, Option("--version-compatible", help="Runs under later TensorRT versions too; slower.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, Option("--hardware-compatible", help="Runs on every GPU from Ampere on; slower.")
+    ] = False,
+    strip_weights: Annotated[bool, Option("--strip-weights", help="Leave the weights out of the engine.")] = False,
+    weights: Annotated[Weights, Option(help="Of a checkpoint.")] = "student",
+    keep_anyway: Annotated[
+        bool, Option("--keep-anyway", help="Keep an engine whose masks are not the FP32 model's.")
+    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """ONNX to a TensorRT or TensorRT-RTX engine, with a manifest."""
+    images, boxes = images or [], boxes or []
+    if len(images) != len(boxes):
+        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    from mal_trt.engines import Options
+    from mal_trt.engines import build_engine as run
+    from mal_trt.engines.job import check_output
+
+    options = Options(
+        flavor=flavor,
+        precision=precision,
+        sources=tuple(zip(images, boxes, strict=True)),
+        batch=_batch(batch),
+        workspace=_bytes(workspace),
+        timing_cache=timing_cache,
+        opt_level=opt_level,
+        compute_capabilities=_capabilities(compute_capability),
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        strip_weights=strip_weights,
+    )
+    say = (lambda text: None) if quiet else lambda text: typer.echo(text, err=True)
+    if str(model) != BUNDLED and model.suffix.lower() != ".onnx" and model.is_file():
+        onnx = out.with_name(f"{out.name}.onnx")
+        if dry_run:
+            typer.echo(f"would export {model} to {onnx} first; --dry-run says more of an exported model")
+            return
+        check_output(out, model)
+        model = _exported(model, onnx, weights, say)
+    if dry_run:
+        _print_plan(model, out, options)
+        return
+    with needs("calibrate"):
+        report = run(model, out, options, keep_anyway=keep_anyway, say=say, progress=not quiet)
+    if not quiet:
+        _print_report(report)
+
+
+def _print_plan(model: Path, out: Path, options: Options) -> None:
+    """What --dry-run says."""
+    from mal_trt.engines.build import inspect_network
+    from mal_trt.engines.job import prepare
+    from mal_trt.engines.precision import check_precision, typed_path
+
+    job = prepare(model, out, options)
+    wanted = options.precision or job.contract.precision
+    check_precision(model, job.contract, wanted, options.sources)
+    typer.echo(f"would write {out} and {out.name}.json with {job.flavor.title}")
+    _print_job(job)
+    if wanted != job.contract.precision:
+        typer.echo(f"  precision: {wanted}, in {typed_path(out, wanted)}, which would be made first")
+    else:
+        _print_precision(inspect_network(job))
+    if job.timing_cache is not None:
+        typer.echo(f"  timing cache: {job.timing_cache}")
+
+
+def _print_report(report: EngineReport) -> None:
+    built, manifest = report.built, report.built.manifest
+    typer.echo(
+        f"{report.path}: {manifest.plan_bytes / 1e6:.1f} MB, {report.precision}, built by {report.job.flavor.title} "
+        f"in {built.seconds:.1f} s" + (" with a timing cache" if built.cached else "")
+    )
+    _print_job(report.job)
+    _print_precision(manifest.precision)
+    for warning in built.warnings:
+        typer.echo(f"  note: {warning}")
+    if report.verdict is None:
+        typer.echo("  accuracy: unchecked, the engine has not run on a GPU yet")
+    else:
+        kept = "" if report.verdict.passed else "; kept all the same (--keep-anyway)"
+        typer.echo(f"  accuracy: {report.verdict.describe()}{kept}")
+
+
+def _print_job(job: Job) -> None:
+    typer.echo(f"  runs on: compute capability {', '.join(job.runs_on)}")
+    for profile in job.profiles:
+        grid = "" if profile.grid is None else f", mask-head grid {profile.grid}"
+        typer.echo("  profile: batch {} to {}, best {}{}".format(*(profile.batch[i] for i in (0, 2, 1)), grid))
+    if job.workspace is not None:
+        typer.echo(f"  workspace: {job.workspace / (1 << 20):.0f} MiB")
+    if job.flags:
+        typer.echo(f"  flags: {', '.join(job.flags)}")
+    for note in job.notes:
+        typer.echo(f"  note: {note}")
+
+
+def _print_precision(precision: dict[str, dict[str, int]]) -> None:
+    kinds = (f"{kind} {' '.join(f'{n} {t}' for t, n in types.items())}" for kind, types in precision.items())
+    typer.echo(f"  layers: {', '.join(kinds)}")
+
+
+def _exported(checkpoint: Path, out: Path, weights: Weights, say: Callable[[str], None]) -> Path:
+    with needs("export"):
+        from mal_trt.export import export_onnx
+    say(f"exporting {checkpoint} to {out}")
+    return export_onnx(checkpoint, out, weights=weights).path
+
+
+def _batch(text: str | None) -> tuple[int, int, int] | None:
+    """`32` or `1,16,32`."""
+    if text is None:
+        return None
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if len(numbers) == 1:
+        numbers = [1, *numbers, *numbers]
+    if len(numbers) != 3 or not 0 < numbers[0] <= numbers[1] <= numbers[2]:
+        raise InputError(f"--batch {text}: expected the largest batch, or least,best,most, such as 1,16,32")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _bytes(text: str | None) -> int | None:
+    """`2GiB`, `512M` or a number of bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise InputError(f"--workspace {text}: expected a size such as 2GiB or 512MiB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def _capabilities(text: str | None) -> tuple[str, ...]:
+    """`8.6,8.9`."""
+    parts = tuple(part.strip() for part in text.split(",")) if text is not None else ()
+    for part in parts:
+        if not re.fullmatch(r"\d+\.\d", part):
+            raise InputError(f"--compute-capability {text}: expected numbers such as 8.6,8.9")
+    return tuple(sorted(set(parts), key=float))
