@@ -17,19 +17,30 @@ from mal_trt.errors import InputError
 # Field numbers of onnx.proto3.
 PRODUCER, PRODUCER_VERSION, GRAPH, OPSETS, METADATA = 2, 3, 7, 8, 14
 NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
-OP_TYPE = 4
-ELEMENT_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 16: "bfloat16"}
+OP_TYPE, DATA_TYPE = 4, 2
+ELEMENT_TYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    16: "bfloat16",
+    17: "float8",
+}
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """Facts of an ONNX file. inputs, outputs: name -> such as `uint8 [batch, 3, 512, 512]`; weights: how many."""
+    """Facts of an ONNX file. inputs, outputs: name -> such as `uint8 [batch, 3, 512, 512]`; weights: type -> how
+    many tensors."""
 
     opset: int
     producer: str
     metadata: dict[str, str]
     operators: dict[str, int]
-    weights: int
+    weights: dict[str, int]
     inputs: dict[str, str]
     outputs: dict[str, str]
 
@@ -73,18 +84,26 @@ def _model(data: mmap.mmap) -> OnnxFile:
     if graph is None or not opset:
         raise ValueError
     operators: Counter[str] = Counter()
-    weights = 0
+    weights: Counter[str] = Counter()
     values: dict[int, dict[str, str]] = {INPUT: {}, OUTPUT: {}}
     for number, value in _fields(data, *graph):
         if number == NODE:
             operators[_text(data, dict(_fields(data, *_part(value))).get(OP_TYPE, (0, 0)))] += 1
         elif number == INITIALIZER:
-            weights += 1
+            kind = _number(dict(_fields(data, *_part(value))).get(DATA_TYPE, 0))
+            weights[ELEMENT_TYPES.get(kind, f"type {kind}")] += 1
         elif number in values:
-            name, kind = _value_info(data, *_part(value))
-            values[number][name] = kind
-    facts = dict(sorted(operators.items()))
-    return OnnxFile(opset, f"{producer} {version}".strip(), metadata, facts, weights, values[INPUT], values[OUTPUT])
+            name, shape = _value_info(data, *_part(value))
+            values[number][name] = shape
+    return OnnxFile(
+        opset,
+        f"{producer} {version}".strip(),
+        metadata,
+        dict(sorted(operators.items())),
+        dict(sorted(weights.items())),
+        values[INPUT],
+        values[OUTPUT],
+    )
 
 
 def _value_info(data: mmap.mmap, start: int, end: int) -> tuple[str, str]:

@@ -12,8 +12,10 @@ from mal_trt import __version__
 from mal_trt.cli.build_engine import build_engine
 from mal_trt.cli.calibrate import calibrate
 from mal_trt.cli.compare import compare
+from mal_trt.cli.doctor import doctor
 from mal_trt.cli.evaluate import evaluate
 from mal_trt.cli.export import export
+from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.train import train
 from mal_trt.errors import MalTrtError
@@ -62,7 +64,7 @@ def _root(
     pass
 
 
-for verb in (label, evaluate, compare, export, train, calibrate, build_engine):
+for verb in (label, evaluate, compare, export, train, calibrate, build_engine, inspect, doctor):
     app.command()(verb)
 
 

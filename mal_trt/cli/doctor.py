@@ -1,0 +1,23 @@
+"""`mal-trt doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer import Option
+
+MARKS = {"ok": "ok     ", "missing": "missing", "warning": "warning"}
+
+
+def doctor(as_json: Annotated[bool, Option("--json", help="Findings as JSON.")] = False) -> None:
+    """What this machine has for mal-trt, and what to do where something is missing."""
+    from mal_trt.doctor import examine, to_json
+
+    if as_json:
+        typer.echo(to_json(list(examine())))
+        return
+    for finding in examine():
+        typer.echo(f"{MARKS[finding.status]}  {finding.name}: {finding.value}")
+        if finding.advice:
+            typer.echo(f"         -> {finding.advice}")

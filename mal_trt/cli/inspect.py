@@ -1,0 +1,52 @@
+"""`mal-trt inspect`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from mal_trt.cli.options import needs
+
+
+def inspect(
+    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file or an engine.")],
+    as_json: Annotated[bool, Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """What a model file is: sizes, precision, profiles, metadata."""
+    from mal_trt.inspection import inspect as run
+
+    document = run(file, _checkpoint)
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, default=str))
+        return
+    for key, value in document.items():
+        _print(key, value, "")
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    with needs("train"):
+        from mal_trt.training.checkpoint import read_checkpoint
+    read = read_checkpoint(path)
+    parts = {name: getattr(read, name) for name in ("student", "teacher", "backbone")}
+    weights = {name: sum(t.numel() for t in state.values()) for name, state in parts.items() if state is not None}
+    config = asdict(read.config) if read.config is not None else None
+    return {"format": read.kind, "weights": weights, "config": config, "meta": read.meta}
+
+
+def _print(key: str, value: Any, indent: str) -> None:
+    """One fact a line; what is nested is set in."""
+    if isinstance(value, dict) and value:
+        typer.echo(f"{indent}{key}:")
+        for name, entry in value.items():
+            _print(name, entry, indent + "  ")
+    elif isinstance(value, (list, tuple)) and any(isinstance(entry, dict) for entry in value):
+        for number, entry in enumerate(value):
+            _print(f"{key} {number}", entry, indent)
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        typer.echo(f"{indent}{key}: {'-' if text in (None, '', {}) else text}")
