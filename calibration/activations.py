@@ -87,9 +87,12 @@ class Probe:
         if threads is not None:
             options.intra_op_num_threads = threads
         self._names, self._contract = list(names), contract
-        self._session = ort.InferenceSession(
-            expose(model, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = ort.InferenceSession(
+                expose(model, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise RunError(f"ONNX Runtime cannot load the graph with its inner values given out: {error}") from error
 
     def run(self, batch: CropBatch) -> dict[str, np.ndarray]:
         """The wanted values for a batch of crops."""

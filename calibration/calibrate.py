@@ -138,6 +138,7 @@ class _Attempt:
     ) -> None:
         self._typed, self._wide, self._contract = typed, wide, contract
         self._ranges, self._settings, self._check, self._part = ranges, settings, check, part
+        self._order = {name: place for place, name in enumerate(ranges)}
         self._known: dict[frozenset[str], float] = {}
 
     def drop(self, layers: Sequence[Layer]) -> float:
@@ -149,6 +150,7 @@ class _Attempt:
 
     def build(self, layers: Sequence[Layer]) -> dict[str, Any]:
         """Write the model to the scratch file, check it, and return its agreement with the reference."""
+        layers = sorted(layers, key=lambda layer: self._order[layer.name])
         model = quantize(self._typed, layers, self._ranges, self._settings.precision)
         calibration = {
             "observer": self._settings.observer,

@@ -45,12 +45,14 @@ def print_report(document: Mapping[str, Any]) -> None:
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, title="Layers by what each costs alone", title_justify="left")
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer", no_wrap=True)
     for name in ("range", "largest", "drop", "logit error", ""):
         table.add_column(name, justify="right")
     for row in sorted(document["layers"], key=lambda row: (-(row["drop"] or 0), -(row["error"] or 0))):
         figures = ("-" if value is None else f"{value:.5f}" for value in (row["drop"], row["error"]))
-        table.add_row(row["name"], f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"])
+        table.add_row(
+            row["name"].partition("/")[0], f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
+        )
     console.print(table)
     count = sum(row["precision"] != "fp16" for row in document["layers"])
     console.print(f"{count} of {len(document['layers'])} layers quantised: {document['verdict']}", highlight=False)

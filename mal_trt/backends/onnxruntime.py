@@ -105,7 +105,14 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
         with redirect_stdout(StringIO()):  # both calls print what they miss
             if wanted[0] == CUDA and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
-            session = ort.InferenceSession(str(path), options, providers=wanted)
+            try:
+                session = ort.InferenceSession(str(path), options, providers=wanted)
+            except Exception as error:
+                if "float8" not in str(error):
+                    raise
+                # Its optimiser moves Transposes between Q and DQ, where they cannot take FP8.
+                options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+                session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise InputError(
             f"{path}: ONNX Runtime cannot load it ({_one_line(error)}); is it a whole ONNX file?"
