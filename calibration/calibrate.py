@@ -78,16 +78,17 @@ def calibrate(
     if contract.precision == "fp32":
         typed, wide = half_of(graph, contract, batches, settings.threads)
     costs: list[Cost] = []
-    with scratch(out, settings.precision) as part:
-        attempt = _Attempt(typed, wide, contract, ranges, settings, Check(source, batches, settings.threads), part)
+    with scratch(out, "check") as trial, scratch(out, settings.precision) as part:
+        attempt = _Attempt(typed, wide, contract, ranges, settings, Check(source, batches, trial, settings.threads))
         order = chosen
         if settings.sensitivity_crops or attempt.drop(chosen) > settings.max_miou_drop:
-            costs = _costs(graph, source, chosen, ranges, settings, batches, store, part, progress)
+            costs = _costs(graph, source, chosen, ranges, settings, batches, store, trial, progress)
             place = {cost.layer: number for number, cost in enumerate(costs)}
             order = sorted(chosen, key=lambda layer: place[layer.name])
         quantized, _ = largest_set(order, attempt.drop, settings.max_miou_drop)
-        agreement = attempt.build(quantized)
+        save(attempt.build(quantized), part)
         publish(part, out, parity_of(source, contract, batches))
+    agreement = attempt.agreement(quantized)
     document = {
         "model": source.name,
         "settings": asdict(settings),
@@ -124,7 +125,7 @@ def _measure(
 
 
 class _Attempt:
-    """Builds the model with a set of layers quantised, and measures it."""
+    """Models with sets of layers quantised, and what each of them measured."""
 
     def __init__(
         self,
@@ -134,22 +135,25 @@ class _Attempt:
         ranges: Mapping[str, float],
         settings: Settings,
         check: Check,
-        part: Path,
     ) -> None:
         self._typed, self._wide, self._contract = typed, wide, contract
-        self._ranges, self._settings, self._check, self._part = ranges, settings, check, part
+        self._ranges, self._settings, self._check = ranges, settings, check
         self._order = {name: place for place, name in enumerate(ranges)}
-        self._known: dict[frozenset[str], float] = {}
+        self._known: dict[frozenset[str], dict[str, Any]] = {}
 
     def drop(self, layers: Sequence[Layer]) -> float:
         """Drop of the model with these layers quantised."""
+        return drop_of(self.agreement(layers))
+
+    def agreement(self, layers: Sequence[Layer]) -> dict[str, Any]:
+        """Agreement of that model with the reference."""
         names = frozenset(layer.name for layer in layers)
         if names not in self._known:
-            self._known[names] = drop_of(self.build(layers))
+            self._known[names] = self._check.agreement(self.build(layers))
         return self._known[names]
 
-    def build(self, layers: Sequence[Layer]) -> dict[str, Any]:
-        """Write the model to the scratch file, check it, and return its agreement with the reference."""
+    def build(self, layers: Sequence[Layer]) -> onnx.ModelProto:
+        """That model, checked and with its contract."""
         layers = sorted(layers, key=lambda layer: self._order[layer.name])
         model = quantize(self._typed, layers, self._ranges, self._settings.precision)
         calibration = {
@@ -161,8 +165,7 @@ class _Attempt:
         extra |= {"calibration": calibration} | ({"fp32_nodes": list(self._wide)} if self._wide else {})
         set_contract(model, replace(self._contract, precision=self._settings.precision, extra=extra))
         check_graph(model)
-        save(model, self._part)
-        return self._check.agreement(self._part)
+        return model
 
 
 def _spots(sources: Sequence[Source], settings: Settings, annotations: Source | None) -> tuple[list[Spot], list[Spot]]:
@@ -200,12 +203,12 @@ def _costs(
     settings: Settings,
     batches: Sequence[CropBatch],
     store: Cache,
-    part: Path,
+    trial: Path,
     progress: bool,
 ) -> list[Cost]:
     wanted = settings.sensitivity_crops or Settings.sensitivity_crops
     step = max(1, sum(len(batch.spots) for batch in batches) // wanted)
-    check = Check(source, batches[::step], settings.threads)
+    check = Check(source, batches[::step], trial, settings.threads)
     known = store.costs(settings.tried)
     with Progress("trying layers alone", len(chosen), len(known), unit="layers", show=progress) as bar:
 
@@ -213,4 +216,4 @@ def _costs(
             store.store_cost(settings.tried, cost)
             bar.advance(1)
 
-        return sensitivity(graph, chosen, ranges, settings.precision, check, part, known, done)
+        return sensitivity(graph, chosen, ranges, settings.precision, check, known, done)

@@ -66,15 +66,14 @@ def convert(
     check_graph(half)
     parity = parity_of(source, contract, batches)
     say(f"comparing FP16 with FP32 on {sum(len(batch.spots) for batch in batches)} crops")
-    with scratch(out, "fp16") as part:
-        save(half, part)
-        agreement = Check(source, batches, threads).agreement(part)
-        drop = drop_of(agreement)
-        if not abs(drop) <= max_miou_drop:
+    with scratch(out, "check") as trial, scratch(out, "fp16") as part:
+        agreement = Check(source, batches, trial, threads).agreement(half)
+        if not abs(drop_of(agreement)) <= max_miou_drop:
             raise RunError(
                 f"FP16 changes the masks: {describe_drop(agreement)}, limit {max_miou_drop:g}; nothing was written, "
                 "stay with FP32 or raise the limit"
             )
+        save(half, part)
         publish(part, out, parity)
     return HalfReport(out, out.with_suffix(".parity.npz"), out.stat().st_size, kept, agreement)
 

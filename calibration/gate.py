@@ -12,6 +12,8 @@ import onnx
 
 from mal_trt.agreement import Agreement, Answer, Truth, answers
 from mal_trt.backends import open_backend
+from mal_trt.calibration.emulate import emulate
+from mal_trt.calibration.output import save
 from mal_trt.calibration.quantize import Layer, quantize
 from mal_trt.calibration.sample import CropBatch, Spot
 from mal_trt.errors import NanLogits, RunError
@@ -29,11 +31,12 @@ class Cost:
 class Check:
     """Crops on which models are compared with a reference, whose answers are kept.
 
-    reference: an ONNX file of `mal-trt export`. threads: CPU threads of the network.
+    reference: an ONNX file of `mal-trt export`. trial: name for the file of a model under test. threads: CPU
+    threads of the network.
     """
 
-    def __init__(self, reference: Path, batches: Iterable[CropBatch], threads: int | None = None) -> None:
-        self._batches, self._threads = list(batches), threads
+    def __init__(self, reference: Path, batches: Iterable[CropBatch], trial: Path, threads: int | None = None) -> None:
+        self._batches, self._trial, self._threads = list(batches), trial, threads
         self._reference = self._run(reference, nan=False)
 
     @property
@@ -41,11 +44,15 @@ class Check:
         """Boxes compared."""
         return len(self._reference)
 
-    def agreement(self, model: Path) -> dict[str, Any]:
-        """Summary of `Agreement` between the reference and a model file."""
+    def agreement(self, model: onnx.ModelProto) -> dict[str, Any]:
+        """Summary of `Agreement` between the reference and a model, its FP16 rounded as a GPU does."""
         found = Agreement()
-        for reference, other in zip(self._reference, self._run(model, nan=True), strict=True):
-            found.add(reference, other)
+        save(emulate(model), self._trial)
+        try:
+            for reference, other in zip(self._reference, self._run(self._trial, nan=True), strict=True):
+                found.add(reference, other)
+        finally:
+            self._trial.unlink(missing_ok=True)
         return found.summary()
 
     def _run(self, model: Path, nan: bool) -> list[Answer]:
@@ -92,19 +99,17 @@ def sensitivity(
     ranges: Mapping[str, float],
     kind: str,
     check: Check,
-    scratch: Path,
     known: Mapping[str, Cost],
     done: Callable[[Cost], None] = lambda cost: None,
 ) -> list[Cost]:
     """What each layer costs when it alone is quantised in the FP32 graph, dearest first.
 
-    scratch: name for a temporary model file. known: costs that need no new run; `done` is told of each new one.
+    known: costs that need no new run; `done` is told of each new one.
     """
     costs = []
     for layer in chosen:
         if layer.name not in known:
-            onnx.save(quantize(model, [layer], ranges, kind), scratch)
-            summary = check.agreement(scratch)
+            summary = check.agreement(quantize(model, [layer], ranges, kind))
             error = summary["logit_error"]
             cost = Cost(layer.name, drop_of(summary), error["relative_mean"] if error else 1.0)
             done(cost)
