@@ -19,6 +19,7 @@ from mal_trt.calibration.quantize import TYPES, Layer, choose, quantize
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, Settings
+from mal_trt.calibration.smooth import channel_maxima, smooth
 from mal_trt.contract import Contract
 from mal_trt.errors import InputError
 from mal_trt.evaluate import write_json
@@ -64,6 +65,9 @@ def calibrate(
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     learn, held = _spots(sources, settings, annotations)
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
+    if settings.smooth:
+        batches = crops(learn, contract, settings.batch)
+        smooth(graph, chosen, channel_maxima(graph, contract, chosen, batches, settings.threads), settings.smooth)
     measured = store.measured
     if measured is None:
         measured = _measure(graph, contract, chosen, learn, settings, progress)
@@ -159,6 +163,7 @@ class _Attempt:
         calibration = {
             "observer": self._settings.observer,
             "crops": self._settings.crops,
+            "smooth": self._settings.smooth,
             "quantized": [layer.name for layer in layers],
         }
         extra = {name: value for name, value in self._contract.extra.items() if name != "fp16_weights"}

@@ -28,6 +28,7 @@ class Settings:
     check_crops: int = 256
     layers: tuple[str, ...] = ("linear",)
     exclude: tuple[str, ...] = ()
+    smooth: float = 0.0
     max_miou_drop: float = 0.005
     sensitivity_crops: int = 48
     batch: int = 8
@@ -39,13 +40,15 @@ class Settings:
             for value in values:
                 if value not in allowed:
                     raise InputError(f"--{option} {value}: expected one of {', '.join(allowed)}")
+        if not 0 <= self.smooth <= 1:
+            raise InputError(f"--smooth {self.smooth}: expected a number from 0 to 1")
         if self.crops < LEAST_CROPS or self.check_crops < 1:
             raise InputError(f"--crops {self.crops}: ranges need {LEAST_CROPS} at least, and one to check on")
 
     @property
     def measured(self) -> dict[str, Any]:
         """The settings that spectra depend on. The batch is not among them: adding to a spectrum is exact."""
-        return {name: getattr(self, name) for name in ("crops", "check_crops", "layers", "exclude")}
+        return {name: getattr(self, name) for name in ("crops", "check_crops", "layers", "exclude", "smooth")}
 
     @property
     def tried(self) -> str:

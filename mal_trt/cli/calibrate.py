@@ -31,6 +31,9 @@ def calibrate(
         str, Option(metavar="<group,...>", help="linear: the encoder's; patch, head: convolutions.")
     ] = "linear",
     exclude: Annotated[list[str] | None, Option(metavar="<text>", help="Layers called so stay FP16.")] = None,
+    smooth: Annotated[
+        float, Option(min=0, max=1, help="SmoothQuant's alpha for layers after a normalisation, say 0.7; 0: none.")
+    ] = 0.0,
     max_miou_drop: Annotated[
         float, Option(min=0, max=1, help="What the gate allows; without --annotations of the masks' agreement.")
     ] = 0.005,
@@ -60,6 +63,7 @@ def calibrate(
         check_crops=check_crops,
         layers=tuple(layers.split(",")),
         exclude=tuple(exclude or ()),
+        smooth=smooth,
         max_miou_drop=max_miou_drop,
         sensitivity_crops=sensitivity_crops,
         threads=threads,

@@ -1,0 +1,85 @@
+"""What FP16, INT8 and FP8 cost the bundled model, on every validation set, and what the observers make of INT8.
+
+    python benchmarks/precision.py --data DATA [--json FILE]
+
+DATA holds a folder for each set with images-00.tar, train_boxes.json (the ranges come from these) and val.json (drawn
+masks, only for the figures). Two figures a model: as ONNX Runtime's CPU provider runs the file, and with FP16 rounded
+between nodes as a GPU does (see mal_trt/calibration/emulate.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+from common import save
+
+from mal_trt.calibration.calibrate import calibrate
+from mal_trt.calibration.convert import convert
+from mal_trt.calibration.emulate import emulate
+from mal_trt.calibration.observe import OBSERVERS
+from mal_trt.calibration.settings import Settings
+from mal_trt.compare import compare
+
+SETS = ("coco", "coco_person", "sysu_shape", "ccp", "caltech", "nuclei", "tile_defects")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    sources = [(arguments.data / name / "images-00.tar", arguments.data / name / "train_boxes.json") for name in SETS]
+    with tempfile.TemporaryDirectory() as folder:
+        models, gates = make(Path(folder), sources)
+        sets = {}
+        for name in SETS:
+            images, masks = arguments.data / name / "images-00.tar", arguments.data / name / "val.json"
+            result = compare(["bundled", *models.values()], images, masks, progress=False)
+            sets[name] = {label: figures(m) for label, m in zip(models, result["models"], strict=True)}
+            for label, row in sets[name].items():
+                print(f"{name:14} {label:14} mIoU {row['miou']:.4f} ({row['difference']:+.5f}) IoU {row['iou']:.4f}")
+    save(arguments.json, {"gates": gates, "sets": sets})
+
+
+def make(folder: Path, sources: list[tuple[Path, Path]]) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The models to compare by label, and what the gates said on boxes of the training sets."""
+    gates: dict[str, Any] = {}
+    models = {}
+    half = convert("bundled", folder / "fp16.onnx", images=sources[0][0], boxes=sources[0][1])
+    gates["fp16"] = {"bytes": half.file_bytes, "iou": half.agreement["mask_iou"]["mean"]}
+    models["fp16"] = half.path
+    for label, settings in {
+        **{f"int8 {observer}": Settings(observer=observer, sensitivity_crops=0) for observer in OBSERVERS},
+        "int8 all": Settings(layers=("linear", "patch", "head"), sensitivity_crops=0, max_miou_drop=1.0),
+        "fp8": Settings(precision="fp8", sensitivity_crops=0),
+    }.items():
+        out = folder / f"{label.replace(' ', '_')}.onnx"
+        report = calibrate("bundled", out, sources, settings, cache=folder / f"{'-'.join(settings.layers)}.npz")
+        gates[label] = {"bytes": report.file_bytes, "iou": report.document["agreement"]["mask_iou"]["mean"]}
+        print(label, gates[label])
+        if label in ("int8 mse", "fp8"):
+            models[label] = out
+    for label, path in list(models.items()):
+        rounded = path.with_name(f"rounded_{path.name}")
+        onnx.save(emulate(onnx.load(path)), rounded)
+        models[f"{label} rounded"] = rounded
+    return models, gates
+
+
+def figures(model: dict[str, Any]) -> dict[str, float]:
+    """What is reported of one model on one set."""
+    return {
+        "miou": model["miou"]["other"]["all"],
+        "difference": model["miou"]["difference"]["all"],
+        "iou": model["mask_iou"]["mean"],
+        "worst_iou": model["mask_iou"]["worst"],
+        "logit_error": model["logit_error"]["relative_mean"],
+    }
+
+
+if __name__ == "__main__":
+    main()
