@@ -71,7 +71,7 @@ class _Conversion:
                     continue
                 self._home[name] = HALF
                 if name in outputs:  # the model's outputs stay FP32
-                    node.output[index] = f"{name}/fp16"
+                    node.output[index] = self._copies[name, HALF] = f"{name}/fp16"
                     self._cast(node.output[index], name, FLOAT)
                     self._home[name] = FLOAT
             if node.op_type == "Cast" and kind == HALF:

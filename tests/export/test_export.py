@@ -137,6 +137,40 @@ def test_parity_file(exported: tuple[ExportReport, dict[str, MALNetwork]]) -> No
         assert_same(logits[row], torch_logits(networks["student"], image, AREAS[SizeClass(size)]))
 
 
+@pytest.mark.parametrize("layout", ["patch", "conv_stem"])
+def test_opset_17(layout: str, tmp_path: Path) -> None:
+    checkpoint, networks = make(tmp_path, layout)
+    out = tmp_path / "m.onnx"
+    export_onnx(checkpoint, out, opset=17)
+    model = onnx.load(out)
+    assert [o.version for o in model.opset_import] == [17] and "student.backbone.blocks.0.mlp.fc1/MatMul" in {
+        node.name for node in model.graph.node
+    }
+    backend = open_backend(out, device="cpu")
+    for size, area in AREAS.items():
+        assert_same(backend.run(crops(2), size), torch_logits(networks["student"], crops(2), area))
+    backend.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "mixed", "input_dtype": "float32"}, {"opset": 17}])
+def test_half_precision(options: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint, networks = make(tmp_path)
+    out = tmp_path / "m.onnx"
+    report = export_onnx(checkpoint, out, precision="fp16", thresholds=[0.5], **options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.parity.npz", "patch.pth"]
+    assert report.contract.precision == "fp16" and report.half is not None and report.half.agreement["boxes"] == 12
+    model = onnx.load(out)
+    stored = collections.Counter(t.data_type for t in model.graph.initializer if len(t.dims) > 1)
+    assert stored[onnx.TensorProto.FLOAT16] >= 10 and not stored[onnx.TensorProto.FLOAT]
+    backend = open_backend(out, device="cpu")
+    parts = ("student", "teacher") if "weights" in options else ("student",)
+    for part in parts:
+        for size, area in AREAS.items():
+            expected = torch_logits(networks[part], crops(2), area)
+            assert 0 < np.abs(backend.run(crops(2), size, part) - expected).max() < 0.01 * np.ptp(expected)
+    backend.close()
+
+
 @pytest.mark.parametrize("head", ["small", "large"])
 def test_baked_head_and_float_input(head: str, tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path)
@@ -307,6 +341,7 @@ def test_packaged_crops_are_photos() -> None:
         ({"head": "huge"}, "--head huge"),
         ({"opset": 9}, "--opset 9"),
         ({"precision": "int8"}, "--precision int8"),
+        ({"precision": "fp16", "fp16_weights": True}, "--fp16-weights is for"),
         ({"thresholds": [0.1, 2.0, 0.3]}, "thresholds"),
         ({"arch": "vit-mae-base/16"}, "another network"),
     ],
