@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from mal_trt.export import export_onnx
-from mal_trt.training.config import TrainConfig
+from mal_trt.training.config import TrainConfig, recipe_config
 from mal_trt.training.loop import CHECKPOINT, train
 from mal_trt.training.pictures import read_training_boxes
 from mal_trt.training.prior import compute_priors
@@ -28,7 +28,8 @@ THRESHOLD_SAMPLES = 600
 
 def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
     """First stage: drawn figures only, so that the network knows what a figure is."""
-    return TrainConfig(
+    return recipe_config(
+        "small",
         images=images,
         boxes=boxes,
         out=out,
@@ -38,7 +39,6 @@ def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path)
         head_width=64,
         adjust_scale=False,
         crop_size=128,
-        recipe="colour",
         batch=64,
         epochs=2.2,
         lr=1e-3 / 64,
@@ -49,7 +49,9 @@ def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path)
         min_area=256.0,
         boxes_per_picture=BOXES_PER_PICTURE,
         figures=1.0,
-        amp=True,
+        precision="bf16",
+        workers=1,
+        seed=0,
         preload=True,
     )
 

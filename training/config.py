@@ -2,50 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
-Recipe = Literal["tao", "colour"]
+Recipe = Literal["tao", "small"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. images[i] is the folder or tar of the pictures of boxes[i].
+    """A training run. images[i] is the folder or tar of the pictures of boxes[i]; defaults are NVIDIA TAO's.
 
-    recipe "tao" is the published objective, schedule and optimiser; "colour" adds the global colour term, drawn
-    figures, gradient clipping and a warm-up by steps, for small data sets without pretrained weights.
+    recipe "tao" is the published objective, order of a step and optimiser; "small" is ours for small data sets:
+    the teacher starts as the student's copy, targets follow the objects' colours, figures may be drawn.
+
+    Rates: lr is for one box, the optimiser's is lr * boxes per step (batch * accumulate * processes).
+    layer_decay: factor on the rate from each ViT block to the one below. teacher_momentum_end: where the
+    teacher's momentum arrives at the run's end, along a cosine; None keeps it. clip: gradient norm, 0 = off.
+    boxes_per_picture: in an epoch. balance: 0 draws boxes as they come, 1 every class equally often, 0.5 by the
+    square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
+    precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
+    thresholds, test_margin, val_weights and val_flip say how masks are made for validation.
     """
 
     images: tuple[Path, ...]
     boxes: tuple[Path, ...]
     out: Path
+    val_images: Path | None = None
+    val_boxes: Path | None = None
     arch: str = "vit-mae-base/16"
     layout: str | None = None
     depth: int | None = None
+    head_convs: int = 4
     head_width: int = 256
+    head_out: int | None = None
     adjust_scale: bool = True
+    scale_ratio_pre: int = 1
+    scale_ratio: float = 2.0
+    drop_path: float = 0.0
+    frozen_stages: tuple[int, ...] = (-1,)
     crop_size: int = 512
     recipe: Recipe = "tao"
     start_from: Path | None = None
-    batch: int = 4
+    batch: int = 3
+    accumulate: int = 1
     epochs: float = 10.0
-    lr: float = 1.5e-6
+    lr: float = 1e-6
     min_lr_rate: float = 0.2
+    waves: float = 1.0
+    warmup_epochs: float = 1.0
     weight_decay: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.9)
-    warmup_epochs: float = 1.0
+    eps: float = 1e-8
+    layer_decay: float = 1.0
+    clip: float = 0.0
     teacher_momentum: float = 0.996
+    teacher_momentum_end: float | None = None
+    mil_weight: float = 4.0
+    mil_steps: int = 1000
+    crf_weight: float = 0.5
+    crf_steps: int = 4000
+    crf_zeta: float = 0.1
+    crf_kernel: int = 3
+    crf_iterations: int = 100
+    crf_size_ratio: float = 1.0
+    crf_low: float = 0.1
+    crf_high: float = 0.9
     min_area: float = 2048.0
     max_area: float = 1e10
     margin_rate: tuple[float, float] = (0.0, 1.2)
     boxes_per_picture: int | None = None
+    balance: float = 0.0
+    together: int = 1
     priors: Path | None = None
     figures: float = 0.0
-    seed: int = 0
+    seed: int = 1234
+    precision: Precision = "auto"
     device: str = "auto"
-    amp: bool = False
-    workers: int = 1
+    devices: int | tuple[int, ...] = 1
+    nodes: int = 1
+    cudnn_benchmark: bool = False
+    cudnn_deterministic: bool = True
+    workers: int = 2
     preload: bool = False
     resume: bool = False
+    resume_from: Path | None = None
     checkpoint_minutes: float = 5.0
+    checkpoint_epochs: float | None = 1.0
+    checkpoint_steps: int | None = None
+    keep: int = 3
+    validate_epochs: float = 1.0
+    validate_steps: int | None = None
+    val_limit: int | None = None
+    val_weights: Literal["student", "teacher", "mixed"] = "student"
+    val_flip: bool = False
+    thresholds: tuple[float, ...] = (0.1,)
+    test_margin: float = 0.6
+    log_steps: int = 20
+    picture_steps: int = 500
+
+
+# What may change between a run and its continuation: nothing that moves a weight.
+FREE = frozenset(
+    (
+        *("out", "resume", "resume_from", "device", "workers", "preload", "log_steps", "picture_steps"),
+        *("checkpoint_minutes", "checkpoint_epochs", "checkpoint_steps", "keep"),
+        *("validate_epochs", "validate_steps", "val_images", "val_boxes", "val_limit", "val_weights", "val_flip"),
+        *("thresholds", "test_margin"),
+    )
+)
+
+# What each recipe changes of TrainConfig's defaults. README.md says why.
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "tao": {},
+        "small": {
+            "batch": 16,
+            "epochs": 50.0,
+            "lr": 1.5e-5,
+            "min_lr_rate": 0.02,
+            "warmup_epochs": 0.5,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.98),
+            "clip": 1.0,
+            "crf_weight": 2.0,
+            "crf_zeta": 0.4,
+            "crf_iterations": 20,
+            "min_area": 256.0,
+            "figures": 0.2,
+            "val_weights": "teacher",
+        },
+    }
+)
+
+
+def recipe_config(recipe: Recipe, **given: Any) -> TrainConfig:
+    """A run of a recipe: its values, and over them the ones given."""
+    return TrainConfig(**{**RECIPES[recipe], "recipe": recipe, **given})

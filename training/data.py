@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +17,7 @@ from mal_trt.errors import RunError
 from mal_trt.images import ImageProblem
 from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
 from mal_trt.training.figures import draw_figure
-from mal_trt.training.pictures import TrainingBoxes, epoch_order
+from mal_trt.training.pictures import Order, TrainingBoxes, epoch_order
 from mal_trt.training.prior import place_prior
 
 # Boxes in a row whose pictures may turn out damaged before the run gives up.
@@ -27,7 +27,8 @@ SUBSTITUTES = 50
 class Sample(TypedDict):
     """student, teacher: uint8 [S,S,3] RGB crops, the student's with colour changes; mask: uint8 [S,S] of 0/1,
     the box (or the figure itself where `exact`); prior: uint8 [S,S], 255 = surely object, where `has_prior`;
-    area: float32, original square pixels; row: annotation, -1 if drawn.
+    area: float32, original square pixels; row: annotation, -1 if drawn; damaged: the annotation this sample stands
+    in for because its picture cannot be read, else -1.
     """
 
     student: torch.Tensor
@@ -38,19 +39,17 @@ class Sample(TypedDict):
     area: torch.Tensor
     exact: torch.Tensor
     row: int
+    damaged: int
 
 
 @dataclass(frozen=True)
 class SampleRules:
-    """crop_size: pixels. margin_rate: range of the random margins. cap: boxes a picture and epoch, None for all.
-
-    figures: share of drawn figures among the samples.
-    """
+    """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures."""
 
     crop_size: int
     seed: int
     margin_rate: tuple[float, float] = (0.0, 1.2)
-    cap: int | None = None
+    order: Order = field(default_factory=Order)
     figures: float = 0.0
 
 
@@ -68,9 +67,10 @@ class Samples(Dataset[Sample]):
     ) -> None:
         self.priors = priors or {}
         self.boxes, self.rules, self.first, self.last = boxes, rules, first, last
-        self.epoch_length = len(epoch_order(boxes.picture, rules.cap, rules.seed, 0))
+        self.epoch_length = len(epoch_order(boxes, rules.order, rules.seed, 0))
         self._epoch, self._rows = -1, np.empty(0, np.int64)
         self._pictures: dict[int, np.ndarray] = {}
+        self._last: tuple[int, np.ndarray] = (-1, np.empty(0, np.uint8))
         for i, picture in enumerate(boxes.pictures if preload else ()):
             with suppress(ImageProblem):
                 self._pictures[i] = picture.read()
@@ -79,19 +79,24 @@ class Samples(Dataset[Sample]):
         return self.last - self.first
 
     def __getitem__(self, i: int) -> Sample:
-        start = self.first + i
+        start, damaged = self.first + i, -1
         for number in range(start, start + SUBSTITUTES):
             rng = np.random.default_rng([self.rules.seed, number])
+            drawn = rng.random() < self.rules.figures
             # A damaged picture's box gives way to the next one; a whole run must not fail for it.
-            with suppress(ImageProblem):
-                return self._figure(rng) if rng.random() < self.rules.figures else self._box(number, rng)
+            try:
+                sample = self._figure(rng) if drawn else self._box(number, rng)
+            except ImageProblem:
+                damaged = self._row(number) if damaged < 0 and not drawn else damaged
+                continue
+            sample["damaged"] = damaged
+            return sample
         raise RunError(f"{SUBSTITUTES} boxes in a row have a damaged picture, such as {self._name(start)}")
 
     def _box(self, number: int, rng: np.random.Generator) -> Sample:
-        epoch, place = divmod(number, self.epoch_length)
-        row = int(self._order(epoch)[place])
+        row = self._row(number)
         box = self.boxes.boxes[row]
-        picture = self._read(int(self.boxes.picture[row]))
+        picture = self._read_again(int(self.boxes.picture[row]))
         extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
         size = self.rules.crop_size
         crop = read_crop(picture, extended, size)
@@ -137,6 +142,7 @@ class Samples(Dataset[Sample]):
             area=torch.tensor(area, dtype=torch.float32),
             exact=torch.tensor(exact),
             row=row,
+            damaged=-1,
         )
 
     def _patch(self, rng: np.random.Generator, side: int) -> np.ndarray:
@@ -148,8 +154,17 @@ class Samples(Dataset[Sample]):
         return read_crop(picture, (x, y, x + length, y + length), side)
 
     def _name(self, number: int) -> str:
+        return self.boxes.pictures[int(self.boxes.picture[self._row(number)])].name
+
+    def _row(self, number: int) -> int:
         epoch, place = divmod(number, self.epoch_length)
-        return self.boxes.pictures[int(self.boxes.picture[self._order(epoch)[place]])].name
+        return int(self._order(epoch)[place])
+
+    def _read_again(self, picture: int) -> np.ndarray:
+        """A picture whose next box may follow: decoded once while its boxes come one after the other."""
+        if self._last[0] != picture:
+            self._last = picture, self._read(picture)
+        return self._last[1]
 
     def _read(self, picture: int) -> np.ndarray:
         held = self._pictures.get(picture)
@@ -158,5 +173,5 @@ class Samples(Dataset[Sample]):
     def _order(self, epoch: int) -> np.ndarray:
         if self._epoch != epoch:
             self._epoch = epoch
-            self._rows = epoch_order(self.boxes.picture, self.rules.cap, self.rules.seed, epoch)
+            self._rows = epoch_order(self.boxes, self.rules.order, self.rules.seed, epoch)
         return self._rows

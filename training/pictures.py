@@ -1,8 +1,7 @@
-"""Boxes to train from: COCO documents and the pictures they name, decoded when asked."""
+"""Boxes to train from: the documents, the pictures they name (decoded when asked), and the order of an epoch."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.boxes_in import read_boxes
 from mal_trt.errors import InputError
 from mal_trt.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
 
@@ -35,13 +35,15 @@ class TrainingBoxes:
     """Boxes of one or more documents, one row an annotation.
 
     boxes: float32 [N,4] XYXY original pixels. picture: int64 [N], index into `pictures`. ids: (document,
-    annotation id) of each row, for messages. skipped: annotations left out, by reason.
+    annotation id) of each row, for messages. category: int64 [N], index into the names of all classes. skipped:
+    annotations left out, by reason.
     """
 
     boxes: np.ndarray
     picture: np.ndarray
     pictures: list[TrainingPicture]
     ids: list[tuple[str, int]]
+    category: np.ndarray
     skipped: Counter[str]
 
     def __len__(self) -> int:
@@ -56,20 +58,24 @@ def read_training_boxes(
 ) -> TrainingBoxes:
     """Annotations worth training on, by MAL's filter.
 
-    images[i] is the folder or tar of documents[i]. Kept: both sides over 2 px, the box inside the picture,
-    min_area < w*h < max_area (original square pixels), the picture there and of the size its document says.
+    images[i] is the folder or tar of documents[i], each a COCO file or a folder of YOLO or VOC files. Kept: both
+    sides over 2 px, the box inside the picture, min_area < w*h < max_area (original square pixels), the picture
+    there and of the size its document says.
     """
     if len(images) != len(documents):
         raise InputError(f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes")
     boxes: list[tuple[float, float, float, float]] = []
     picture: list[int] = []
     ids: list[tuple[str, int]] = []
+    category: list[int] = []
+    classes: dict[Any, int] = {}
     pictures: list[TrainingPicture] = []
     skipped: Counter[str] = Counter()
     for source, document in zip(images, documents, strict=True):
-        content = _read_document(document)
+        opened = open_images(source)
+        content = read_boxes(document, opened)
         try:
-            opened = open_images(source)
+            names = {c["id"]: c.get("name") or c["id"] for c in content.get("categories", ())}
             index = {r["id"]: _find(opened, r) for r in content["images"]}
             place: dict[Any, int] = {}
             for record in content["annotations"]:
@@ -89,6 +95,8 @@ def read_training_boxes(
                     if picture[-1] == len(pictures):
                         pictures.append(found)
                     ids.append((document.name, int(record.get("id", len(ids)))))
+                    kind = record.get("category_id")
+                    category.append(classes.setdefault(names.get(kind, kind), len(classes)))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{document}: a picture or annotation lacks a field or has a bad one ({error!r})"
@@ -96,7 +104,8 @@ def read_training_boxes(
     if not boxes:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no annotations"
         raise InputError(f"{', '.join(map(str, documents))}: no box to train from ({reasons})")
-    return TrainingBoxes(np.asarray(boxes, np.float32), np.asarray(picture), pictures, ids, skipped)
+    rows = np.asarray(boxes, np.float32), np.asarray(picture)
+    return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped)
 
 
 def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
@@ -110,26 +119,45 @@ def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
     return TrainingPicture(source, name, expected) if sorted(size) == sorted(expected) else OTHER_SIZE
 
 
-def epoch_order(picture: np.ndarray, cap: int | None, seed: int, epoch: int) -> np.ndarray:
-    """Rows of one epoch in random order, at most `cap` a picture, drawn anew each epoch; int64 [n]."""
-    order = np.random.default_rng([seed, epoch]).permutation(len(picture))
-    if cap is None:
-        return order
-    by_picture = order[np.argsort(picture[order], kind="stable")]
-    sorted_picture = picture[by_picture]
-    first = np.searchsorted(sorted_picture, sorted_picture)
-    kept = np.zeros(len(picture), bool)
-    kept[by_picture[np.arange(len(picture)) - first < cap]] = True
-    return order[kept[order]]
+@dataclass(frozen=True)
+class Order:
+    """How an epoch's boxes are drawn; fields as in TrainConfig."""
+
+    cap: int | None = None
+    balance: float = 0.0
+    together: int = 1
 
 
-def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise InputError(f"{path}: not a COCO document (needs the lists `images` and `annotations`)")
-    return content
+def epoch_order(boxes: TrainingBoxes, rule: Order, seed: int, epoch: int) -> np.ndarray:
+    """Rows of one epoch in random order, drawn anew each epoch; int64 [n], n the same in all epochs."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(boxes))
+    if rule.cap is not None:
+        order = order[_rank(boxes.picture[order]) < rule.cap]
+    if rule.balance:
+        order = _balanced(order, boxes.category, rule.balance, rng)
+    if rule.together > 1:
+        picture = boxes.picture[order]
+        group = picture * len(order) + _rank(picture) // rule.together
+        _, first, member = np.unique(group, return_index=True, return_inverse=True)
+        order = order[np.argsort(first[member], kind="stable")]
+    return order
+
+
+def _rank(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys stand before each; int64 [n]."""
+    by_key = np.argsort(keys, kind="stable")
+    ordered = keys[by_key]
+    rank = np.empty(len(keys), np.int64)
+    rank[by_key] = np.arange(len(keys)) - np.searchsorted(ordered, ordered)
+    return rank
+
+
+def _balanced(order: np.ndarray, category: np.ndarray, balance: float, rng: np.random.Generator) -> np.ndarray:
+    """As many rows, each class with a share of count^(1-balance): some rows again and again, others not at all."""
+    rows_of = [order[category[order] == c] for c in np.unique(category[order])]
+    counts = np.array([len(rows) for rows in rows_of])
+    shares = counts ** (1 - balance) / (counts ** (1 - balance)).sum()
+    quotas = np.diff(np.round(np.cumsum(shares) * len(order)).astype(int), prepend=0)
+    drawn = [np.resize(rows, quota) for rows, quota in zip(rows_of, quotas, strict=True)]
+    return rng.permutation(np.concatenate(drawn))

@@ -23,8 +23,15 @@ class CosineSchedule:
         """Learning rate at a fractional epoch."""
         if epoch < self.warmup_epochs:
             return self.base * epoch / self.warmup_epochs
-        progress = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
         return self.minimum + (self.base - self.minimum) / 2 * (1 + math.cos(math.pi * progress * self.waves))
+
+
+def momentum_at(progress: float, start: float, end: float | None) -> float:
+    """The teacher's momentum after a share of the run: `start`, or along a cosine from there to `end`."""
+    if end is None:
+        return start
+    return end - (end - start) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mal_trt.training.augment import (
 )
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.figures import draw_figure
-from mal_trt.training.pictures import epoch_order, read_training_boxes
+from mal_trt.training.pictures import Order, TrainingBoxes, epoch_order, read_training_boxes
 from mal_trt.training.prior import compute_priors, grabcut_prior, load_priors, place_prior
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -100,8 +101,9 @@ def test_damaged_pictures_give_way(folder: Path) -> None:
     cut = [i for _, i in boxes.ids].index(90)
     for preload in (False, True):
         samples = Samples(boxes, SampleRules(64, seed=0), 0, 32, preload=preload)
-        rows = [samples[i]["row"] for i in range(32)]
-        assert cut not in rows and len(rows) == 32
+        drawn = [samples[i] for i in range(32)]
+        assert cut not in [s["row"] for s in drawn]
+        assert {s["damaged"] for s in drawn} == {-1, cut}
 
 
 def test_only_damaged_pictures(folder: Path) -> None:
@@ -112,12 +114,49 @@ def test_only_damaged_pictures(folder: Path) -> None:
         Samples(boxes, SampleRules(64, seed=0), 0, 4)[0]
 
 
+def rows_of(pictures: np.ndarray, category: np.ndarray | None = None) -> TrainingBoxes:
+    """Boxes of which only the picture and the class matter."""
+    zeros = np.zeros(len(pictures), np.int64)
+    category = zeros if category is None else category
+    return TrainingBoxes(np.zeros((len(pictures), 4), np.float32), pictures, [], [], category, Counter())
+
+
 def test_epoch_order_caps_each_picture() -> None:
-    picture = np.repeat([0, 1, 2], [50, 3, 10])
-    order = epoch_order(picture, 5, seed=1, epoch=0)
-    assert np.bincount(picture[order]).tolist() == [5, 3, 5]
-    assert set(order) != set(epoch_order(picture, 5, seed=1, epoch=1))
-    assert sorted(epoch_order(picture, None, 1, 0)) == list(range(63))
+    boxes = rows_of(np.repeat([0, 1, 2], [50, 3, 10]))
+    order = epoch_order(boxes, Order(cap=5), seed=1, epoch=0)
+    assert np.bincount(boxes.picture[order]).tolist() == [5, 3, 5]
+    assert set(order) != set(epoch_order(boxes, Order(cap=5), seed=1, epoch=1))
+    assert sorted(epoch_order(boxes, Order(), 1, 0)) == list(range(63))
+
+
+def test_boxes_of_a_picture_come_together() -> None:
+    boxes = rows_of(np.repeat(np.arange(40), 7))
+    order = epoch_order(boxes, Order(together=3), seed=0, epoch=0)
+    assert sorted(order) == list(range(280))
+    pictures = boxes.picture[order]
+    runs = np.diff(np.flatnonzero(np.diff(pictures, prepend=-1, append=-1)))
+    assert len(runs) <= 40 * 3 and 2 < runs.mean() < 4  # 7 = 3 + 3 + 1, a few runs touch
+    assert len(set(pictures[:30])) > 7, "pictures are still mixed"
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
+def test_balanced_sampling(balance: float, share: float) -> None:
+    category = np.repeat([0, 1], [900, 100])
+    order = epoch_order(rows_of(np.arange(1000), category), Order(balance=balance), seed=0, epoch=0)
+    assert len(order) == 1000
+    assert (category[order] == 0).mean() == pytest.approx(share, abs=0.002)
+    counts = np.bincount(order[category[order] == 1], minlength=1000)[900:]
+    assert counts.max() - counts.min() <= 1, "the rare class's boxes take turns"
+
+
+def test_a_picture_is_decoded_once_for_its_boxes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    read, reads = type(boxes.pictures[0]).read, []
+    monkeypatch.setattr(type(boxes.pictures[0]), "read", lambda self: reads.append(1) or read(self))
+    samples = Samples(boxes, SampleRules(64, seed=0, order=Order(together=4)), 0, 8)
+    for i in range(8):
+        samples[i]
+    assert len(reads) == 1
 
 
 def test_samples_depend_on_their_number_only(folder: Path) -> None:

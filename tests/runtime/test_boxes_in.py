@@ -1,0 +1,107 @@
+"""YOLO and VOC boxes become the COCO document they describe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mal_trt.boxes_in import read_boxes
+from mal_trt.errors import InputError
+from mal_trt.images import open_images
+
+WIDTH, HEIGHT = 80, 60
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def yolo(folder: Path, **files: str) -> Path:
+    labels = folder / "labels"
+    labels.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (labels / f"{name}.txt").write_text(text)
+    return labels
+
+
+def voc(folder: Path, name: str, boxes: list[tuple[str, int, int, int, int]], size: bool = True) -> Path:
+    objects = "".join(
+        f"<object><name>{kind}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        "</object>"
+        for kind, a, b, c, d in boxes
+    )
+    shape = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>" if size else ""
+    labels = folder / "voc"
+    labels.mkdir(exist_ok=True)
+    (labels / f"{name}.xml").write_text(f"<annotation><filename>{name}.png</filename>{shape}{objects}</annotation>")
+    return labels
+
+
+def test_yolo_boxes_and_polygons(tmp_path: Path, pictures: Path) -> None:
+    labels = yolo(
+        tmp_path, a="1 0.5 0.5 0.5 0.5\n\n0 0.100001 0.25 0.2 0.5\n", b="0 0 0 0.5 0 0.5 1", gone="0 .5 .5 1 1"
+    )
+    (labels / "classes.txt").write_text("cat\ndog\n")
+    document = read_boxes(labels, open_images(pictures))
+    assert [i["file_name"] for i in document["images"]] == ["a.png", "b.png", "gone"]
+    assert [c["name"] for c in document["categories"]] == ["cat", "dog"]
+    first, second, polygon, lost = document["annotations"]
+    assert first["bbox"] == [20, 15, 40, 30] and first["category_id"] == 1
+    assert second["bbox"] == pytest.approx([0, 0, 16, 30], abs=1e-3)
+    assert second["bbox"][0] == 0, "a rounding error does not leave the picture"
+    assert polygon["bbox"] == [0, 0, 40, 60] and polygon["segmentation"] == [[0, 0, 40, 0, 40, 60]]
+    assert lost["image_id"] == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["names: [cat, 'big dog']", "names:\n  0: cat\n  1: big dog\nnc: 2", "names:\n- cat\n- big dog\n"]
+)
+def test_yolo_names(tmp_path: Path, pictures: Path, text: str) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    document = read_boxes(yolo(tmp_path, a="1 0.5 0.5 0.5 0.5"), open_images(pictures))
+    assert document["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "big dog"}]
+
+
+@pytest.mark.parametrize("line", ["cat 0.1 0.1 0.1 0.1", "0 0.1 0.1 0.1", "0 nan 0.1 0.1 0.1"])
+def test_bad_yolo_lines(tmp_path: Path, pictures: Path, line: str) -> None:
+    labels = yolo(tmp_path, a=f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    with pytest.raises(InputError, match=r"a\.txt:2: "):
+        read_boxes(labels, open_images(pictures))
+
+
+def test_voc_counts_from_one(tmp_path: Path, pictures: Path) -> None:
+    voc(tmp_path, "a", [("cat", 1, 1, 80, 60), ("dog", 11, 21, 20, 40)])
+    document = read_boxes(voc(tmp_path, "b", [("cat", 5, 5, 5, 5)], size=False), open_images(pictures))
+    assert [a["bbox"] for a in document["annotations"]] == [[0, 0, 80, 60], [10, 20, 10, 20], [4, 4, 1, 1]]
+    assert [a["category_id"] for a in document["annotations"]] == [1, 2, 1]
+    assert [(i["width"], i["height"]) for i in document["images"]] == [(WIDTH, HEIGHT)] * 2
+
+
+def test_voc_that_counts_from_zero(tmp_path: Path, pictures: Path) -> None:
+    document = read_boxes(voc(tmp_path, "a", [("cat", 0, 0, 80, 60), ("cat", 10, 20, 20, 40)]), open_images(pictures))
+    assert [a["bbox"] for a in document["annotations"]] == [[0, 0, 80, 60], [10, 20, 10, 20]]
+
+
+def test_bad_voc(tmp_path: Path, pictures: Path) -> None:
+    labels = voc(tmp_path, "a", [])
+    (labels / "b.xml").write_text("<annotation><object>")
+    with pytest.raises(InputError, match=r"b\.xml: not a VOC annotation"):
+        read_boxes(labels, open_images(pictures))
+
+
+def test_coco_and_nothing(tmp_path: Path, pictures: Path) -> None:
+    document = {"images": [], "annotations": [], "info": {"year": 2026}}
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    source = open_images(pictures)
+    assert read_boxes(tmp_path / "boxes.json", source) == document
+    with pytest.raises(InputError, match=r"neither \.txt nor \.xml"):
+        read_boxes(pictures, source)

@@ -1,0 +1,71 @@
+"""Where a run computes: Lightning Fabric with the device, the precision and the processes of a configuration.
+
+Fabric and not Lightning's Trainer: a step here sets the rate after the optimiser's, updates a second network and
+is counted in samples, so that a killed run resumes to the same bits. Under the Trainer all of that is manual
+optimisation with hooks around it (and no gradient accumulation); Fabric leaves the loop ours and brings
+what is worth having: devices, mixed precision with its gradient scaler, processes on one machine or many
+(also under torchrun and SLURM).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from mal_trt.errors import InputError
+from mal_trt.training.config import TrainConfig
+
+MIXED: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Not launched yet. InputError for devices or a precision this machine does not have."""
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    kind, devices = _devices(config)
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+    torch.backends.cudnn.deterministic = config.cudnn_deterministic
+    strategy: Any = "auto"
+    if config.nodes > 1 or (devices if isinstance(devices, int) else len(devices)) > 1:
+        # timm pyramids may own layers that no map depends on
+        strategy = DDPStrategy(find_unused_parameters=not config.arch.startswith("vit-"))
+    return Fabric(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=config.nodes,
+        strategy=strategy,
+        precision=MIXED[_precision(config, kind)],
+    )
+
+
+def _devices(config: TrainConfig) -> tuple[str, int | list[int]]:
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = config.devices
+    if kind == "cpu":
+        return kind, max(1, wanted) if isinstance(wanted, int) else len(wanted)
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not present:
+        raise InputError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
+    if wanted == -1:
+        return kind, present
+    highest = wanted if isinstance(wanted, int) else max(wanted) + 1
+    if highest > present:
+        raise InputError(f"{highest} GPUs wanted (--devices, train.num_gpus, train.gpu_ids), {present} here")
+    return kind, wanted if isinstance(wanted, int) else list(wanted)
+
+
+def _precision(config: TrainConfig, kind: str) -> str:
+    if config.precision == "fp16" and kind == "cpu":
+        raise InputError("precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if config.precision != "auto":
+        return config.precision
+    if kind == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -1,0 +1,223 @@
+"""One run's state (student, teacher, optimiser, schedule) and what a step does to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from mal_trt.errors import InputError, RunError
+from mal_trt.training.augment import normalise
+from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
+from mal_trt.training.colour import ColourBatch, ColourLoss
+from mal_trt.training.config import FREE, TrainConfig
+from mal_trt.training.data import Sample
+from mal_trt.training.devices import make_fabric
+from mal_trt.training.losses import LossTerms, MalLoss
+from mal_trt.training.mean_field import MeanField
+from mal_trt.training.network import NetworkConfig, build_network
+from mal_trt.training.optimiser import build_optimizer
+from mal_trt.training.schedule import CosineSchedule, momentum_at, update_teacher
+
+# Share of the run over which the colour target gains its full weight.
+TARGET_RAMP = 0.1
+
+
+class Trainer:
+    """Student, teacher, optimiser and schedule of one run; `step` is the number of steps already done.
+
+    seen: the last batch with its logits, student's and teacher's, for pictures.
+    """
+
+    def __init__(self, config: TrainConfig, steps_per_epoch: int, fabric: Fabric | None = None) -> None:
+        self.config, self.steps_per_epoch = config, steps_per_epoch
+        self.fabric = make_fabric(config) if fabric is None else fabric
+        self.device = self.fabric.device
+        torch.manual_seed(config.seed)
+        self.network_config = network_config(config)
+        self.student = build_network(self.network_config).to(self.device)
+        self.teacher = build_network(self.network_config).to(self.device)
+        self.step = 0
+        base = config.lr * self.boxes_per_step
+        self.schedule = CosineSchedule(
+            base, base * config.min_lr_rate, config.epochs, config.warmup_epochs, config.waves
+        )
+        self.optimizer = build_optimizer(self.student, config, base)
+        if config.recipe == "small":
+            # From scratch the two networks share no features, so the teacher starts as the student's copy.
+            self.teacher.load_state_dict(self.student.state_dict())
+        field = MeanField(config.crf_zeta, config.crf_kernel, config.crf_iterations, config.crf_low, config.crf_high)
+        self.mal_loss = MalLoss(
+            config.mil_weight, config.crf_weight, config.mil_steps, config.crf_steps, config.crf_size_ratio, field
+        )
+        self.colour_loss = ColourLoss(config.mil_weight, config.crf_weight, mean_field=field)
+        self._student = self.fabric.setup_module(self.student, move_to_device=False)
+        self._optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
+        self.seen: tuple[Sample, Tensor, Tensor] | None = None
+
+    @property
+    def boxes_per_step(self) -> int:
+        """Samples of one optimiser step, over all processes."""
+        return self.config.batch * self.config.accumulate * self.fabric.world_size
+
+    @property
+    def total_steps(self) -> int:
+        return int(self.steps_per_epoch * self.config.epochs)
+
+    def train_step(self, *batches: Sample) -> LossTerms:
+        """One optimiser step on collated batches and teacher update; mean losses of the batches before it."""
+        # The step's own seed: drop path does in a resumed run what it would have done.
+        torch.manual_seed(self.config.seed + 1_000_003 * (self.step * self.fabric.world_size + self.fabric.global_rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = []
+        for i, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(self._student, enabled=i + 1 < len(batches)):
+                terms = self._losses(batch)
+                self._check(terms, batch)
+                self.fabric.backward(terms.total / len(batches))
+            parts.append(torch.stack([terms.total, terms.mil, terms.crf]).detach())
+        if self.config.clip:
+            self.fabric.clip_gradients(
+                self._student, self._optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+            )
+        if self.config.recipe == "small":
+            self._set_lr(self.schedule((self.step + 1) / self.steps_per_epoch))
+        self._optimizer.step()
+        if self.config.recipe == "tao":
+            # Published order: the rate is set after the step, so step 0 runs at the base rate (with zero loss).
+            self._set_lr(self.schedule(self.step / self.steps_per_epoch))
+        update_teacher(self.teacher, self.student, self._momentum())
+        self.step += 1
+        return LossTerms(*torch.stack(parts).mean(0))
+
+    def _losses(self, batch: Sample) -> LossTerms:
+        student_crop, crop = (batch[k].to(self.device, non_blocking=True) for k in ("student", "teacher"))
+        mask = batch["mask"].to(self.device, non_blocking=True)[:, None].float()
+        area = batch["area"].to(self.device)
+        image = normalise(student_crop)
+        student_logits = self._student(image, area)
+        with torch.no_grad(), self.fabric.autocast():
+            teacher_logits = self.teacher(normalise(crop), area)
+        self.seen = batch, student_logits.detach(), teacher_logits
+        if self.config.recipe == "tao":
+            epoch, inside = divmod(self.step, self.steps_per_epoch)
+            return self.mal_loss(student_logits, teacher_logits, image, mask, epoch, inside)
+        prior = batch["prior"].to(self.device)[:, None].float() / 255
+        samples = ColourBatch(mask, batch["exact"].to(self.device), prior, batch["has_prior"].to(self.device))
+        rgb = crop.permute(0, 3, 1, 2).float() / 255
+        ramp = min(1.0, self.step / (TARGET_RAMP * self.total_steps))
+        return self.colour_loss(student_logits, teacher_logits, rgb, samples, ramp, self.step / self.total_steps)
+
+    def _check(self, terms: LossTerms, batch: Sample) -> None:
+        """Every process stops when any one's loss is no number."""
+        bad = ~torch.isfinite(terms.total.detach())
+        anywhere: Any = self.fabric.all_reduce(bad.float(), reduce_op="sum")
+        if anywhere.item():
+            losses = {"total": terms.total.item(), "mil": terms.mil.item(), "crf": terms.crf.item()}
+            raise BadLoss(self.step, losses, torch.as_tensor(batch["row"]).tolist() if bad.item() else [])
+
+    def _momentum(self) -> float:
+        config = self.config
+        return momentum_at(self.step / self.total_steps, config.teacher_momentum, config.teacher_momentum_end)
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+
+    @property
+    def lr(self) -> float:
+        """Rate of the heads, the highest."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    def save(self, path: Path, resumable: bool = True) -> None:
+        """Checkpoint that `export` reads and, if resumable, `--resume` continues. Call it on rank 0."""
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "step": self.step,
+        }
+        save_checkpoint(
+            path,
+            self.network_config,
+            student=self.student.state_dict(),
+            teacher=self.teacher.state_dict(),
+            meta={"step": self.step, "run": plain(self.config)},
+            trainer=state if resumable else None,
+        )
+
+    def restore(self, path: Path) -> None:
+        """Continue from `save`; the run must be the same one."""
+        checkpoint = read_checkpoint(path)
+        saved, now = checkpoint.meta.get("run"), plain(self.config)
+        if checkpoint.trainer is None or saved is None:
+            raise InputError(f"{path}: holds no training state to resume; use it with --from")
+        differing = sorted(k for k in now if saved.get(k) != now[k])
+        if differing:
+            raise InputError(f"{path}: was trained with another {', '.join(differing)}; resume with the same options")
+        load_into(self.student, checkpoint, "student")
+        load_into(self.teacher, checkpoint, "teacher")
+        self.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(checkpoint.trainer.get("scaler", {}))
+        self.step = int(checkpoint.trainer["step"])
+
+    def start(self, path: Path) -> None:
+        """Weights to begin with, from any checkpoint or pretrained encoder."""
+        checkpoint = read_checkpoint(path)
+        for network, part in ((self.student, "student"), (self.teacher, "teacher")):
+            load_into(network, checkpoint, part)
+
+
+class BadLoss(RunError):
+    """A loss that is no number. rows: the batch's annotations, empty where this process's own loss is fine."""
+
+    def __init__(self, step: int, losses: dict[str, float], rows: list[int]) -> None:
+        super().__init__(f"the loss became {losses['total']} at step {step}")
+        self.step, self.losses, self.rows = step, losses, rows
+
+
+def network_config(config: TrainConfig) -> NetworkConfig:
+    """The network that a run's options name."""
+    return NetworkConfig(
+        arch=config.arch,
+        layout=config.layout or "patch",
+        depth=config.depth,
+        crop_size=config.crop_size,
+        mask_head_num_convs=config.head_convs,
+        mask_head_hidden_channel=config.head_width,
+        mask_head_out_channel=config.head_out or config.head_width,
+        adjust_scale=config.adjust_scale,
+        mask_scale_ratio_pre=config.scale_ratio_pre,
+        mask_scale_ratio=config.scale_ratio,
+        vit_dpr=config.drop_path,
+        frozen_stages=config.frozen_stages,
+    )
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """The options that make a run what it is, as JSON values."""
+    values = {k: v for k, v in asdict(config).items() if k not in FREE}
+    return dict(json.loads(json.dumps(values, default=str)))
+
+
+def network_options(path: Path) -> dict[str, Any]:
+    """TrainConfig's values for the network in a checkpoint, as far as the file tells."""
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.config
+    if config is None:
+        return {}
+    options: dict[str, Any] = {"arch": config.arch, "layout": config.layout, "depth": config.depth}
+    if checkpoint.kind != "vit":
+        options["head_convs"] = config.mask_head_num_convs
+        options["head_width"] = config.mask_head_hidden_channel
+        options["head_out"] = config.mask_head_out_channel
+    if checkpoint.kind == "mal-trt":
+        options["crop_size"] = config.crop_size
+        options["adjust_scale"] = config.adjust_scale
+        options["scale_ratio_pre"] = config.mask_scale_ratio_pre
+        options["scale_ratio"] = config.mask_scale_ratio
+    return options

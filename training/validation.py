@@ -1,0 +1,123 @@
+"""Masks of a validation set while training, scored by mal_trt's own metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mal_trt.boxes import size_class
+from mal_trt.boxes_in import read_boxes
+from mal_trt.crops import Frame, make_frame, read_crop
+from mal_trt.errors import InputError
+from mal_trt.evaluate import score_labels
+from mal_trt.images import DAMAGED, ImageProblem, open_images
+from mal_trt.masks import rle_from_logits
+from mal_trt.training.augment import normalise
+from mal_trt.training.config import TrainConfig
+from mal_trt.training.network import MALNetwork
+from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
+from mal_trt.training.trainer import Trainer
+
+MAX_AREA = 1e9
+
+
+class Crop(TypedDict):
+    """pixels: uint8 [S,S,3]. row: annotation. good: whether its picture could be read."""
+
+    pixels: Tensor
+    row: int
+    good: bool
+
+
+@dataclass(frozen=True)
+class ValidationCrops(Dataset[Crop]):
+    """The test-time crops of some rows."""
+
+    boxes: TrainingBoxes
+    rows: np.ndarray
+    config: TrainConfig
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def frame(self, row: int) -> Frame:
+        width, height = self.boxes.pictures[self.boxes.picture[row]].expected
+        return make_frame(self.boxes.boxes[row], width, height, self.config.crop_size, self.config.test_margin)
+
+    def __getitem__(self, i: int) -> Crop:
+        row, size = int(self.rows[i]), self.config.crop_size
+        try:
+            picture = self.boxes.pictures[self.boxes.picture[row]].read()
+        except ImageProblem:
+            return Crop(pixels=torch.zeros(size, size, 3, dtype=torch.uint8), row=row, good=False)
+        crop = read_crop(picture, self.frame(row).extended, size)
+        return Crop(pixels=torch.from_numpy(crop.copy()), row=row, good=True)
+
+
+class Validation:
+    """A validation set of a run; `run` gives the figures of `mal-trt evaluate`, on every process."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        images, boxes = config.val_images, config.val_boxes
+        if images is None or boxes is None:
+            raise InputError("validation needs both pictures and boxes (--val-images, --val-boxes)")
+        self.config, self.where = config, str(boxes)
+        self.boxes = read_training_boxes((images,), (boxes,), 0.0, MAX_AREA)
+        document = read_boxes(boxes, open_images(images))
+        masked = {a.get("id"): a for a in document["annotations"] if a.get("segmentation")}
+        rows = np.array([row for row, (_, key) in enumerate(self.boxes.ids) if key in masked], np.int64)
+        if not len(rows):
+            raise InputError(f"{boxes}: no annotation has a mask to validate against; leave out --val-boxes")
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[: config.val_limit])
+        self.rows = rows[np.argsort(self.boxes.picture[rows], kind="stable")]
+        kept = {self.boxes.ids[row][1] for row in rows}
+        self.truth = {**document, "annotations": [masked[key] for key in masked if key in kept]}
+
+    @torch.no_grad()
+    def run(self, trainer: Trainer) -> dict[str, Any]:
+        """Figures of the present weights; see `mal_trt.metrics.summarize` for the keys."""
+        fabric, config = trainer.fabric, self.config
+        crops = ValidationCrops(self.boxes, self.rows[fabric.global_rank :: fabric.world_size], config)
+        networks = [trainer.student] * (config.val_weights != "teacher")
+        networks += [trainer.teacher] * (config.val_weights != "student")
+        for network in networks:
+            network.eval()
+        labels = []
+        loader = DataLoader(crops, config.batch, num_workers=config.workers, pin_memory=trainer.device.type == "cuda")
+        for batch in loader:
+            rows = batch["row"].tolist()
+            frames = [crops.frame(row) for row in rows]
+            logits = self._logits(trainer, networks, batch["pixels"], torch.tensor([f.area for f in frames]))
+            for row, frame, values, good in zip(rows, frames, logits, batch["good"].tolist(), strict=True):
+                key = self.boxes.ids[row][1]
+                threshold = config.thresholds[size_class(frame.area) if len(config.thresholds) > 1 else 0]
+                labels.append({"id": key, "segmentation": rle_from_logits(values, frame, threshold) if good else None})
+        for network in networks:
+            network.train()
+        labels = _gathered(labels)
+        missing = [{"id": label["id"], "reason": DAMAGED} for label in labels if label["segmentation"] is None]
+        return score_labels(self.truth, labels, self.where, missing)
+
+    def _logits(self, trainer: Trainer, networks: list[MALNetwork], crops: Tensor, area: Tensor) -> np.ndarray:
+        """Mean logits of the networks, and of the mirrored crops where wanted; float32 [B,h,w]."""
+        image, area = normalise(crops.to(trainer.device)), area.to(trainer.device)
+        with trainer.fabric.autocast():
+            found = [network(image, area) for network in networks]
+            if self.config.val_flip:
+                found += [network(image.flip(-1), area).flip(-1) for network in networks]
+        mean: np.ndarray = torch.stack(found).float().mean(0)[:, 0].cpu().numpy()
+        return mean
+
+
+def _gathered(labels: list[Any]) -> list[Any]:
+    """The labels of all processes, on each."""
+    if not torch.distributed.is_initialized():
+        return labels
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, labels)
+    return [label for part in parts for label in part]
