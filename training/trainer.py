@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,10 @@ class Trainer:
         return int(self.steps_per_epoch * self.config.epochs)
 
     def train_step(self, *batches: Sample) -> LossTerms:
-        """One optimiser step on collated batches and teacher update; mean losses of the batches before it."""
+        """One optimiser step on collated batches and teacher update.
+
+        Returns the losses before it, the mean over batches and processes, on the CPU.
+        """
         # The step's own seed: drop path does in a resumed run what it would have done.
         torch.manual_seed(self.config.seed + 1_000_003 * (self.step * self.fabric.world_size + self.fabric.global_rank))
         self.optimizer.zero_grad(set_to_none=True)
@@ -78,9 +82,8 @@ class Trainer:
         for i, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self._student, enabled=i + 1 < len(batches)):
                 terms = self._losses(batch)
-                self._check(terms, batch)
+                parts.append(self._shared(terms, batch))
                 self.fabric.backward(terms.total / len(batches))
-            parts.append(torch.stack([terms.total, terms.mil, terms.crf]).detach())
         if self.config.clip:
             self.fabric.clip_gradients(
                 self._student, self._optimizer, max_norm=self.config.clip, error_if_nonfinite=False
@@ -113,13 +116,15 @@ class Trainer:
         ramp = min(1.0, self.step / (TARGET_RAMP * self.total_steps))
         return self.colour_loss(student_logits, teacher_logits, rgb, samples, ramp, self.step / self.total_steps)
 
-    def _check(self, terms: LossTerms, batch: Sample) -> None:
-        """Every process stops when any one's loss is no number."""
-        bad = ~torch.isfinite(terms.total.detach())
-        anywhere: Any = self.fabric.all_reduce(bad.float(), reduce_op="sum")
-        if anywhere.item():
-            losses = {"total": terms.total.item(), "mil": terms.mil.item(), "crf": terms.crf.item()}
-            raise BadLoss(self.step, losses, torch.as_tensor(batch["row"]).tolist() if bad.item() else [])
+    def _shared(self, terms: LossTerms, batch: Sample) -> Tensor:
+        """total, mil, crf as the mean over all processes; every process stops when any one's is no number."""
+        own = torch.stack([terms.total, terms.mil, terms.crf]).detach()
+        mean: Any = self.fabric.all_reduce(own.clone(), reduce_op="mean")
+        values: list[float] = mean.tolist()
+        if not math.isfinite(values[0]):
+            rows = [] if torch.isfinite(own[0]) else torch.as_tensor(batch["row"]).tolist()
+            raise BadLoss(self.step, dict(zip(("total", "mil", "crf"), values, strict=True)), rows)
+        return torch.tensor(values)
 
     def _momentum(self) -> float:
         config = self.config

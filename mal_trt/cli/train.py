@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,9 @@ def train(
         from mal_trt.training.trainer import network_options
     if given.get("start_from") and "arch" not in given:
         given = {**network_options(given["start_from"]), **given}
-    typer.echo(f"checkpoint: {run(_config(given))}")
+    checkpoint = run(_config(given))
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
+        typer.echo(f"checkpoint: {checkpoint}")
 
 
 def _config(given: dict[str, Any]) -> TrainConfig:
