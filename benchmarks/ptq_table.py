@@ -1,4 +1,4 @@
-"""Quantised files of any origin against the model they came from: accuracy, Q/DQ nodes, whether TensorRT-RTX builds them.
+"""Quantised files of any origin against the model they came from: accuracy, Q/DQ nodes, and whether RTX builds them.
 
     python benchmarks/ptq_table.py --reference bundled --models modelopt=a.onnx ours=b.onnx --data DIR [--json FILE]
 
