@@ -21,10 +21,11 @@ from mal_trt.errors import NanLogits, RunError
 
 @dataclass(frozen=True)
 class Cost:
-    """What quantising one layer alone costs: `drop` as in `drop_of`, `error` the mean logit error by their range."""
+    """What quantising one layer alone costs: `change` of the masks as in `change_of`, `error` the mean error of the
+    logits by their range."""
 
     layer: str
-    drop: float
+    change: float
     error: float
 
 
@@ -83,14 +84,18 @@ def truth(spot: Spot) -> Truth | None:
     return Truth(rle, spot.record["category_id"], width * height)
 
 
-def drop_of(summary: Mapping[str, Any]) -> float:
-    """How much worse than the reference, 0..1: the fall of mIoU against drawn masks, or else how far the mean IoU
-    with the reference's masks is from 1. Without finite logits: 1."""
+def change_of(summary: Mapping[str, Any]) -> float:
+    """How far the mean IoU with the reference's masks is from 1; 1 if any logits are not finite."""
     if summary["not_finite"]["count"] or not summary["boxes"]:
         return 1.0
-    if summary["miou"] is not None:
-        return -float(summary["miou"]["difference"]["all"])
     return 1.0 - float(summary["mask_iou"]["mean"])
+
+
+def drop_of(summary: Mapping[str, Any]) -> float:
+    """What the gate goes by: the fall of mIoU against drawn masks, or, where there are none, `change_of`."""
+    if summary["miou"] is None or summary["not_finite"]["count"]:
+        return change_of(summary)
+    return -float(summary["miou"]["difference"]["all"])
 
 
 def sensitivity(
@@ -111,12 +116,12 @@ def sensitivity(
         if layer.name not in known:
             summary = check.agreement(quantize(model, [layer], ranges, kind))
             error = summary["logit_error"]
-            cost = Cost(layer.name, drop_of(summary), error["relative_mean"] if error else 1.0)
+            cost = Cost(layer.name, change_of(summary), error["relative_mean"] if error else 1.0)
             done(cost)
         else:
             cost = known[layer.name]
         costs.append(cost)
-    return sorted(costs, key=lambda cost: (-cost.drop, -cost.error))
+    return sorted(costs, key=lambda cost: (-cost.change, -cost.error))
 
 
 def largest_set(

@@ -29,7 +29,7 @@ def layer_rows(
                 "group": layer.group,
                 "range": ranges[layer.name],
                 "largest": measured.spectra[layer.name].largest,
-                "drop": cost.drop if cost else None,
+                "change": cost.change if cost else None,
                 "error": cost.error if cost else None,
                 "precision": precision if layer.name in quantized else "fp16",
             }
@@ -46,10 +46,10 @@ def print_report(document: Mapping[str, Any]) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, title="Layers by what each costs alone", title_justify="left")
     table.add_column("layer", no_wrap=True)
-    for name in ("range", "largest", "drop", "logit error", ""):
+    for name in ("range", "largest", "mask change", "logit error", ""):
         table.add_column(name, justify="right")
-    for row in sorted(document["layers"], key=lambda row: (-(row["drop"] or 0), -(row["error"] or 0))):
-        figures = ("-" if value is None else f"{value:.5f}" for value in (row["drop"], row["error"]))
+    for row in sorted(document["layers"], key=lambda row: (-(row["change"] or 0), -(row["error"] or 0))):
+        figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
         table.add_row(
             row["name"].partition("/")[0], f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
         )

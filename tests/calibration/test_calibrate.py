@@ -42,7 +42,7 @@ def test_quantised_model_labels_like_the_original(
     contract = Contract.from_json({e.key: e.value for e in onnx.load(out).metadata_props}[METADATA_KEY], "out")
     assert contract.precision == precision and contract.extra["calibration"]["quantized"] == FC
     assert [row["precision"] for row in rows(report.report_path).values()] == [precision] * 4
-    assert all(row["drop"] is not None for row in rows(report.report_path).values())
+    assert all(row["change"] is not None for row in rows(report.report_path).values())
     nodes = [node.op_type for node in onnx.load(out).graph.node]
     assert nodes.count("QuantizeLinear") == 4 and nodes.count("DequantizeLinear") == 8
     with np.load(tmp_path / "out.parity.npz") as parity:
@@ -74,7 +74,7 @@ def test_the_gate_leaves_out_the_layer_that_int8_breaks(tmp_path: Path, encoder:
     report = calibrate(model, tmp_path / "out.onnx", [(images, boxes)], settings)
     found = rows(report.report_path)
     broken = "student.backbone.blocks.1.mlp.fc1/MatMul"
-    assert max(found, key=lambda name: found[name]["drop"]) == broken
+    assert max(found, key=lambda name: found[name]["change"]) == broken
     assert found[broken]["precision"] == "fp16" and found[broken]["largest"] > 2900
     assert [found[name]["precision"] for name in FC if name != broken] == ["int8"] * 3
     assert report.document["agreement"]["miou"] is not None  # the boxes' own masks were used
