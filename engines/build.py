@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from mal_trt import __version__
@@ -19,6 +17,7 @@ from mal_trt.engines.job import Job, sha256
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
 from mal_trt.engines.profiles import shapes
+from mal_trt.engines.worker import run_beside
 from mal_trt.errors import RunError
 from mal_trt.flavor import Messages
 from mal_trt.gpu import platform_tag
@@ -39,19 +38,23 @@ class Built:
 
 def inspect_network(job: Job) -> dict[str, dict[str, int]]:
     """Precision per kind of layer as TensorRT reads the model, without building: what --dry-run shows."""
-    return parse(job.flavor, job.onnx, Messages()).precision
+    return run_beside(lambda: parse(job.flavor, job.onnx, Messages()).precision)
 
 
 def build(job: Job, show: Callable[[float], None] = lambda share: None) -> Built:
     """Build an engine. show: called with the share done. RunError if TensorRT refuses, KeyboardInterrupt on Ctrl-C."""
+    monitor = Monitor(show)
+    return run_beside(lambda: _build(job, monitor), monitor.stop.set)
+
+
+def _build(job: Job, monitor: Monitor) -> Built:
     messages = Messages()
     parsed = parse(job.flavor, job.onnx, messages)
     config, cached = _configure(job, parsed)
-    monitor = Monitor(show)
     listener = monitor.attach(job.flavor)
     config.progress_monitor = listener
     began = time.perf_counter()
-    plan = _stoppable(lambda: parsed.builder.build_serialized_network(parsed.network, config), monitor)
+    plan = parsed.builder.build_serialized_network(parsed.network, config)
     seconds = time.perf_counter() - began
     if plan is None or plan.nbytes == 0:
         raise RunError(f"{job.onnx}: {job.flavor.title} built no engine: {explain(messages.errors)}")
@@ -110,34 +113,6 @@ def _configure(job: Job, parsed: Parsed) -> tuple[Any, bool]:
             config.set_compute_capability(flavor.member("ComputeCapability", "SM" + target.replace(".", "")), index)
     cached = job.timing_cache is not None and timing_cache.attach(config, job.timing_cache)
     return config, cached
-
-
-def _stoppable(work: Callable[[], Any], monitor: Monitor) -> Any:
-    """Run the build beside the main thread, so that Ctrl-C is heard; a second Ctrl-C ends the process at once."""
-    result: list[Any] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # handed to the caller's thread
-            failure.append(error)
-
-    thread = Thread(target=run, name="TensorRT", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)
-    except KeyboardInterrupt:
-        monitor.stop.set()
-        if current_thread() is main_thread():
-            with suppress(ValueError):
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-        thread.join()
-        raise
-    if failure:
-        raise RunError(f"TensorRT failed: {explain([str(failure[0])])}") from failure[0]
-    return result[0]
 
 
 def _manifest(job: Job, plan: bytes, parsed: Parsed) -> Manifest:

@@ -28,14 +28,6 @@ KNOWN: tuple[tuple[str, str], ...] = (
         r"(?i)engine plan file across different models of devices",
         "the engine was built on another model of GPU; it may be slow or fail, build it again here",
     ),
-    (
-        r"(?i)initialization failure with error: 35|cudaError 35\b|driver version is insufficient",
-        "there is no NVIDIA driver, or it is older than this TensorRT needs; see `mal-trt doctor`",
-    ),
-    (
-        r"(?i)initialization failure with error: 100|cudaError 100\b|no CUDA-capable device",
-        "the driver sees no GPU; see `mal-trt doctor`",
-    ),
     (r"BuildCanceled|canceled by user", "the build was stopped"),
     (
         r"(?i)out ?of ?memory|cannot allocate|std::bad_alloc|insufficient memory",
@@ -84,6 +76,15 @@ KNOWN: tuple[tuple[str, str], ...] = (
     (
         r"(?i)running layernorm after self-attention in FP16",
         "a LayerNorm in FP16 may overflow; write the precision with mal-trt, which keeps it in FP32",
+    ),
+    # Without a GPU these come with every other failure too.
+    (
+        r"(?i)initialization failure with error: 35|cudaError 35\b|driver version is insufficient",
+        "there is no NVIDIA driver, or it is older than this TensorRT needs; see `mal-trt doctor`",
+    ),
+    (
+        r"(?i)initialization failure with error: 100|cudaError 100\b|no CUDA-capable device",
+        "the driver sees no GPU; see `mal-trt doctor`",
     ),
 )
 

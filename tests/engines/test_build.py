@@ -1,0 +1,335 @@
+"""Real engines, built by TensorRT-RTX without a GPU: plans, profiles, precision, manifests, interrupts, the command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("tensorrt_rtx")
+
+from mal_trt.cli import app
+from mal_trt.enginefile import load_engine
+from mal_trt.engines import Options, build_engine, timing_cache
+from mal_trt.engines.build import inspect_network
+from mal_trt.engines.job import prepare
+from mal_trt.engines.network import parse
+from mal_trt.errors import InputError, RunError
+from mal_trt.flavor import Messages, open_flavor
+from mal_trt.gpu import platform_tag
+from mal_trt.manifest import Manifest, Profile, manifest_path
+from mal_trt.models import resolve_model
+
+RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundled") / "model.engine"
+    build_engine("bundled", out, RTX)
+    return out
+
+
+def test_plan_and_manifest(bundled: Path) -> None:
+    plan, manifest = load_engine(bundled)
+    model = resolve_model("bundled")
+    assert plan[:4] == b"vtrt"
+    assert sorted(p.name for p in bundled.parent.iterdir()) == ["model.engine", "model.engine.json"]
+    assert manifest.onnx == "mal_tiny.onnx"
+    assert manifest.onnx_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert manifest.plan_sha256 == hashlib.sha256(plan).hexdigest()
+    assert (manifest.flavor, manifest.os) == ("tensorrt-rtx", platform_tag())
+    assert manifest.version == open_flavor("tensorrt-rtx").version
+    assert manifest.compute_capabilities == ("8.0+",)
+    assert manifest.profiles == (Profile((1, 2, 4)),)
+    assert manifest.parity == {"status": "unchecked"}
+    assert manifest.command == "mal-trt build-engine bundled -o model.engine --flavor tensorrt-rtx --batch 1,2,4"
+    assert manifest.precision_source == "network"
+    assert manifest.precision["linear"] == {"fp32": 26}
+    assert {"attention", "convolution", "normalization", "softmax"} <= set(manifest.precision)
+    assert all(set(types) == {"fp32"} for types in manifest.precision.values())
+    document = json.loads(manifest_path(bundled).read_text())
+    assert document["mal_trt"]["input_size"] == 192
+    assert Manifest.from_json(manifest.to_json(), "again") == manifest
+
+
+def test_three_profiles(dynamic: Path, tmp_path: Path) -> None:
+    report = build_engine(dynamic, tmp_path / "tiny.engine", RTX)
+    _, manifest = load_engine(report.path)
+    assert manifest.profiles == tuple(Profile((1, 2, 4), grid) for grid in (2, 4, 8))
+    assert manifest.contract.head == "dynamic"
+
+
+def test_a_profile_that_the_network_refuses(dynamic: Path, tmp_path: Path) -> None:
+    """The shapes given are the shapes built for: a wrong one is noticed."""
+    import dataclasses
+
+    from mal_trt.engines.build import build
+
+    job = prepare(dynamic, tmp_path / "tiny.engine", RTX)
+    contract = dataclasses.replace(job.contract, input_size=96)
+    with pytest.raises(RunError, match="do not fit the model's `image`"):
+        build(dataclasses.replace(job, contract=contract))
+
+
+def test_fp16(dynamic: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    report = build_engine(dynamic, tmp_path / "tiny.engine", Options(flavor="tensorrt-rtx", precision="fp16"))
+    _, manifest = load_engine(report.path)
+    assert report.precision == manifest.contract.precision == "fp16"
+    assert manifest.precision["linear"] == {"fp16": 6}
+    assert set(manifest.precision["normalization"]) == {"fp32"}
+    assert manifest.onnx == "tiny.engine.fp16.onnx" and (tmp_path / manifest.onnx).is_file()
+    assert "--precision fp16" in manifest.command
+    with pytest.raises(InputError, match="is fp16 already; give the FP32 model"):
+        build_engine(tmp_path / manifest.onnx, tmp_path / "again.engine", Options(precision="fp32"))
+
+
+def test_fp16_with_fp32_attention(dynamic: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from mal_trt.engines.precision import WIDE_ATTENTION, typed_model
+
+    onnx = typed_model(dynamic, WIDE_ATTENTION, tmp_path / "tiny.engine", (), lambda text: None)
+    precision = inspect_network(prepare(onnx, tmp_path / "tiny.engine", RTX))
+    assert set(precision["attention"]) == {"fp32"}
+    assert precision["linear"] == {"fp16": 6}
+    build_engine(onnx, tmp_path / "tiny.engine", RTX)
+
+
+def test_int8(tmp_path: Path) -> None:
+    """Of any ranges: what is built, not how good it is, is the question here."""
+    pytest.importorskip("onnx")
+    from dataclasses import replace
+
+    from mal_trt.calibration.graph import load_onnx, set_contract
+    from mal_trt.calibration.half import to_half
+    from mal_trt.calibration.output import save
+    from mal_trt.calibration.quantize import choose, quantize
+
+    model, contract, _ = load_onnx("bundled")
+    half = to_half(model)
+    chosen = choose(half, ["linear"], "bundled")
+    quantized = quantize(half, chosen, {layer.name: 8.0 for layer in chosen})
+    set_contract(quantized, replace(contract, precision="int8"))
+    save(quantized, tmp_path / "int8.onnx")
+    _, manifest = load_engine(build_engine(tmp_path / "int8.onnx", tmp_path / "int8.engine", RTX).path)
+    assert manifest.contract.precision == "int8"
+    assert manifest.precision["linear"]["int8"] == len(chosen) >= 18
+    assert set(manifest.precision["attention"]) == {"fp16"}
+    assert manifest.plan_bytes < 12e6  # FP32 takes 18.9 million
+
+
+@pytest.mark.slow
+def test_int8_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    from functools import partial
+
+    from mal_trt.calibration import settings
+
+    monkeypatch.setattr(settings, "Settings", partial(settings.Settings, crops=48, check_crops=16))
+    examples = Path(__file__).parents[2] / "examples"
+    boxes = json.loads((examples / "boxes.json").read_text())
+    boxes["annotations"] = [{**a, "id": i} for i, a in enumerate(boxes["annotations"] * 8)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    sources = ("--images", examples / "photos", "--boxes", tmp_path / "boxes.json")
+    out = tmp_path / "model.engine"
+    result = call("build-engine", "bundled", "-o", out, "--precision", "int8", *sources)
+    assert result.exit_code == 0, result.output
+    _, manifest = load_engine(out)
+    assert manifest.contract.precision == "int8" and "--precision int8 --images" in manifest.command
+    assert manifest.precision["linear"]["int8"] >= 1
+
+
+@pytest.mark.slow
+def test_vit_base(tmp_path: Path) -> None:
+    """The network MAL is published with, random weights, 512 pixels, FP32."""
+    pytest.importorskip("torch")
+    from mal_trt.export import export_onnx
+    from mal_trt.training.checkpoint import save_checkpoint
+    from mal_trt.training.network import NetworkConfig, build_network
+
+    config = NetworkConfig("vit-mae-base/16", "patch", 512)
+    save_checkpoint(tmp_path / "base.pth", config, student=build_network(config).state_dict())
+    onnx = export_onnx(tmp_path / "base.pth", tmp_path / "base.onnx").path
+    report = build_engine(onnx, tmp_path / "base.engine", Options(flavor="tensorrt-rtx"))
+    _, manifest = load_engine(report.path)
+    assert [profile.grid for profile in manifest.profiles] == [16, 32, 64]
+    assert manifest.precision["attention"]["fp32"] >= 24
+
+
+def test_dry_run_builds_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "model.engine"
+    result = call("build-engine", "bundled", "-o", out, "--dry-run", "--compute-capability", "8.9,8.6")
+    assert result.exit_code == 0, result.output
+    assert "compute capability 8.6, 8.9" in result.stdout and "26 fp32" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command(tmp_path: Path) -> None:
+    out = tmp_path / "model.engine"
+    result = call("build-engine", "bundled", "-o", out, "--batch", "2", "--workspace", "1GiB", "--opt-level", "0")
+    assert result.exit_code == 0, result.output
+    assert "accuracy: unchecked" in result.stdout and "batch 1 to 2, best 2" in result.stdout
+    _, manifest = load_engine(out)
+    assert (manifest.workspace, manifest.opt_level) == (1 << 30, 0)
+    shown = call("inspect", out, "--json")
+    document = json.loads(shown.stdout)
+    assert document["kind"] == "engine" and document["plan_sha256"] == manifest.plan_sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--batch", "0"], 2, "--batch 0"),
+        (["--batch", "4,2,1"], 2, "--batch 4,2,1"),
+        (["--workspace", "much"], 2, "--workspace much"),
+        (["--compute-capability", "ampere"], 2, "numbers such as 8.6"),
+        (["--compute-capability", "3.5"], 2, "knows 7.5, 8.0"),
+        (["--compute-capability", "7.5"], 1, "Turing"),
+        (["--version-compatible"], 2, "--version-compatible"),
+        (["--hardware-compatible"], 2, "--hardware-compatible"),
+        (["--precision", "int8"], 2, "give --images and --boxes"),
+        (["--images", "photos"], 2, "each needs the other"),
+    ],
+)
+def test_options_that_cannot_be_met(options: list[str], code: int, message: str, tmp_path: Path) -> None:
+    result = call("build-engine", "bundled", "-o", tmp_path / "m.engine", "--flavor", "tensorrt-rtx", *options)
+    last = result.stderr.splitlines()[-1]
+    assert result.exit_code == code and last.startswith("error: ") and message in last
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "missing/model.engine", "."])
+def test_output_names(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        build_engine("bundled", tmp_path / name, RTX)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_ours(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(resolve_model("bundled"))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "empty.onnx").touch()
+    for name, message in (
+        ("foreign", "without mal-trt's"),
+        ("text", "not an ONNX file"),
+        ("empty", "not an ONNX file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_engine(tmp_path / f"{name}.onnx", tmp_path / "m.engine", RTX)
+
+
+def test_a_model_tensorrt_cannot_read(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(resolve_model("bundled"))
+    cast = next(node for node in model.graph.node if node.input and node.input[0] == "image")
+    transpose = onnx.helper.make_node("Transpose", ["image"], ["turned"], "turn", perm=[0, 1, 3, 2])
+    cast.input[0] = "turned"
+    model.graph.node.insert(0, transpose)
+    onnx.save(model, tmp_path / "turned.onnx")
+    with pytest.raises(InputError, match="uint8 input is used before it is cast"):
+        inspect_network(prepare(tmp_path / "turned.onnx", tmp_path / "m.engine", RTX))
+
+
+def test_failed_write_leaves_the_old_pair(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "model.engine"
+    for path in (bundled, manifest_path(bundled)):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        build_engine("bundled", out, RTX)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
+    load_engine(out)
+
+
+def test_progress_only_rises(tmp_path: Path) -> None:
+    from mal_trt.engines.build import build
+
+    shares: list[float] = []
+    build(prepare("bundled", tmp_path / "m.engine", RTX), shares.append)
+    assert len(shares) > 100 and shares == sorted(shares)
+    assert shares[0] < 0.1 and shares[-1] > 0.8 and shares[-1] <= 1
+
+
+def test_stopped_from_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor told to stop ends the build: nothing comes out of it."""
+    from mal_trt.engines import build as module
+
+    class Stopped(module.Monitor):
+        def __init__(self, show: Any) -> None:
+            super().__init__(show)
+            self.stop.set()
+
+    monkeypatch.setattr(module, "Monitor", Stopped)
+    with pytest.raises(RunError, match="the build was stopped"):
+        module.build(prepare("bundled", tmp_path / "m.engine", RTX))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.6])
+def test_interrupt(seconds: float, tmp_path: Path) -> None:
+    """While the model is read, and while the engine is built."""
+    out = tmp_path / "m.engine"
+    command = [sys.executable, "-m", "mal_trt.cli", "build-engine", "bundled", "-o", str(out)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("building fp32")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_timing_cache_comes_back(tmp_path: Path) -> None:
+    """Through the library's own calls; TensorRT-RTX measures nothing, so what comes back is an empty cache."""
+    flavor = open_flavor("tensorrt-rtx")
+    builder = parse(flavor, resolve_model("bundled"), Messages()).builder
+    path = tmp_path / "new" / "timing.bin"
+    for known in (False, True):
+        config = builder.create_builder_config()
+        assert timing_cache.attach(config, path) is known
+        timing_cache.store(config, path)
+        assert path.stat().st_size > 0 and list(path.parent.iterdir()) == [path]
+
+
+class OtherGpu:
+    """A double of TensorRT's configuration that takes only an empty cache."""
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+
+    def create_timing_cache(self, content: bytes) -> bytes:
+        return content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        self.given.append(cache)
+        return cache == b"" and not ignore_mismatch
+
+
+def test_timing_cache_of_another_gpu(tmp_path: Path) -> None:
+    (tmp_path / "timing.bin").write_bytes(b"measured elsewhere")
+    config = OtherGpu()
+    assert timing_cache.attach(config, tmp_path / "timing.bin") is False
+    assert config.given == [b"measured elsewhere", b""]
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
