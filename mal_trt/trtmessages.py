@@ -34,7 +34,7 @@ KNOWN: tuple[tuple[str, str], ...] = (
         "memory ran out; close other programs, or use a smaller --batch or --workspace",
     ),
     (
-        r"(?i)could not find any implementation for node (?:of )?\{?([^\s{},.]+)",
+        r"(?i)could not find any implementation for node \{?([^\s{}]+)",
         r"no kernel was found for \1; give more --workspace, or a smaller --batch",
     ),
     (
