@@ -22,7 +22,7 @@ from mal_trt.evaluate import write_json
 from mal_trt.images import ImageProblem, ImageSource, open_images
 from mal_trt.journal import PAGE, Journal
 from mal_trt.plan import write_plan
-from mal_trt.predictor import Predictor
+from mal_trt.predictor import Predictor, Threshold
 from mal_trt.progress import Progress
 from mal_trt.segmentations import to_rle
 
@@ -39,7 +39,7 @@ def compare(
     count: int | None = None,
     batch: int = 16,
     device: str = "auto",
-    threshold: float | Sequence[float] | None = None,
+    threshold: Threshold = None,
     flip: bool = False,
     threads: int | None = None,
     progress: bool = True,
@@ -57,6 +57,8 @@ def compare(
     counts records that could not be used, `skipped_reasons` says why. InputError if there is nothing to compare.
     """
     document = _document(annotations, boxes)
+    if isinstance(threshold, str):
+        raise InputError(f"threshold {threshold}: models are compared at the same thresholds; give numbers")
     if len(models) < 2:
         raise InputError(f"compare needs two models or more, given {len(models)}: {', '.join(map(str, models))}")
     for name, value in (("batch", batch), ("count", count)):

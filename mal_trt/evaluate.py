@@ -7,12 +7,13 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mal_trt.errors import InputError, RunError
 from mal_trt.metrics import ObjectScore, score_object, summarize
+from mal_trt.predictor import Threshold
 from mal_trt.segmentations import to_rle
 
 Document = dict[str, Any]
@@ -28,8 +29,9 @@ def evaluate(
     batch: int = 16,
     device: str = "auto",
     flip: bool = False,
+    refine: str | None = None,
     weights: str | None = None,
-    threshold: float | Sequence[float] | None = None,
+    threshold: Threshold = None,
     threads: int | None = None,
     progress: bool = True,
     json_out: str | Path | None = None,
@@ -65,6 +67,7 @@ def evaluate(
                 device=device,
                 threshold=threshold,
                 flip=flip,
+                refine=refine,
                 weights=weights,
                 threads=threads,
                 progress=progress,

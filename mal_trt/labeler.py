@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from mal_trt.contract import Contract
 from mal_trt.errors import InputError
 from mal_trt.images import ImageProblem, read_picture, to_rgb
 from mal_trt.masks import RLE, LocalMask, encode_rle
-from mal_trt.predictor import Predictor
+from mal_trt.predictor import Predictor, Threshold
 
 FORMATS = ("xyxy", "xywh")
 NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
@@ -68,7 +68,7 @@ class Labeler:
         result = labeler("photo.jpg", [[30, 40, 200, 260]])
         result.masks  # bool [1, height, width]
 
-    See `Predictor` for model, device, threshold, flip, weights and threads. batch: boxes run at once.
+    See `Predictor` for model, device, threshold, flip, refine, weights and threads. batch: boxes run at once.
     """
 
     def __init__(
@@ -77,14 +77,17 @@ class Labeler:
         device: str = "auto",
         *,
         batch: int = 16,
-        threshold: float | Sequence[float] | None = None,
+        threshold: Threshold = None,
         flip: bool = False,
+        refine: str | None = None,
         weights: str | None = None,
         threads: int | None = None,
     ) -> None:
         if batch < 1:
             raise InputError(f"batch {batch}: expected 1 or more")
-        self._predictor = Predictor(model, device, threshold=threshold, flip=flip, weights=weights, threads=threads)
+        self._predictor = Predictor(
+            model, device, threshold=threshold, flip=flip, refine=refine, weights=weights, threads=threads
+        )
         self._batch = batch
 
     @property
@@ -117,7 +120,8 @@ class Labeler:
                 crops = self._predictor.batch(len(part))
                 for place, into in zip(part, crops, strict=True):
                     self._predictor.crop(pixels, frames[place], into)
-                for place, logits in zip(part, self._predictor.run(crops, size), strict=True):
+                logits_of_part = self._predictor.run(crops, size, [frames[place] for place in part])
+                for place, logits in zip(part, logits_of_part, strict=True):
                     local[place] = self._predictor.mask(logits, frames[place])
         return Masks(tuple(local), height, width)
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mal_trt.models import resolve_model
 from mal_trt.output import write_labels, write_overlays, write_skipped
 from mal_trt.pipeline import network_threads, run_plan, usable_cores
 from mal_trt.plan import write_plan
-from mal_trt.predictor import Predictor
+from mal_trt.predictor import TIGHT, Predictor, Threshold
 from mal_trt.progress import Progress
 
 
@@ -55,8 +54,9 @@ def label(
     batch: int = 16,
     device: str = "auto",
     resume: bool = False,
-    threshold: float | Sequence[float] | None = None,
+    threshold: Threshold = None,
     flip: bool = False,
+    refine: str | None = None,
     weights: str | None = None,
     box_area: bool = False,
     overlay: str | Path | None = None,
@@ -69,7 +69,7 @@ def label(
     images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
     `write_labels`. threads: CPU threads of the whole run, None = every core. For model,
-    device, threshold, flip and weights see `Predictor`.
+    device, threshold, flip, refine and weights see `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -88,7 +88,13 @@ def label(
     journal = Journal(journal_path)
     try:
         predictor = Predictor(
-            model, device, threshold=threshold, flip=flip, weights=weights, threads=network_threads(threads)
+            model,
+            device,
+            threshold=threshold,
+            flip=flip,
+            refine=refine,
+            weights=weights,
+            threads=network_threads(threads),
         )
         facts = {
             "boxes": _sha256(boxes),
@@ -97,8 +103,9 @@ def label(
             "model": _sha256(resolve_model(model)),
             "provider": predictor.provider,
             "batch": str(batch),
-            "threshold": str(predictor.thresholds),
+            "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
             "flip": str(flip),
+            "refine": str(refine),
             "weights": str(weights),
             "box area": str(box_area),
         }

@@ -18,6 +18,10 @@ from mal_trt.crops import Frame
 # Pixels of one band of columns: 256 KB of float32, so a band stays in the processor's cache.
 BAND_PIXELS = 1 << 16
 
+# Thresholds that `tight_threshold` tries, and how well a mask's own box must fit.
+TIGHT = tuple(round(0.6 - 0.05 * step, 2) for step in range(12))
+TIGHT_IOU = 0.95
+
 RLE = dict[str, Any]
 
 
@@ -65,6 +69,32 @@ def rle_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> RLE:
         edges.append(_edges(band, x0, window.y0, frame.height))
         x0 += len(band)
     return _pack(edges, frame.height, frame.width)
+
+
+def tight_threshold(logits: np.ndarray, frame: Frame) -> float:
+    """The highest threshold whose mask still fills its box: from .6 down to .05, the first at which the mask's own
+    bounding box has an IoU of .95 with that of a mask that is all of the box; the lowest where none has.
+    """
+    window = _Window(logits, frame)
+    columns, rows = [], np.zeros(0, np.float32)
+    for band in window.soft_bands():
+        columns.append(band.max(axis=1))
+        rows = np.maximum(rows, band.max(axis=0)) if rows.size else band.max(axis=0)
+    if not columns:
+        return TIGHT[-1]
+    across = np.concatenate(columns)
+    whole = window.whole()
+    for threshold in TIGHT:
+        shared = areas = 1.0
+        for values, (first, last) in zip((across, rows), whole, strict=True):
+            (own,) = np.nonzero(values > np.float32(threshold))
+            low, high = (int(own[0]), int(own[-1]) + 1) if own.size else (0, 0)
+            shared *= max(0, min(high, last) - max(low, first))
+            areas *= high - low
+        full = (whole[0][1] - whole[0][0]) * (whole[1][1] - whole[1][0])
+        if shared >= TIGHT_IOU * (areas + full - shared):
+            return threshold
+    return TIGHT[-1]
 
 
 def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
@@ -132,17 +162,30 @@ class _Window:
         with np.errstate(over="ignore"):
             np.exp(-crop, out=crop)
         np.divide(1, crop + 1, out=crop)
+        self._rows = rows
         self._soft = _resample(crop.T, *rows.taps)  # (rows out, columns used)
+
+    def whole(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last column, first and last row (exclusive) of a mask that is all of the box, in the window."""
+        spans = []
+        for _, _, low, high in (self._columns.taps, self._rows.taps):
+            (inside,) = np.nonzero(low + high > np.float32(0.5))
+            spans.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0))
+        return spans[0], spans[1]
 
     def bands(self, threshold: float) -> Iterator[np.ndarray]:
         """The mask, transposed: bool [some columns, all rows], left to right."""
+        for band in self.soft_bands():
+            yield band > np.float32(threshold)
+
+    def soft_bands(self) -> Iterator[np.ndarray]:
+        """The probabilities likewise, float32."""
         low, high, weight_low, weight_high = self._columns.taps
         soft = np.ascontiguousarray(self._soft.T)
         step = max(1, BAND_PIXELS // max(1, soft.shape[1]))
         for start in range(0, len(low) if soft.shape[1] else 0, step):
             part = slice(start, start + step)
-            band = _resample(soft, low[part], high[part], weight_low[part], weight_high[part])
-            yield band > np.float32(threshold)
+            yield _resample(soft, low[part], high[part], weight_low[part], weight_high[part])
 
 
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -86,7 +86,9 @@ class _Batch:
         filled = [i for i, frame in enumerate(self.frames) if frame]
         crops = self.crops if len(filled) == len(self.frames) else self.crops[filled]
         self.crops = crops[:0]
-        return predictor.run(crops, self.size) if filled else np.zeros((0, 1, 1), np.float32)
+        if not filled:
+            return np.zeros((0, 1, 1), np.float32)
+        return predictor.run(crops, self.size, [frame for frame in self.frames if frame])
 
 
 class _Picture:

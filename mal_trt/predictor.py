@@ -11,16 +11,20 @@ from mal_trt.backends import Backend, open_backend
 from mal_trt.boxes import SizeClass
 from mal_trt.crops import Frame, make_frame, read_crop
 from mal_trt.errors import InputError
-from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits
+from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits, tight_threshold
+from mal_trt.refine import refine_colour
+
+TIGHT, COLOR = "tight", "color"
+Threshold = float | Sequence[float] | str | None
 
 
 class Predictor:
     """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
 
     model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
-    or three (small, medium, large boxes); None is the model's own. flip: average the logits of the mirrored
-    crop too. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads of
-    the network.
+    or three (small, medium, large boxes), or "tight", see `mal_trt.masks.tight_threshold`; None is the model's own.
+    flip: average the logits of the mirrored crop too. refine: "color", see `mal_trt.refine`. weights: "student",
+    "teacher" or "mixed" where the model carries both. threads: CPU threads of the network.
     """
 
     def __init__(
@@ -28,17 +32,21 @@ class Predictor:
         model: str | Path = "bundled",
         device: str = "auto",
         *,
-        threshold: float | Sequence[float] | None = None,
+        threshold: Threshold = None,
         flip: bool = False,
+        refine: str | None = None,
         weights: str | None = None,
         threads: int | None = None,
     ) -> None:
-        given = None if threshold is None else _three(threshold)
+        given = None if threshold is None or threshold == TIGHT else _three(threshold)
+        if refine not in (None, COLOR):
+            raise InputError(f"refine {refine}: expected {COLOR}")
         self.backend: Backend = open_backend(model, device, threads)
         self.contract = self.backend.contract
         self.provider = self.backend.provider
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
-        self._flip = flip
+        self.tight = threshold == TIGHT
+        self._flip, self._refine = flip, refine
         self._weights = weights
         try:
             # Shows at once whether the model runs and has these weights.
@@ -60,30 +68,40 @@ class Predictor:
         """Cut one crop out of a picture, uint8 [H,W,3], into one place [3,S,S] of a batch."""
         into[...] = read_crop(picture, frame.extended, frame.size).transpose(2, 0, 1)
 
-    def run(self, crops: np.ndarray, size: SizeClass) -> np.ndarray:
-        """Mask logits of a batch of crops of one size class, float32 [N,h,w]."""
+    def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | None = None) -> np.ndarray:
+        """Mask logits of a batch of crops of one size class, float32 [N,h,w]; refined only where `frames` are given."""
         logits = self.backend.run(crops, size, self._weights)
         if self._flip:
             mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self._weights)
             logits = (logits + mirrored[..., ::-1]) / 2
-        return logits[:, 0]
+        logits = logits[:, 0]
+        if self._refine and frames:
+            found = [refine_colour(*one) for one in zip(logits, crops, frames, strict=True)]
+            return np.stack(found)
+        return logits
+
+    def threshold(self, logits: np.ndarray, frame: Frame) -> float:
+        """Mask probability for one box."""
+        return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
 
     def mask(self, logits: np.ndarray, frame: Frame) -> LocalMask:
         """The mask of one box from its logits [h,w]."""
-        return mask_from_logits(logits, frame, self.thresholds[frame.size_class])
+        return mask_from_logits(logits, frame, self.threshold(logits, frame))
 
     def rle(self, logits: np.ndarray, frame: Frame) -> RLE:
         """The same mask as COCO's compressed RLE."""
-        return rle_from_logits(logits, frame, self.thresholds[frame.size_class])
+        return rle_from_logits(logits, frame, self.threshold(logits, frame))
 
     def close(self) -> None:
         """Free the model."""
         self.backend.close()
 
 
-def _three(threshold: float | Sequence[float]) -> tuple[float, float, float]:
+def _three(threshold: float | Sequence[float] | str) -> tuple[float, float, float]:
     values = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
     if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
-        raise InputError(f"threshold {threshold}: expected a number from 0 to below 1, or three (small, medium, large)")
+        raise InputError(
+            f"threshold {threshold}: expected a number from 0 to below 1, three (small, medium, large), or {TIGHT}"
+        )
     small, medium, large = (float(v) for v in values)
     return small, medium, large

@@ -13,12 +13,13 @@ from mal_trt.cli.options import (
     DeviceOption,
     FlipOption,
     ImagesOption,
+    LabelThresholdOption,
     ModelOption,
     QuietOption,
+    RefineOption,
     ThreadsOption,
-    ThresholdOption,
     WeightsOption,
-    numbers,
+    threshold_of,
 )
 from mal_trt.errors import InputError, RunError
 
@@ -43,8 +44,9 @@ def label(
     image_list: Annotated[
         Path | None, Option(help="COCO JSON that names the pictures of a bare list of results.")
     ] = None,
-    threshold: ThresholdOption = None,
+    threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
+    refine: RefineOption = None,
     weights: WeightsOption = None,
     batch: BatchOption = 16,
     device: DeviceOption = "auto",
@@ -64,8 +66,9 @@ def label(
         batch=batch,
         device=device,
         resume=resume,
-        threshold=numbers(threshold),
+        threshold=threshold_of(threshold),
         flip=flip,
+        refine=refine,
         weights=weights,
         box_area=box_area,
         overlay=overlay,

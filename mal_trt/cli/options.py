@@ -18,21 +18,34 @@ ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .t
 ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, or `bundled`.")]
 BatchOption = Annotated[int, Option("--batch", min=1, help="Boxes the network sees at once.")]
 DeviceOption = Annotated[Device, Option("--device", help="auto: CUDA where it really works.")]
+RefineOption = Annotated[
+    Literal["color"] | None, Option("--refine", help="color: sharpen masks by the colours in the crop.")
+]
 FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
 WeightsOption = Annotated[
     Weights | None,
     Option("--weights", help="Which network of a model that carries both; default: the model's own choice."),
 ]
+_THRESHOLD = "Mask where the probability is above this; three for small, medium, large boxes"
 ThresholdOption = Annotated[
+    str | None,
+    Option("--threshold", metavar="<number[,number,number]>", help=f"{_THRESHOLD}. Default: the model's."),
+]
+LabelThresholdOption = Annotated[
     str | None,
     Option(
         "--threshold",
-        metavar="<number[,number,number]>",
-        help="Mask where the probability is above this; three for small, medium, large boxes. Default: the model's.",
+        metavar="<number[,number,number]|tight>",
+        help=f"{_THRESHOLD}; tight: for each box the highest whose mask fills it. Default: the model's.",
     ),
 ]
 ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
+
+
+def threshold_of(text: str | None) -> float | tuple[float, ...] | Literal["tight"] | None:
+    """`0.3`, `0.1,0.2,0.3` or `tight`."""
+    return "tight" if text == "tight" else numbers(text)
 
 
 def numbers(text: str | None) -> float | tuple[float, ...] | None:
