@@ -207,9 +207,9 @@ def test_batches_mix_pictures_but_never_sizes(
     seen: list[tuple[int, SizeClass]] = []
     original = Predictor.run
 
-    def spy(self: Predictor, crops: np.ndarray, size: SizeClass) -> np.ndarray:
+    def spy(self: Predictor, crops: np.ndarray, size: SizeClass, *frames: Any) -> np.ndarray:
         seen.append((len(crops), size))
-        return original(self, crops, size)
+        return original(self, crops, size, *frames)
 
     images, boxes = data_set()  # 15 small and 3 medium boxes on 3 pictures
     monkeypatch.setattr(Predictor, "run", spy)
