@@ -56,7 +56,7 @@ def build_engine(
     steps = (wanted, *(LADDER[wanted] if contract.precision == "fp32" else ()))
     refused = ""
     for precision in steps:
-        onnx = typed_model(model, precision, out, options.sources, say)
+        onnx = typed_model(model, precision, out, options.sources, say, progress)
         job = prepare(model, out, options, onnx)
         say(f"building {precision} with {job.flavor.title}")
         built = _build(job, progress)

@@ -39,7 +39,14 @@ def typed_path(out: Path, precision: str) -> Path:
     return out.with_name(f"{out.name}.{precision.replace(' ', '-')}.onnx")
 
 
-def typed_model(model: str | Path, precision: str, out: Path, sources: Sources, say: Callable[[str], None]) -> Path:
+def typed_model(
+    model: str | Path,
+    precision: str,
+    out: Path,
+    sources: Sources,
+    say: Callable[[str], None],
+    progress: bool = False,
+) -> Path:
     """The ONNX file of that precision: `model` itself if it is, or else made of it and written beside `out`."""
     source = resolve_model(model)
     if read_contract(source).precision == precision:
@@ -57,7 +64,7 @@ def typed_model(model: str | Path, precision: str, out: Path, sources: Sources, 
         from mal_trt.calibration.settings import Settings
 
         say(f"calibrating {precision}")
-        calibrate(source, path, sources, Settings(precision=precision))
+        calibrate(source, path, sources, Settings(precision=precision), progress=progress)
     say(f"wrote {path}")
     return path
 
