@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mal_trt.boxes import extended_box, inclusive_pixels
 from mal_trt.crops import read_crop
 from mal_trt.errors import InputError, RunError
+from mal_trt.training import augment
 from mal_trt.training.augment import (
     gated_margins,
     random_margins,
@@ -195,6 +196,32 @@ def test_student_colours_change_colours_not_shape() -> None:
     changed = [student_colours(crop, rng) for _ in range(20)]
     assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in changed)
     assert sum(not np.array_equal(c, crop) for c in changed) > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("brightness", 1.3), ("contrast", 0.7), ("contrast", 1.4), ("saturation", 1.2), ("hue", 0.07)]
+)
+def test_colours_are_torchvisions(photo: np.ndarray, name: str, value: float) -> None:
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    expected = np.asarray(getattr(functional, f"adjust_{name}")(Image.fromarray(photo), value)).astype(int)
+    found = getattr(augment, name)(photo, value).astype(int)
+    assert np.abs(found - expected).mean() < 1.5 and np.abs(found - photo).mean() > 3
+
+
+def test_blur_and_grey_are_pillows(photo: np.ndarray) -> None:
+    expected = np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(1.5))).astype(int)
+    assert np.abs(augment.blur(photo, 1.5) - expected).mean() < 0.7
+    grey = np.asarray(Image.fromarray(photo).convert("L")).astype(int)
+    assert np.abs(augment.saturation(photo, 0.0) - grey[..., None]).max() <= 1
+
+
+def test_yolo_boxes_train(folder: Path) -> None:
+    labels = folder / "labels"
+    labels.mkdir()
+    (labels / "photo.txt").write_text("3 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.5\n")
+    boxes = read_training_boxes([folder / "pictures"], [labels], 100, 1e10)
+    np.testing.assert_allclose(boxes.boxes, [[80, 53.25, 240, 159.75], [120, 53.25, 200, 159.75]])
+    assert boxes.category.tolist() == [0, 1]
 
 
 def test_margins_share_a_budget_between_opposite_sides() -> None:

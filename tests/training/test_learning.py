@@ -139,7 +139,6 @@ def test_real_boxes_are_fitted(tmp_path: Path) -> None:
         mask = mask_from_logits(logits[0, 0].numpy(), frame, 0.5)
         agreements.append(box_agreement(mask, box))
         fills.append(mask.area / frame.area)
-    print(np.mean(projections), np.mean(agreements), np.mean(fills))
     assert np.mean(projections) < 0.1, "of 2"
     assert np.mean(agreements) > 0.9
     assert np.mean(fills) < 0.9
