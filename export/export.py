@@ -18,7 +18,7 @@ from mal_trt.boxes import SizeClass
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
-from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, WEIGHTS, Contract
+from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, REFINE, WEIGHTS, Contract
 from mal_trt.errors import InputError, RunError
 from mal_trt.export.graph import ExportGraph, trace
 from mal_trt.export.parity import (
@@ -66,6 +66,7 @@ def export_onnx(
     precision: str = "fp32",
     fp16_weights: bool = False,
     thresholds: Sequence[float] | None = None,
+    refine: str = "none",
     parity_images: Path | str | None = None,
     parity_boxes: Path | str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -77,12 +78,13 @@ def export_onnx(
     its scale has no such input ("fixed", which also declares that of a TAO file, whose tensors do not tell).
     weights "mixed": both networks, `logits` being their mean. arch: overrides the name guessed from the file.
     fp16_weights: weights rounded to and stored as FP16, computed in FP32. thresholds: one or three mask
-    probabilities. parity_images, parity_boxes: pictures (and COCO boxes) for the check instead of the packaged.
+    probabilities. refine: what labelling does by default, see `Contract`. parity_images, parity_boxes: pictures (and
+    COCO boxes) for the check instead of the packaged.
     precision "fp16": a strongly typed FP16 graph, see `mal_trt.calibration.convert`.
     """
     say = progress or (lambda text: None)
     checkpoint, out = Path(checkpoint), Path(out)
-    _check_options(out, input_dtype, weights, head, opset, precision)
+    _check_options(out, input_dtype, weights, head, opset, precision, refine)
     if precision == "fp16" and fp16_weights:
         raise InputError("--fp16-weights is for --precision fp32; in an FP16 model the weights are FP16 anyway")
     say(f"reading {checkpoint.name}")
@@ -96,6 +98,7 @@ def export_onnx(
         input_size=config.crop_size,
         input_dtype=input_dtype,
         thresholds=_thresholds(thresholds),
+        refine=refine,
         adjust_scale=config.adjust_scale,
         head=head if config.adjust_scale else "fixed",
         weights=weights,
@@ -160,11 +163,14 @@ def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Parit
     return parity
 
 
-def _check_options(out: Path, input_dtype: str, weights: str, head: str, opset: int, precision: str) -> None:
+def _check_options(
+    out: Path, input_dtype: str, weights: str, head: str, opset: int, precision: str, refine: str
+) -> None:
     choices = (
         ("--input-dtype", input_dtype, INPUT_DTYPES),
         ("--weights", weights, WEIGHTS),
         ("--head", head, ("dynamic", *HEADS, "fixed")),
+        ("--refine", refine, REFINE),
         ("--precision", precision, ("fp32", "fp16")),
         ("--opset", opset, OPSETS),
     )

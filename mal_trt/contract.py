@@ -15,6 +15,7 @@ LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
 INPUT_DTYPES = ("uint8", "float32")
 HEADS = ("dynamic", "small", "medium", "large", "fixed")
 WEIGHTS = ("student", "teacher", "mixed")
+REFINE = ("none", "color")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Contract:
 
     input_size: side S of the square crop, pixels. margin_rate: test margin shared by opposite sides of a box.
     area_bounds: upper bounds of small and medium, original square pixels, half-open on the low side.
-    thresholds: mask probability above which a pixel is foreground, for small, medium and large boxes.
+    thresholds: mask probability above which a pixel is foreground, for small, medium and large boxes. refine: what
+    labelling does to the logits unless told otherwise, "none" or "color" (see `mal_trt.refine`).
     head: "dynamic" takes the mask-head grid at run time from `head_grid`; "small", "medium" and "large"
     have it baked in; "fixed" does not adjust its scale. extra: free-form facts (calibration, notes).
     """
@@ -35,6 +37,7 @@ class Contract:
     margin_rate: float = TEST_MARGIN_RATE
     area_bounds: tuple[float, float] = (SMALL_AREA, MEDIUM_AREA)
     thresholds: tuple[float, float, float] = (0.1, 0.1, 0.1)
+    refine: str = "none"
     adjust_scale: bool = True
     head: str = "dynamic"
     precision: str = "fp32"
@@ -107,7 +110,7 @@ def _is_number(value: object) -> bool:
 
 def _checked(name: str, value: Any, where: str) -> Any:
     """The value of one field in its Python type, or InputError."""
-    choices = {"layout": LAYOUTS, "input_dtype": INPUT_DTYPES, "head": HEADS, "weights": WEIGHTS}
+    choices = {"layout": LAYOUTS, "input_dtype": INPUT_DTYPES, "head": HEADS, "weights": WEIGHTS, "refine": REFINE}
     if name in choices:
         if value not in choices[name]:
             raise _bad(name, value, "one of " + ", ".join(choices[name]), where)

@@ -105,7 +105,7 @@ def label(
             "batch": str(batch),
             "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
             "flip": str(flip),
-            "refine": str(refine),
+            "refine": predictor.refine,
             "weights": str(weights),
             "box area": str(box_area),
         }

@@ -9,12 +9,13 @@ import numpy as np
 
 from mal_trt.backends import Backend, open_backend
 from mal_trt.boxes import SizeClass
+from mal_trt.contract import REFINE
 from mal_trt.crops import Frame, make_frame, read_crop
 from mal_trt.errors import InputError
 from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits, tight_threshold
 from mal_trt.refine import refine_colour
 
-TIGHT, COLOR = "tight", "color"
+TIGHT = "tight"
 Threshold = float | Sequence[float] | str | None
 
 
@@ -23,8 +24,9 @@ class Predictor:
 
     model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
     or three (small, medium, large boxes), or "tight", see `mal_trt.masks.tight_threshold`; None is the model's own.
-    flip: average the logits of the mirrored crop too. refine: "color", see `mal_trt.refine`. weights: "student",
-    "teacher" or "mixed" where the model carries both. threads: CPU threads of the network.
+    flip: average the logits of the mirrored crop too. refine: "color" (see `mal_trt.refine`) or "none"; None is the
+    model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
+    of the network.
     """
 
     def __init__(
@@ -39,14 +41,14 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
-        if refine not in (None, COLOR):
-            raise InputError(f"refine {refine}: expected {COLOR}")
+        if refine not in (None, *REFINE):
+            raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
         self.backend: Backend = open_backend(model, device, threads)
         self.contract = self.backend.contract
         self.provider = self.backend.provider
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
         self.tight = threshold == TIGHT
-        self._flip, self._refine = flip, refine
+        self._flip, self.refine = flip, refine or self.contract.refine
         self._weights = weights
         try:
             # Shows at once whether the model runs and has these weights.
@@ -75,7 +77,7 @@ class Predictor:
             mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self._weights)
             logits = (logits + mirrored[..., ::-1]) / 2
         logits = logits[:, 0]
-        if self._refine and frames:
+        if self.refine == "color" and frames:
             found = [refine_colour(*one) for one in zip(logits, crops, frames, strict=True)]
             return np.stack(found)
         return logits

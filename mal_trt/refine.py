@@ -21,14 +21,27 @@ def refine_colour(logits: np.ndarray, crop: np.ndarray, frame: Frame) -> np.ndar
     height, width = logits.shape
     with np.errstate(over="ignore"):
         q = _box(frame, height, width) / (1 + np.exp(-logits.astype(np.float32)))
-    colour = crop.reshape(3, height, crop.shape[1] // height, width, crop.shape[2] // width).mean(axis=(2, 4))
-    level = np.rint(colour * ((BINS - 1) / 255)).astype(np.intp)
+    level = np.rint(_shrunk(crop, height, width) * np.float32((BINS - 1) / 255)).astype(np.intp)
     cell = ((level[0] * BINS + level[1]) * BINS + level[2]).ravel()
     object_, rest = (_density(cell, weight.ravel()) for weight in (q, 1 - q))
     likelihood = object_[cell] / (object_[cell] + rest[cell] + 1e-12)
     refined = np.clip(np.sqrt(likelihood.reshape(q.shape) * q), LEAST, 1 - LEAST)
     result: np.ndarray = np.log(refined / (1 - refined)).astype(np.float32)
     return result
+
+
+def _shrunk(crop: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Mean of the pixels in each of height x width cells, float32 [3,h,w]."""
+    down, across = crop.shape[1] // height, crop.shape[2] // width
+    # Sums of slices: many times faster than a mean over axes.
+    rows = crop[:, 0::down].astype(np.float32)
+    for start in range(1, down):
+        rows += crop[:, start::down]
+    cells = rows[:, :, 0::across].copy()
+    for start in range(1, across):
+        cells += rows[:, :, start::across]
+    cells /= np.float32(down * across)
+    return cells
 
 
 def _density(cell: np.ndarray, weight: np.ndarray) -> np.ndarray:

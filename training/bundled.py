@@ -114,7 +114,7 @@ def main(
     agreement = agreement_by_threshold(model, rows, THRESHOLD_SAMPLES)
     threshold = choose_threshold(agreement)
     console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
-    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,))
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,), refine="color")
     console.print(f"done: {model}, threshold {threshold:g}")
 
 

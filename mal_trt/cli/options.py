@@ -19,7 +19,8 @@ ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt ex
 BatchOption = Annotated[int, Option("--batch", min=1, help="Boxes the network sees at once.")]
 DeviceOption = Annotated[Device, Option("--device", help="auto: CUDA where it really works.")]
 RefineOption = Annotated[
-    Literal["color"] | None, Option("--refine", help="color: sharpen masks by the colours in the crop.")
+    Literal["color", "none"] | None,
+    Option("--refine", help="color: sharpen masks by the colours in the crop. Default: the model's own choice."),
 ]
 FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
 WeightsOption = Annotated[

@@ -113,7 +113,7 @@ def test_options_reach_the_masks(tmp_path: Path, tiny_model: Write, data_set: Wr
 
 
 def test_bad_options(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
-    with pytest.raises(InputError, match="refine colour: expected color"):
+    with pytest.raises(InputError, match="refine colour: expected none or color"):
         Predictor(tiny_model(), "cpu", refine="colour")
     with pytest.raises(InputError, match="or tight"):
         Predictor(tiny_model(), "cpu", threshold="loose")
