@@ -2,9 +2,9 @@
 
     python benchmarks/loader_speed.py --images images-00.tar --boxes train_boxes.json --together 4 --workers 2
 
-Each variant named on the command line is timed in turn, `--rounds` times; the best round counts, since other work on the
-machine only slows it. Workers are started before the clock. Without workers boxes per second of CPU time are given
-too.
+Each variant named on the command line is timed in turn, `--rounds` times; the best round counts, since other work
+on the machine only slows it. Workers are started before the clock. Without workers boxes per second of CPU time are
+given too.
 """
 
 from __future__ import annotations
