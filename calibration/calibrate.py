@@ -66,8 +66,8 @@ def calibrate(
     learn, held = _spots(sources, settings, annotations)
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
     if settings.smooth:
-        batches = crops(learn, contract, settings.batch)
-        smooth(graph, chosen, channel_maxima(graph, contract, chosen, batches, settings.threads), settings.smooth)
+        seen = crops(learn, contract, settings.batch)
+        smooth(graph, chosen, channel_maxima(graph, contract, chosen, seen, settings.threads), settings.smooth)
     measured = store.measured
     if measured is None:
         measured = _measure(graph, contract, chosen, learn, settings, progress)

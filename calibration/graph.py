@@ -139,5 +139,5 @@ def constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
     """Values of an initialiser, or None if there is none of that name."""
     for tensor in model.graph.initializer:
         if tensor.name == name:
-            return numpy_helper.to_array(tensor)
+            return np.asarray(numpy_helper.to_array(tensor))
     return None

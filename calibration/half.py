@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mal_trt.calibration.graph import fold_constants, opset, replace_nodes, value_types
 from mal_trt.errors import RunError
 
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 SINGLE = frozenset({"LayerNormalization", "InstanceNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow"})
 # These only move values: they run in the precision of what they are given.
 _MOVING = "Reshape Transpose Slice Squeeze Unsqueeze Expand Gather Split Identity Flatten Tile Pad MaxPool"

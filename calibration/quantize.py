@@ -108,7 +108,8 @@ def weight_scales(weight: np.ndarray, axis: int, kind: str, dtype: np.dtype) -> 
     """Scale of each output channel, such that its largest weight is the largest value of the type."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).astype(np.float32).max(axis=others)
-    return np.maximum(largest / TYPES[kind][1], SMALLEST_SCALE).astype(dtype)
+    scale: np.ndarray = np.maximum(largest / TYPES[kind][1], SMALLEST_SCALE).astype(dtype)
+    return scale
 
 
 def to_levels(values: np.ndarray, scale: np.ndarray, kind: str) -> np.ndarray:
@@ -116,7 +117,8 @@ def to_levels(values: np.ndarray, scale: np.ndarray, kind: str) -> np.ndarray:
     scaled = values.astype(np.float32) / scale.astype(np.float32)
     if kind == "int8":
         return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
-    return np.clip(scaled, -TYPES[kind][1], TYPES[kind][1]).astype(ml_dtypes.float8_e4m3fn)
+    levels: np.ndarray = np.clip(scaled, -TYPES[kind][1], TYPES[kind][1]).astype(ml_dtypes.float8_e4m3fn)
+    return levels
 
 
 def _named(model: onnx.ModelProto, wanted: Mapping[str, Layer]) -> list[onnx.NodeProto]:

@@ -80,7 +80,7 @@ def _pairs(model: onnx.ModelProto, chosen: Sequence[Layer]) -> list[tuple[onnx.N
 
 
 def _values(tensors: Mapping[str, onnx.TensorProto], layer: Layer) -> np.ndarray:
-    return numpy_helper.to_array(tensors[layer.weight])
+    return np.asarray(numpy_helper.to_array(tensors[layer.weight]))
 
 
 def _store(tensors: Mapping[str, onnx.TensorProto], name: str, values: np.ndarray) -> None:

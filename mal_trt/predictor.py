@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class Predictor:
 
 
 def _three(threshold: float | Sequence[float] | str) -> tuple[float, float, float]:
-    values = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
+    values: tuple[Any, ...] = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
     if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
         raise InputError(
             f"threshold {threshold}: expected a number from 0 to below 1, three (small, medium, large), or {TIGHT}"

@@ -37,7 +37,7 @@ def _shrunk(crop: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = crop[:, 0::down].astype(np.float32)
     for start in range(1, down):
         rows += crop[:, start::down]
-    cells = rows[:, :, 0::across].copy()
+    cells: np.ndarray = rows[:, :, 0::across].copy()
     for start in range(1, across):
         cells += rows[:, :, start::across]
     cells /= np.float32(down * across)
