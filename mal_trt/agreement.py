@@ -37,8 +37,8 @@ class Truth:
 class Answer:
     """What one model made of one box.
 
-    frame: of its crop. logits: float32 [h,w]. rle: its mask, None where the logits are not finite. score: against the
-    drawn mask, if there is one; its boundary IoU is not measured.
+    frame: of its crop. logits: the network's, float32 [h,w]. rle: its mask, None where the logits are not finite.
+    score: against the drawn mask, if there is one; its boundary IoU is not measured.
     """
 
     box: BoxId
@@ -54,21 +54,25 @@ def answers(
     boxes: Sequence[BoxId],
     thresholds: Sequence[float],
     truths: Sequence[Truth | None] | None = None,
+    refined: Sequence[np.ndarray] | None = None,
 ) -> list[Answer]:
     """Answers from logits, float32 [N,h,w] or N of [h,w], with the frames of their crops and the ids of their boxes.
 
-    thresholds: mask probability for small, medium and large boxes. A box whose logits are not finite has no mask
-    and scores 0.
+    thresholds: mask probability for small, medium and large boxes. refined: the logits to make the masks of, where
+    labelling refines them. A box whose logits are not finite has no mask and scores 0.
     """
     drawn = truths if truths is not None else [None] * len(frames)
+    finals = refined if refined is not None else logits
     return [
-        _answer(values, frame, box, thresholds[frame.size_class], truth)
-        for values, frame, box, truth in zip(logits, frames, boxes, drawn, strict=True)
+        _answer(values, final, frame, box, thresholds[frame.size_class], truth)
+        for values, final, frame, box, truth in zip(logits, finals, frames, boxes, drawn, strict=True)
     ]
 
 
-def _answer(logits: np.ndarray, frame: Frame, box: BoxId, threshold: float, truth: Truth | None) -> Answer:
-    rle = rle_from_logits(logits, frame, threshold) if np.isfinite(logits).all() else None
+def _answer(
+    logits: np.ndarray, refined: np.ndarray, frame: Frame, box: BoxId, threshold: float, truth: Truth | None
+) -> Answer:
+    rle = rle_from_logits(refined, frame, threshold) if np.isfinite(logits).all() else None
     score = None
     if truth is not None:
         iou = mask_iou(rle, truth.rle) if rle is not None else 0.0

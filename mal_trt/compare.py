@@ -41,6 +41,7 @@ def compare(
     device: str = "auto",
     threshold: Threshold = None,
     flip: bool = False,
+    refine: str | None = None,
     threads: int | None = None,
     progress: bool = True,
     json_out: str | Path | None = None,
@@ -48,9 +49,9 @@ def compare(
     """Agreement of models with the first of them, as the dict `mal-trt compare --json` writes.
 
     models: two or more ONNX files, or "bundled". annotations: COCO JSON with boxes and drawn masks, or boxes: COCO
-    JSON with boxes alone. count: compare on so many boxes, spread evenly over the document; None is all. threshold:
-    one for all models; None is each model's own. The other options are those of `label`; json_out: a file for the
-    result.
+    JSON with boxes alone. count: compare on so many boxes, spread evenly over the document; None is all. threshold,
+    refine: the same for all models; None is each model's own. Logits are compared as the network gives them, masks as
+    `label` makes them of those. The other options are those of `label`; json_out: a file for the result.
 
     Keys: `reference` describes the first model, `models` each other one with the figures of
     `mal_trt.agreement.Agreement.summary`; `boxes` were compared, `drawn_masks` of them had a drawn mask; `skipped`
@@ -70,7 +71,7 @@ def compare(
     predictors: list[Predictor] = []
     try:
         for model in models:
-            predictors.append(Predictor(model, device, threshold=threshold, flip=flip, threads=threads))
+            predictors.append(Predictor(model, device, threshold=threshold, flip=flip, refine=refine, threads=threads))
         with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
             journal = Journal(Path(folder) / "plan")
             try:
@@ -180,6 +181,7 @@ def _facts(model: str | Path, predictor: Predictor) -> dict[str, Any]:
         "provider": predictor.provider,
         "input_size": predictor.contract.input_size,
         "thresholds": list(predictor.thresholds),
+        "refine": predictor.refine,
     }
 
 
@@ -329,8 +331,13 @@ class _Run:
         given: list[list[Answer]] = []
         for predictor, kind in zip(self._predictors, self._kind, strict=True):
             frames = [crop.frames[kind] for crop in crops]
-            logits = _logits(predictor, np.stack([crop.pixels[kind] for crop in crops]), frames[0].size_class)
-            given.append(answers(logits, frames, ids, predictor.thresholds, truths))
+            pixels = np.stack([crop.pixels[kind] for crop in crops])
+            logits = _logits(predictor, pixels, frames[0].size_class)
+            refined = [
+                predictor.refined(*one) if np.isfinite(one[0]).all() else one[0]
+                for one in zip(logits, pixels, frames, strict=True)
+            ]
+            given.append(answers(logits, frames, ids, predictor.thresholds, truths, refined))
         for agreement, others in zip(self.agreements, given[1:], strict=True):
             for reference, other in zip(given[0], others, strict=True):
                 agreement.add(reference, other)

@@ -78,10 +78,11 @@ class Predictor:
             mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self._weights)
             logits = (logits + mirrored[..., ::-1]) / 2
         logits = logits[:, 0]
-        if self.refine == "color" and frames:
-            found = [refine_colour(*one) for one in zip(logits, crops, frames, strict=True)]
-            return np.stack(found)
-        return logits
+        return np.stack([self.refined(*one) for one in zip(logits, crops, frames, strict=True)]) if frames else logits
+
+    def refined(self, logits: np.ndarray, crop: np.ndarray, frame: Frame) -> np.ndarray:
+        """Logits [h,w] as the mask is made of them, from those of the network and the crop [3,S,S]."""
+        return refine_colour(logits, crop, frame) if self.refine == "color" else logits
 
     def threshold(self, logits: np.ndarray, frame: Frame) -> float:
         """Mask probability for one box."""

@@ -161,6 +161,19 @@ def test_miou_is_that_of_evaluate(blobs: tuple[Path, Path], model: Any) -> None:
     assert found["difference"]["all"] != 0
 
 
+def test_masks_are_refined_as_labelling_does_logits_are_not(blobs: tuple[Path, Path], model: Any) -> None:
+    images, document = blobs
+    models = [model("a.onnx"), model("b.onnx", gain=3.0)]
+    plain, refined = (
+        compare(models, images, document, refine=how, **OPTIONS)["models"][0] for how in ("none", "color")
+    )
+    assert plain["logit_error"] == refined["logit_error"]
+    assert plain["mask_iou"] != refined["mask_iou"]
+    expected = evaluate(images, document, models[1], refine="color", **OPTIONS)["miou"]
+    assert refined["miou"]["other"]["all"] == pytest.approx(expected, abs=1e-12)
+    assert refined["miou"]["other"]["all"] != plain["miou"]["other"]["all"]
+
+
 def test_batch_does_not_matter(blobs: tuple[Path, Path], model: Any) -> None:
     images, document = blobs
     models = [model("a.onnx"), model("b.onnx", gain=4.0)]
@@ -276,6 +289,8 @@ def test_bad_arguments(blobs: tuple[Path, Path], model: Any, tmp_path: Path) -> 
         ({"annotations": None}, "--annotations.*--boxes"),
         ({"boxes": path}, "--annotations.*--boxes"),
         ({"count": 0}, "count 0"),
+        ({"refine": "sharp"}, "refine sharp"),
+        ({"threshold": "tight"}, "threshold tight"),
         ({"batch": 0}, "batch 0"),
         ({"models": [models[0], tmp_path / "absent.onnx"]}, r"absent\.onnx: no such model"),
         ({"json_out": tmp_path / "absent" / "out.json"}, "folder does not exist"),
