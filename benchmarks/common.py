@@ -76,7 +76,7 @@ def save(path: Path | None, figures: dict[str, Any]) -> None:
     """Write figures with date, hardware and the command, its folders cut to their last names."""
     if path is None:
         return
-    words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv]
+    words = [_short(word) for word in sys.argv]
     head = {
         "command": "python " + shlex.join(words),
         "date": date.today().isoformat(),
@@ -84,3 +84,9 @@ def save(path: Path | None, figures: dict[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**head, **figures}, indent=1) + "\n")
+
+
+def _short(word: str) -> str:
+    """A path, or NAME=PATH, without its folders if they are absolute."""
+    name, equals, path = word.rpartition("=")
+    return name + equals + Path(path).name if os.path.isabs(path) else word

@@ -108,7 +108,7 @@ def main() -> None:
             f"{name:26}{row['bytes'] / 1e6:6.1f}{row['q']:5}{row['dq']:5}  {'yes' if row['builds'] else 'no':3}"
             f"{row['iou']:8.4f}{100 * row['logit_error']:8.3f}{differences}"
         )
-    facts = {"reference": arguments.reference, "count": arguments.count, "reference_miou": reference}
+    facts = {"reference": Path(arguments.reference).name, "count": arguments.count, "reference_miou": reference}
     save(arguments.json, {**facts, "models": rows})
 
 
