@@ -97,7 +97,8 @@ def main() -> None:
         print(name, {label: row["sets"][name] for label, row in rows.items()}, flush=True)
 
     print(f"{'':26}{'MB':>6}{'Q':>5}{'DQ':>5}  RTX   IoU   error %" + "".join(f"{name[:9]:>10}" for name in sets))
-    print(f"{'FP32':53}" + "".join(f"{value:10.4f}" for value in reference.values()))
+    if reference:
+        print(f"{'FP32':53}" + "".join(f"{value:10.4f}" for value in reference.values()))
     for name, row in rows.items():
         each = row["sets"].values()
         boxes = sum(s["boxes"] for s in each)
