@@ -136,7 +136,7 @@ def print_report(result: dict[str, Any]) -> None:
     said += [_not_finite(result["reference"]["model"], m["reference_not_finite"]) for m in result["models"][:1]]
     for model in result["models"]:
         said.append(_not_finite(model["model"], model["not_finite"]))
-        if model["boxes"] and model["logit_error"] is None:
+        if model["logit_error"] is None and model["not_finite"]["count"] < model["boxes"]:
             said.append(f"{model['model']}: its logits cannot be compared with the reference's, only its masks")
     if result["skipped"]:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
