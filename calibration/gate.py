@@ -17,6 +17,7 @@ from mal_trt.calibration.output import save
 from mal_trt.calibration.quantize import Layer, quantize
 from mal_trt.calibration.sample import CropBatch, Spot
 from mal_trt.errors import NanLogits, RunError
+from mal_trt.refine import refine_colour
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,17 @@ class Check:
                     logits = np.full((len(batch.spots), 1, 1), np.nan, np.float32)
                 ids = [f"{number}/{place}" for place in range(len(batch.spots))]
                 truths = [truth(spot) for spot in batch.spots]
-                found += answers(logits, batch.frames, ids, backend.contract.thresholds, truths)
+                refined = _refined(logits, batch) if backend.contract.refine == "color" else None
+                found += answers(logits, batch.frames, ids, backend.contract.thresholds, truths, refined)
         finally:
             backend.close()
         return found
+
+
+def _refined(logits: np.ndarray, batch: CropBatch) -> list[np.ndarray]:
+    """The logits that masks are made of where the model has them refined."""
+    rows = zip(logits, batch.image, batch.frames, strict=True)
+    return [refine_colour(*row) if np.isfinite(row[0]).all() else row[0] for row in rows]
 
 
 def truth(spot: Spot) -> Truth | None:
