@@ -39,6 +39,7 @@ class Check:
 
     def __init__(self, reference: Path, batches: Iterable[CropBatch], trial: Path, threads: int | None = None) -> None:
         self._batches, self._trial, self._threads = list(batches), trial, threads
+        self._truths = [[truth(spot) for spot in batch.spots] for batch in self._batches]
         self._reference = self._run(reference, nan=False)
 
     @property
@@ -69,9 +70,8 @@ class Check:
                         raise
                     logits = np.full((len(batch.spots), 1, 1), np.nan, np.float32)
                 ids = [f"{number}/{place}" for place in range(len(batch.spots))]
-                truths = [truth(spot) for spot in batch.spots]
                 refined = _refined(logits, batch) if backend.contract.refine == "color" else None
-                found += answers(logits, batch.frames, ids, backend.contract.thresholds, truths, refined)
+                found += answers(logits, batch.frames, ids, backend.contract.thresholds, self._truths[number], refined)
         finally:
             backend.close()
         return found

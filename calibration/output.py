@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,8 +67,6 @@ def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> byt
     """Contents of the parity file that a model made from `source` gets: its own, or made of the first crops."""
     if parity_path(source).is_file():
         return parity_path(source).read_bytes()
-    import io
-
     image = np.concatenate([batch.image for batch in batches])[:PARITY_CROPS]
     sizes = list(SizeClass) if contract.head == "dynamic" else [SizeClass.MEDIUM]
     backend = open_backend(source, device="cpu")

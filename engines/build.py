@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt import __version__
+from mal_trt.digest import file_sha256
 from mal_trt.engines import timing_cache
-from mal_trt.engines.job import Job, sha256
+from mal_trt.engines.job import Job
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
 from mal_trt.engines.profiles import shapes
@@ -130,7 +131,7 @@ def _manifest(job: Job, plan: bytes, parsed: Parsed) -> Manifest:
         opt_level=job.opt_level,
         workspace=job.workspace,
         onnx=job.onnx.name,
-        onnx_sha256=sha256(job.onnx),
+        onnx_sha256=file_sha256(job.onnx),
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         plan_bytes=len(plan),
         parity={"status": UNCHECKED},

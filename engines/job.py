@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,12 +201,3 @@ def command(model: str | Path, out: Path, options: Options, flavor: str) -> str:
         if getattr(options, option):
             words.append("--" + option.replace("_", "-"))
     return shlex.join(words)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

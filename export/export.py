@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
 from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, REFINE, WEIGHTS, Contract
+from mal_trt.digest import file_sha256
 from mal_trt.errors import InputError, RunError
 from mal_trt.export.graph import ExportGraph, trace
 from mal_trt.export.parity import (
@@ -103,7 +103,7 @@ def export_onnx(
         head=head if config.adjust_scale else "fixed",
         weights=weights,
         source=checkpoint.name,
-        source_sha256=_sha256(checkpoint),
+        source_sha256=file_sha256(checkpoint),
         producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
         extra={"fp16_weights": True} if fp16_weights else {},
     )
@@ -223,11 +223,3 @@ def _thresholds(values: Sequence[float] | None) -> tuple[float, float, float]:
         raise InputError(f"thresholds {values}: expected one or three numbers from 0 to below 1")
     small, medium, large = values * 3 if len(values) == 1 else values
     return small, medium, large
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mal_trt.digest import file_sha256
 from mal_trt.errors import InputError
 from mal_trt.images import ImageSource, open_images
 from mal_trt.journal import Journal
@@ -97,10 +97,10 @@ def label(
             threads=network_threads(threads),
         )
         facts = {
-            "boxes": _sha256(boxes),
-            "image list": _sha256(image_list) if image_list is not None else "none",
+            "boxes": file_sha256(boxes),
+            "image list": file_sha256(image_list) if image_list is not None else "none",
             "images": str(Path(images).resolve()),
-            "model": _sha256(resolve_model(model)),
+            "model": file_sha256(resolve_model(model)),
             "provider": predictor.provider,
             "batch": str(batch),
             "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
@@ -185,14 +185,3 @@ def _make_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
         raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None
-
-
-def _sha256(path: str | Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
