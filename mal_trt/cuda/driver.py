@@ -50,6 +50,11 @@ class Driver(Protocol):
     provider: str
     device: Device
 
+    @property
+    def living(self) -> dict[str, int]:
+        """How many of each kind were made and not let go of yet: memory, pinned, stream, event, module, graph."""
+        ...
+
     def current(self) -> AbstractContextManager[None]:
         """Make the device's primary context this thread's; may be nested."""
         ...
@@ -106,6 +111,10 @@ class Driver(Protocol):
 
     def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
         """Queue setting `size` bytes to one value."""
+        ...
+
+    def compile(self, source: str) -> bytes:
+        """A file of mal_trt/cuda/kernels, such as "crop.cu", compiled for the device: what `load_module` takes."""
         ...
 
     def load_module(self, image: bytes) -> Any:
