@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from mal_trt.boxes import SizeClass
 from mal_trt.contract import Contract
+from mal_trt.cuda.driver import Driver
 from mal_trt.errors import InputError
 from mal_trt.models import resolve_model
 
@@ -37,6 +38,39 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model's memory; it cannot run afterwards."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend on a GPU, whose batches may stay there.
+
+    driver: the GPU it runs on. Its methods may be called from several threads, and `enqueue` on several streams.
+    """
+
+    driver: Driver
+
+    def most(self, size: SizeClass) -> int:
+        """Largest batch of a size class that `enqueue` takes; `run` splits what is larger."""
+        ...
+
+    def least(self, size: SizeClass) -> int:
+        """Smallest batch of a size class; `run` pads what is smaller."""
+        ...
+
+    def logits_side(self, size: SizeClass) -> int:
+        """Side of the logits of a size class, in pixels of their own."""
+        ...
+
+    def enqueue(
+        self, image: int, logits: int, count: int, size: SizeClass, stream: int, weights: str | None = None
+    ) -> None:
+        """Queue a batch on a stream and return at once. NaN is not looked for.
+
+        image: device pointer to [count,3,S,S] of the contract's input_dtype, RGB 0..255. logits: device pointer to
+        float32 [count,1,L,L], L = logits_side(size). Both hold at least `least` crops, to which count is raised.
+        RunError if it cannot be queued; what fails later is raised where the stream is waited for.
+        """
         ...
 
 
