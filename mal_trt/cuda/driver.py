@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,28 @@ class CudaError(RunError):
     def __init__(self, operation: str, code: str, advice: str = "") -> None:
         super().__init__(f"CUDA: {operation} failed with {code}" + (f"; {advice}" if advice else ""))
         self.operation, self.code = operation, code
+
+
+ADVICE = MappingProxyType(
+    {
+        "CUDA_ERROR_OUT_OF_MEMORY": "use a smaller --batch, or close other programs that use the GPU",
+        "CUDA_ERROR_NO_DEVICE": "the driver sees no GPU (a container needs `--gpus all` or the NVIDIA runtime)",
+        "CUDA_ERROR_INVALID_DEVICE": "there is no GPU of that number; `mal-trt doctor` lists them",
+        "CUDA_ERROR_DEVICE_UNAVAILABLE": "another program holds the GPU for itself alone",
+        "CUDA_ERROR_INSUFFICIENT_DRIVER": "install a newer NVIDIA driver",
+        "CUDA_ERROR_STUB_LIBRARY": "libcuda is the toolkit's stub; install NVIDIA's driver",
+        "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "driver and libraries have different versions; restart the machine",
+        "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "install a newer NVIDIA driver",
+        "CUDA_ERROR_NO_BINARY_FOR_GPU": "update cuda-bindings and nvidia-cuda-nvrtc, which do not know this GPU",
+        "CUDA_ERROR_ECC_UNCORRECTABLE": "the GPU's memory is faulty; restart the machine",
+        "CUDA_ERROR_DEVICE_LOST": "the GPU fell off the bus; restart the machine",
+    }
+)
+
+
+def failure(operation: str, code: str) -> CudaError:
+    """The error of a failed call, with advice where there is one."""
+    return CudaError(operation, code, ADVICE.get(code, ""))
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class Driver(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the context; may be called twice."""
+        """Let go of all that is still living, and of the context; may be called twice."""
         ...
 
     def memory(self) -> tuple[int, int]:
