@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mal_trt.engines.build import Built, build, write
-from mal_trt.engines.check import Run, Verdict, check, reference_path
 from mal_trt.engines.job import Job, Options, prepare
 from mal_trt.engines.precision import LADDER, check_precision, typed_model
 from mal_trt.errors import RunError
 from mal_trt.manifest import Manifest
 from mal_trt.models import resolve_model
 from mal_trt.onnxfile import read_contract
+from mal_trt.parity import Run, Verdict, check, reference_path
 from mal_trt.progress import Progress
 
 # Opens a plan on this machine's GPU; closed by the caller's own means.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mal_trt.caches import cache_folder, keep
 from mal_trt.flavor import Flavor
 from mal_trt.gpu import Gpu
 
@@ -16,8 +16,7 @@ def default_path(flavor: Flavor, gpu: Gpu) -> Path:
     """Where the cache of a TensorRT version and a GPU lies, in the user's folder for caches."""
     parts = (flavor.name, flavor.version, gpu.name, gpu.compute_capability)
     name = "-".join(re.sub(r"[^a-z0-9.]+", "_", part.lower()) for part in parts)
-    root = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return Path(root or Path.home() / ".cache") / "mal-trt" / f"timing-{name}.bin"
+    return cache_folder() / f"timing-{name}.bin"
 
 
 def attach(config: Any, path: Path) -> bool:
@@ -38,10 +37,4 @@ def store(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is None:
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(bytes(cache.serialize()))
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    keep(path, bytes(cache.serialize()))

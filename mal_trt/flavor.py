@@ -85,17 +85,19 @@ MORE = MappingProxyType(
     }
 )
 LOUD = ("WARNING", "ERROR", "INTERNAL_ERROR")
+KEPT = 200  # messages: a warning with every batch must not fill the memory
 
 
 @dataclass
 class Messages:
-    """What the library logged: warnings and errors, in order, as (severity, text)."""
+    """What the library logged: warnings and errors, in order, as (severity, text); the last of them."""
 
     all: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, severity: str, text: str) -> None:
         if severity in LOUD:
             self.all.append((severity, text))
+            del self.all[:-KEPT]
 
     @property
     def errors(self) -> list[str]:

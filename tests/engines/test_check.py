@@ -16,11 +16,11 @@ from mal_trt.backends import open_backend
 from mal_trt.boxes import SizeClass
 from mal_trt.enginefile import load_engine
 from mal_trt.engines import Options, build_engine
-from mal_trt.engines.check import Run, check, reference_path
 from mal_trt.engines.precision import WIDE_ATTENTION
 from mal_trt.errors import InputError, RunError
 from mal_trt.manifest import Manifest
 from mal_trt.models import resolve_model
+from mal_trt.parity import Run, check, reference_path
 
 RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
 BUNDLED = resolve_model("bundled")
