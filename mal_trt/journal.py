@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mal_trt.boxes import SizeClass
 from mal_trt.errors import InputError, RunError
 
 FORMAT = "1"
@@ -119,6 +120,16 @@ class Journal:
         ).fetchall():
             yield from (Box(*row) for row in rows)
             place = rows[-1][0]
+
+    def picture(self, image: int) -> tuple[str, int, int]:
+        """File name, width and height, pixels, of a planned picture."""
+        row = self.execute("SELECT file_name, width, height FROM image WHERE position=?", (image,)).fetchone()
+        return str(row[0]), int(row[1]), int(row[2])
+
+    def batch(self, number: int) -> tuple[SizeClass, int]:
+        """Size class of a planned batch, and how many boxes it holds."""
+        size, boxes = self.execute("SELECT size, boxes FROM batch WHERE number=?", (number,)).fetchone()
+        return SizeClass(size), int(boxes)
 
     def add(self, results: Iterable[Result]) -> None:
         """Record the outcome of a batch, all of it or nothing; doing so twice is harmless."""

@@ -10,14 +10,18 @@ from pathlib import Path
 
 from mal_trt.digest import file_sha256
 from mal_trt.errors import InputError
-from mal_trt.images import ImageSource, open_images
+from mal_trt.images import open_images
 from mal_trt.journal import Journal
 from mal_trt.models import resolve_model
 from mal_trt.output import write_labels, write_overlays, write_skipped
-from mal_trt.pipeline import network_threads, run_plan, usable_cores
+from mal_trt.pipeline import usable_cores
 from mal_trt.plan import write_plan
-from mal_trt.predictor import TIGHT, Predictor, Threshold
+from mal_trt.predictor import Threshold
 from mal_trt.progress import Progress
+from mal_trt.workers import Here, Processes, Settings, open_workers
+
+# Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
+DEFAULT_BATCH, LARGEST_BATCH = 16, 64
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ def label(
     model: str | Path = "bundled",
     out: str | Path = "labels.json",
     *,
-    batch: int = 16,
+    batch: int | None = None,
     device: str = "auto",
+    crops: str = "auto",
     resume: bool = False,
     threshold: Threshold = None,
     flip: bool = False,
@@ -68,8 +73,11 @@ def label(
 
     images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
-    `write_labels`. threads: CPU threads of the whole run, None = every core. For model,
-    device, threshold, flip, refine and weights see `Predictor`.
+    `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
+    None = 16, on a GPU what the engine
+    takes (64 at most). device: as for `Predictor`, or several with commas between, such as
+    "cuda:0,cuda:1", one process each. crops: see `open_masker`. For model, threshold, flip, refine and weights see
+    `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -77,7 +85,7 @@ def label(
     """
     out = Path(out)
     journal_path = out.with_name(out.name + ".journal")
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise InputError(f"batch {batch}: expected 1 or more")
     _check_output(out, journal_path, resume)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
@@ -87,38 +95,28 @@ def label(
         threads = usable_cores()
     journal = Journal(journal_path)
     try:
-        predictor = Predictor(
-            model,
-            device,
-            threshold=threshold,
-            flip=flip,
-            refine=refine,
-            weights=weights,
-            threads=network_threads(threads),
-        )
-        facts = {
-            "boxes": file_sha256(boxes),
-            "image list": file_sha256(image_list) if image_list is not None else "none",
-            "images": str(Path(images).resolve()),
-            "model": file_sha256(resolve_model(model)),
-            "provider": predictor.provider,
-            "batch": str(batch),
-            "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
-            "flip": str(flip),
-            "refine": predictor.refine,
-            "weights": str(weights),
-            "box area": str(box_area),
-        }
-        with journal.guard():
+        settings = Settings(model, threads, threshold, flip, refine, weights, crops)
+        with open_workers(settings, device, images) as workers, journal.guard():
+            batch = _batch(batch, workers.opened.most)
+            facts = {
+                "boxes": file_sha256(boxes),
+                "image list": file_sha256(image_list) if image_list is not None else "none",
+                "images": str(Path(images).resolve()),
+                "model": file_sha256(resolve_model(model)),
+                "batch": str(batch),
+                "flip": str(flip),
+                "weights": str(weights),
+                "box area": str(box_area),
+                **workers.opened.facts,
+            }
             if journal.planned:
                 journal.check(facts)
             else:
                 write_plan(journal, facts, boxes, image_list, source, batch)
-            summary = _run(journal, source, predictor, batch, resolve_model(model), out, box_area, threads, progress)
-            predictor.close()
-            if overlay is not None:
-                with Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
-                    write_overlays(journal, source, Path(overlay), bar.advance)
+            summary = _run(journal, workers, batch, resolve_model(model), out, box_area, progress)
+        if overlay is not None:
+            with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
+                write_overlays(journal, source, Path(overlay), bar.advance)
     except BaseException:
         journal.abandon()
         raise
@@ -132,22 +130,30 @@ def skipped_path(out: str | Path) -> Path:
     return out.with_name(f"{out.stem}.skipped.json")
 
 
+def _batch(wanted: int | None, most: int | None) -> int:
+    if wanted is None:
+        return DEFAULT_BATCH if most is None else min(most, LARGEST_BATCH)
+    if most is not None and wanted > most:
+        raise InputError(
+            f"--batch {wanted}: the engine was built for batches up to {most}; build it with a larger --batch"
+        )
+    return wanted
+
+
 def _run(
     journal: Journal,
-    source: ImageSource,
-    predictor: Predictor,
+    workers: Here | Processes,
     batch: int,
     model: Path,
     out: Path,
     box_area: bool,
-    threads: int,
     progress: bool,
 ) -> Summary:
     resumed, _ = journal.count()
     planned, pending = journal.planned_boxes()
     began = time.monotonic()
     with Progress("labelling", planned, planned - pending, show=progress) as bar:
-        run_plan(journal, source, predictor, batch, threads, bar.advance)
+        workers.run(journal, batch, bar.advance)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
     write_labels(journal, out, box_area)
@@ -158,7 +164,7 @@ def _run(
         skipped=journal.skipped(),
         resumed=resumed,
         seconds=seconds,
-        provider=predictor.provider,
+        provider=workers.opened.provider,
         model=model,
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,

@@ -1,7 +1,7 @@
 """The label run itself: decode and crop, network, paste and encode, all at once, in bounded memory.
 
-The calling thread plans and writes the journal. A few workers decode pictures and cut crops for the batches ahead,
-run the network, two batches at once, and turn logits into run lengths. Both queues are bounded.
+The calling thread reads the plan and keeps the results. A few workers decode pictures and cut crops for the batches
+ahead, run the network, two batches at once, and turn logits into run lengths. Both queues are bounded.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 
 from mal_trt.boxes import SizeClass
-from mal_trt.crops import Frame
 from mal_trt.errors import MalTrtError
 from mal_trt.images import ImageProblem, ImageSource
-from mal_trt.journal import Box, Journal, Result
+from mal_trt.journal import Box, Result
+from mal_trt.masker import Batch, Masker
 from mal_trt.predictor import Predictor
 
 CUT = 8  # boxes of one picture a worker cuts in one go
@@ -32,10 +33,31 @@ BATCHES_UNDER_WAY = LANES + 1  # full batches not yet in the journal
 PIXELS_AHEAD = 1 << 26  # decoded pictures held at once, unless a single one is larger
 
 
+class Plan(Protocol):
+    """What is to be labelled, and where the labels go: a `Journal`, or a part of one in another process."""
+
+    def pending(self) -> Iterator[Box]:
+        """Boxes without a result, in the order of the plan."""
+        ...
+
+    def picture(self, image: int) -> tuple[str, int, int]:
+        """File name, width and height of a picture."""
+        ...
+
+    def batch(self, number: int) -> tuple[SizeClass, int]:
+        """Size class and boxes of a batch."""
+        ...
+
+    def add(self, results: Sequence[Result]) -> None:
+        """Keep the outcome of a batch, all of it or nothing."""
+        ...
+
+
 def run_plan(
-    journal: Journal,
+    plan: Plan,
     source: ImageSource,
     predictor: Predictor,
+    masker: Masker,
     batch: int,
     threads: int,
     done: Callable[[int], None] = lambda boxes: None,
@@ -43,20 +65,20 @@ def run_plan(
     """Label every planned box that has no result yet; `done` is told of each batch of boxes once it is safe.
 
     threads: of this machine's, all work together; the predictor's network should have `network_threads` of them.
-    Whatever is raised, batches that have left the network are in the journal before it leaves here.
+    Whatever is raised, batches that have left the network are in the plan before it leaves here.
     """
     labelled: deque[list[Result]] = deque()  # filled by the workers, so that no interrupt can lose a batch
 
     def record() -> None:
         while labelled:
-            journal.add(labelled[0])
+            plan.add(labelled[0])
             done(len(labelled.popleft()))
 
     with ThreadPoolExecutor(_workers(predictor.provider, threads), "mal-trt") as pool:
         under_way: deque[Future[None]] = deque()
         try:
-            for filled in _Crops(pool, journal, source, predictor, batch).batches():
-                under_way.append(pool.submit(_label, predictor, filled, labelled))
+            for filled in _Crops(pool, plan, source, predictor, masker, batch).batches():
+                under_way.append(pool.submit(_label, masker, filled, labelled))
                 while len(under_way) > BATCHES_UNDER_WAY or (under_way and under_way[0].done()):
                     under_way.popleft().result()
                     record()
@@ -65,30 +87,19 @@ def run_plan(
                 record()
         except BaseException:
             pool.shutdown(cancel_futures=True)
-            with suppress(MalTrtError):  # should the journal not take more, the first error says so
+            with suppress(MalTrtError):  # should the plan not take more, the first error says so
                 record()
             raise
 
 
 class _Batch:
-    """Boxes of one size class on their way to the network; those whose picture failed leave holes."""
+    """Boxes of one batch of the plan; those whose picture failed leave holes."""
 
-    def __init__(self, predictor: Predictor, size: SizeClass, boxes: int) -> None:
-        self.size = size
-        self.crops = predictor.batch(boxes)
+    def __init__(self, masker: Masker, size: SizeClass, boxes: int) -> None:
+        self.slots: Batch = masker.batch(boxes, size)
         self.boxes: list[Box | None] = [None] * boxes
-        self.frames: list[Frame | None] = [None] * boxes
         self.failed: list[Result] = []
         self.missing = boxes
-
-    def run(self, predictor: Predictor) -> np.ndarray:
-        """Logits of the boxes that have a crop, float32 [n,h,w]; the crops are let go."""
-        filled = [i for i, frame in enumerate(self.frames) if frame]
-        crops = self.crops if len(filled) == len(self.frames) else self.crops[filled]
-        self.crops = crops[:0]
-        if not filled:
-            return np.zeros((0, 1, 1), np.float32)
-        return predictor.run(crops, self.size, [frame for frame in self.frames if frame])
 
 
 class _Picture:
@@ -119,15 +130,19 @@ class _Task:
     picture: _Picture
     boxes: list[tuple[Box, _Batch]]
 
-    def cut(self, predictor: Predictor) -> ImageProblem | None:
+    def cut(self, predictor: Predictor, masker: Masker) -> ImageProblem | None:
         try:
             pixels = self.picture.pixels()
         except ImageProblem as problem:
             return problem
+        width, height = self.picture.width, self.picture.height
+        frames = [predictor.frame(box.xyxy, width, height) for box, _ in self.boxes]
+        masker.cut(
+            pixels,
+            [(batch.slots, box.slot, frame) for (box, batch), frame in zip(self.boxes, frames, strict=True)],
+        )
         for box, batch in self.boxes:
-            frame = predictor.frame(box.xyxy, self.picture.width, self.picture.height)
-            predictor.crop(pixels, frame, batch.crops[box.slot])
-            batch.boxes[box.slot], batch.frames[box.slot] = box, frame
+            batch.boxes[box.slot] = box
         return None
 
 
@@ -137,12 +152,14 @@ class _Crops:
     def __init__(
         self,
         pool: ThreadPoolExecutor,
-        journal: Journal,
+        plan: Plan,
         source: ImageSource,
         predictor: Predictor,
+        masker: Masker,
         batch: int,
     ) -> None:
-        self._pool, self._journal, self._source, self._predictor = pool, journal, source, predictor
+        self._pool, self._plan, self._source = pool, plan, source
+        self._predictor, self._masker = predictor, masker
         self._boxes_ahead = BATCHES_AHEAD * batch
         self._ahead: deque[tuple[_Task, Future[ImageProblem | None]]] = deque()
 
@@ -152,7 +169,7 @@ class _Crops:
         task = next(tasks, None)
         while task or self._ahead:
             while task and self._has_room(task.picture):
-                self._ahead.append((task, self._pool.submit(task.cut, self._predictor)))
+                self._ahead.append((task, self._pool.submit(task.cut, self._predictor, self._masker)))
                 task = next(tasks, None)
             cut, future = self._ahead.popleft()
             problem = future.result()
@@ -175,11 +192,8 @@ class _Crops:
 
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
-        for position, boxes in groupby(self._journal.pending(), lambda box: box.image):
-            file_name, width, height = self._journal.execute(
-                "SELECT file_name, width, height FROM image WHERE position=?", (position,)
-            ).fetchone()
-            picture = _Picture(self._source, file_name, width, height)
+        for position, boxes in groupby(self._plan.pending(), lambda box: box.image):
+            picture = _Picture(self._source, *self._plan.picture(position))
             jobs: list[tuple[Box, _Batch]] = []
             for box in boxes:
                 jobs.append((box, self._batch(box, filling)))
@@ -192,24 +206,21 @@ class _Crops:
     def _batch(self, box: Box, filling: dict[int, _Batch]) -> _Batch:
         """The batch of a planned box, made when its first box comes and forgotten when its last has come."""
         if box.batch not in filling:
-            size, boxes = self._journal.execute("SELECT size, boxes FROM batch WHERE number=?", (box.batch,)).fetchone()
-            filling[box.batch] = _Batch(self._predictor, SizeClass(size), boxes)
+            filling[box.batch] = _Batch(self._masker, *self._plan.batch(box.batch))
         batch = filling[box.batch]
-        if box.slot + 1 == len(batch.frames):
+        if box.slot + 1 == len(batch.boxes):
             del filling[box.batch]
         return batch
 
 
-def _label(predictor: Predictor, batch: _Batch, labelled: deque[list[Result]]) -> None:
+def _label(masker: Masker, batch: _Batch, labelled: deque[list[Result]]) -> None:
     from pycocotools import mask as coco
 
-    logits = batch.run(predictor)
-    filled = [(box, frame) for box, frame in zip(batch.boxes, batch.frames, strict=True) if box and frame]
     results = list(batch.failed)
-    for (box, frame), values in zip(filled, logits, strict=True):
-        rle = predictor.rle(values, frame)
-        area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
-        results.append(Result(box.seq, json.dumps(rle, separators=(",", ":")), area))
+    for box, rle in zip(batch.boxes, masker.masks(batch.slots), strict=True):
+        if box and rle:
+            area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
+            results.append(Result(box.seq, json.dumps(rle, separators=(",", ":")), area))
     labelled.append(results)
 
 

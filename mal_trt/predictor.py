@@ -49,14 +49,20 @@ class Predictor:
         self.provider = self.backend.provider
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
         self.tight = threshold == TIGHT
-        self._flip, self.refine = flip, refine or self.contract.refine
-        self._weights = weights
+        self.flip, self.refine = flip, refine or self.contract.refine
+        self.weights = weights
         try:
             # Shows at once whether the model runs and has these weights.
             self.run(self.batch(1), SizeClass.LARGE)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def most(self) -> int | None:
+        """Boxes in the largest batch the model takes, None where there is no limit."""
+        limit = getattr(self.backend, "most", None)
+        return min(limit(size) for size in SizeClass) if limit else None
 
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
@@ -73,9 +79,9 @@ class Predictor:
 
     def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | None = None) -> np.ndarray:
         """Mask logits of a batch of crops of one size class, float32 [N,h,w]; refined only where `frames` are given."""
-        logits = self.backend.run(crops, size, self._weights)
-        if self._flip:
-            mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self._weights)
+        logits = self.backend.run(crops, size, self.weights)
+        if self.flip:
+            mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self.weights)
             logits = (logits + mirrored[..., ::-1]) / 2
         logits = logits[:, 0]
         return np.stack([self.refined(*one) for one in zip(logits, crops, frames, strict=True)]) if frames else logits

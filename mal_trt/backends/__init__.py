@@ -74,13 +74,20 @@ class DeviceBackend(Backend, Protocol):
         ...
 
 
+def parse_device(device: str) -> tuple[str, int]:
+    """Kind of device, one of DEVICES, and which GPU; InputError for anything else."""
+    kind, colon, number = device.partition(":")
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise InputError(f"device {device!r}: expected one of {', '.join(DEVICES)}, or a GPU by number such as cuda:1")
+    return kind, int(number or 0)
+
+
 def open_backend(model: str | Path = "bundled", device: str = "auto", threads: int | None = None) -> Backend:
-    """Open a model file, or `bundled`, on a device: "cpu", "cuda" or "auto" (CUDA where it really works).
+    """Open a model file, or `bundled`, on a device: "cpu", "cuda", "cuda:1" or "auto" (CUDA where it really works).
 
     threads: CPU threads for the network, None = one per core. InputError if file or device is unusable.
     """
-    if device not in DEVICES:
-        raise InputError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
+    kind, index = parse_device(device)
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: expected 1 or more")
     path = resolve_model(model)
@@ -88,4 +95,4 @@ def open_backend(model: str | Path = "bundled", device: str = "auto", threads: i
         raise InputError(f"{path}: not a .onnx file; `mal-trt export` turns a checkpoint into one")
     from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(path, device, threads)
+    return OnnxRuntimeBackend(path, kind, threads, index)

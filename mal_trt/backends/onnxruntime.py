@@ -24,8 +24,8 @@ TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 class OnnxRuntimeBackend:
     """A `mal-trt export`ed ONNX file in an ONNX Runtime session. See `Backend` for the interface."""
 
-    def __init__(self, path: Path, device: str, threads: int | None) -> None:
-        self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads)
+    def __init__(self, path: Path, device: str, threads: int | None, index: int = 0) -> None:
+        self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads, index)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise InputError(
@@ -78,7 +78,7 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+def _open_session(path: Path, device: str, threads: int | None, index: int) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -92,18 +92,18 @@ def _open_session(path: Path, device: str, threads: int | None) -> onnxruntime.I
             f"device cuda: this onnxruntime has no CUDA provider (it has {', '.join(available)}); "
             "install `mal-trt[gpu]` instead of `mal-trt[cpu]`, or use --device cpu"
         )
-    wanted = [CUDA, CPU] if device != "cpu" and CUDA in available else [CPU]
+    wanted: list[Any] = [(CUDA, {"device_id": index}), CPU] if device != "cpu" and CUDA in available else [CPU]
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
     # A network thread that spins while it waits takes the core from decoding, cropping and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
-    if wanted[0] == CUDA and device == "auto":
+    if wanted[0] != CPU and device == "auto":
         ort.set_default_logger_severity(4)  # a CUDA that does not load is no news when nobody asked for it
     try:
         with redirect_stdout(StringIO()):  # both calls print what they miss
-            if wanted[0] == CUDA and hasattr(ort, "preload_dlls"):
+            if wanted[0] != CPU and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
             try:
                 session = ort.InferenceSession(str(path), options, providers=wanted)

@@ -8,7 +8,6 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mal_trt.cli.options import (
-    BatchOption,
     DeviceOption,
     FlipOption,
     ImagesOption,
@@ -33,7 +32,7 @@ def compare(
     threshold: ThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
-    batch: BatchOption = 16,
+    batch: Annotated[int, Option(min=1, help="Boxes the networks see at once.")] = 16,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,

@@ -9,7 +9,8 @@ from typer import Option
 
 from mal_trt.cli.options import (
     BatchOption,
-    DeviceOption,
+    CropsOption,
+    DevicesOption,
     FlipOption,
     LabelThresholdOption,
     ModelOption,
@@ -30,8 +31,9 @@ def evaluate(
     flip: FlipOption = False,
     refine: RefineOption = None,
     weights: WeightsOption = None,
-    batch: BatchOption = 16,
-    device: DeviceOption = "auto",
+    batch: BatchOption = None,
+    device: DevicesOption = "auto",
+    crops: CropsOption = "auto",
     threads: ThreadsOption = None,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
@@ -46,6 +48,7 @@ def evaluate(
         labels,
         batch=batch,
         device=device,
+        crops=crops,
         flip=flip,
         refine=refine,
         weights=weights,

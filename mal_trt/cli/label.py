@@ -10,7 +10,8 @@ from typer import Option
 
 from mal_trt.cli.options import (
     BatchOption,
-    DeviceOption,
+    CropsOption,
+    DevicesOption,
     FlipOption,
     ImagesOption,
     LabelThresholdOption,
@@ -48,8 +49,9 @@ def label(
     flip: FlipOption = False,
     refine: RefineOption = None,
     weights: WeightsOption = None,
-    batch: BatchOption = 16,
-    device: DeviceOption = "auto",
+    batch: BatchOption = None,
+    device: DevicesOption = "auto",
+    crops: CropsOption = "auto",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -65,6 +67,7 @@ def label(
         out,
         batch=batch,
         device=device,
+        crops=crops,
         resume=resume,
         threshold=threshold_of(threshold),
         flip=flip,

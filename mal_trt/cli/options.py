@@ -11,13 +11,27 @@ from typer import Option
 
 from mal_trt.errors import InputError, RunError
 
-Device = Literal["auto", "cpu", "cuda"]
 Weights = Literal["student", "teacher", "mixed"]
 
 ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .tar or one file.")]
 ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, or `bundled`.")]
-BatchOption = Annotated[int, Option("--batch", min=1, help="Boxes the network sees at once.")]
-DeviceOption = Annotated[Device, Option("--device", help="auto: CUDA where it really works.")]
+BatchOption = Annotated[
+    int | None,
+    Option("--batch", min=1, help="Boxes the network sees at once. Default: 16, on a GPU what the engine takes."),
+]
+_DEVICE = "[auto|cpu|cuda|cuda:N]"
+DeviceOption = Annotated[str, Option("--device", metavar=_DEVICE, help="auto: CUDA where it really works.")]
+DevicesOption = Annotated[
+    str,
+    Option(
+        "--device",
+        metavar=_DEVICE,
+        help="auto: CUDA where it really works; cuda:0,cuda:1: several GPUs, one process each.",
+    ),
+]
+CropsOption = Annotated[
+    Literal["auto", "cpu", "gpu"], Option("--crops", help="Where crops and masks are made; auto: beside the network.")
+]
 RefineOption = Annotated[
     Literal["color", "none"] | None,
     Option("--refine", help="color: sharpen masks by the colours in the crop. Default: the model's own choice."),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from mal_trt.cli.options import Device, needs
+from mal_trt.cli.options import needs
 from mal_trt.errors import InputError
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
@@ -81,7 +81,9 @@ def train(
         float | None, _option("figures", "Share of crops with a drawn figure, for recipe small.", min=0, max=1)
     ] = None,
     seed: Annotated[int | None, _option("seed", "Of weights, crops and order.")] = None,
-    device: Annotated[Device | None, _option("device", "auto: CUDA where it really works.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, _option("device", "auto: CUDA where it really works.")
+    ] = None,
     devices: Annotated[int | None, _option("devices", "GPUs (or CPU processes) of this machine; -1: all GPUs.")] = None,
     precision: Annotated[Precision | None, _option("precision", "auto: 16 bit on GPUs; fp32, bf16 or fp16.")] = None,
     amp: Annotated[bool, Option("--amp", help="The same as --precision bf16.")] = False,

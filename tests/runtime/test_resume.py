@@ -224,7 +224,7 @@ def test_one_run_at_a_time(tmp_path: Path, tiny_model: Write, data_set: Write) -
     assert label(images, boxes, tiny_model(), out, resume=True, **OPTIONS).labelled == 18
 
 
-@pytest.mark.parametrize(("function", "limit"), [("write_plan", 30_000), ("run_plan", 120_000), ("write_labels", 1000)])
+@pytest.mark.parametrize(("function", "limit"), [("write_plan", 30_000), ("_run", 120_000), ("write_labels", 1000)])
 def test_full_disk(tmp_path: Path, tiny_model: Write, data_set: Write, function: str, limit: int) -> None:
     """From some point on no file may grow beyond a limit: as on a full disk, each write fails."""
     images, boxes = data_set(pictures=12, size=(200, 160))
