@@ -17,6 +17,7 @@ from mal_trt.crops import Frame
 
 # Pixels of one band of columns: 256 KB of float32, so a band stays in the processor's cache.
 BAND_PIXELS = 1 << 16
+SIGMOID_BAND = 1 << 14  # likewise, float64 beside float32
 
 # Thresholds that `tight_threshold` tries, and how well a mask's own box must fit.
 TIGHT = tuple(round(0.6 - 0.05 * step, 2) for step in range(12))
@@ -68,7 +69,7 @@ def rle_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> RLE:
     for band in window.bands(threshold):
         edges.append(_edges(band, x0, window.y0, frame.height))
         x0 += len(band)
-    return _pack(edges, frame.height, frame.width)
+    return rle_from_edges(np.concatenate([*edges, np.zeros(0, np.int64)]), frame.height, frame.width)
 
 
 def tight_threshold(logits: np.ndarray, frame: Frame) -> float:
@@ -105,7 +106,18 @@ def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
     rows, columns = local.mask.shape
     if local.mask.size and not (0 <= local.y0 <= height - rows and 0 <= local.x0 <= width - columns):
         raise ValueError(f"a {columns}x{rows} mask at ({local.x0}, {local.y0}) leaves its {width}x{height} picture")
-    return _pack([_edges(local.mask.T, local.x0, local.y0, height)], height, width)
+    return rle_from_edges(_edges(local.mask.T, local.x0, local.y0, height), height, width)
+
+
+def rle_from_edges(edges: np.ndarray, height: int, width: int) -> RLE:
+    """COCO's compressed RLE from the column-major picture indices where a mask switches on, off, on, ...
+
+    edges: int64 [2n], each column's own, so a run that goes on in the next column is off and on at one index.
+    """
+    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
+    at = np.delete(edges, np.concatenate([joined, joined + 1]))
+    runs = np.diff(at, prepend=0, append=height * width)
+    return compress(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, height, width)
 
 
 def decode_rle(rle: RLE) -> LocalMask:
@@ -159,11 +171,8 @@ class _Window:
         self.x0, self.y0 = columns.start, rows.start
         crop = _resample(logits.astype(np.float32, copy=False), *_taps(logits.shape[0], frame.size, rows.used))
         crop = _resample(crop.T, *_taps(logits.shape[1], frame.size, columns.used))  # (columns used, rows used)
-        with np.errstate(over="ignore"):
-            np.exp(-crop, out=crop)
-        np.divide(1, crop + 1, out=crop)
         self._rows = rows
-        self._soft = _resample(crop.T, *rows.taps)  # (rows out, columns used)
+        self._soft = _resample(_sigmoid(crop).T, *rows.taps)  # (rows out, columns used)
 
     def whole(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """First and last column, first and last row (exclusive) of a mask that is all of the box, in the window."""
@@ -236,6 +245,21 @@ def _resample(
     return result
 
 
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-values)), float32; it takes the memory of `values`.
+
+    The exponential is rounded from float64: float32's own differs between processors, and from the GPU's.
+    """
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore"):
+        for start in range(0, flat.size, SIGMOID_BAND):
+            band = flat[start : start + SIGMOID_BAND]
+            wide = band.astype(np.float64)
+            band[...] = np.exp(np.negative(wide, out=wide), out=wide)
+    flat += 1
+    return np.divide(1, flat, out=flat).reshape(values.shape)
+
+
 def _edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarray:
     """Column-major picture indices where a transposed mask [columns, rows] switches on, off, on, ..."""
     count, rows = columns.shape
@@ -243,16 +267,6 @@ def _edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarray:
     padded[:, 1:-1] = columns
     column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
     return (column + x0) * height + row + y0
-
-
-def _pack(edges: list[np.ndarray], height: int, width: int) -> RLE:
-    """Compressed RLE from the switching indices of one mask."""
-    at = np.concatenate([*edges, np.zeros(0, np.int64)])
-    # A run that ends a column and one that starts the next are one run.
-    joined = np.flatnonzero(at[1:-1:2] == at[2::2]) * 2 + 1
-    at = np.delete(at, np.concatenate([joined, joined + 1]))
-    runs = np.diff(at, prepend=0, append=height * width)
-    return compress(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, height, width)
 
 
 def _unpack(counts: str | bytes) -> np.ndarray:

@@ -9,6 +9,10 @@ from mal_trt.crops import Frame
 BINS = 20
 LEAST = 1e-6  # probability that stands for none
 
+# Weights are whole multiples of 1 / WHOLE, and the smoothing keeps them whole: sums below 2^53 are exact in float64,
+# so no order of summation, here or on a GPU, changes a bit.
+WHOLE = 1 << 24
+
 
 def refine_colour(logits: np.ndarray, crop: np.ndarray, frame: Frame) -> np.ndarray:
     """Logits whose probability is sqrt(h * q), h the likelihood that a pixel's colour is the object's.
@@ -20,11 +24,12 @@ def refine_colour(logits: np.ndarray, crop: np.ndarray, frame: Frame) -> np.ndar
     """
     height, width = logits.shape
     with np.errstate(over="ignore"):
-        q = _box(frame, height, width) / (1 + np.exp(-logits.astype(np.float32)))
+        q = _box(frame, height, width) / (1 + np.exp(-logits.astype(np.float64)).astype(np.float32))
     level = np.rint(_shrunk(crop, height, width) * np.float32((BINS - 1) / 255)).astype(np.intp)
     cell = ((level[0] * BINS + level[1]) * BINS + level[2]).ravel()
-    object_, rest = (_density(cell, weight.ravel()) for weight in (q, 1 - q))
-    likelihood = object_[cell] / (object_[cell] + rest[cell] + 1e-12)
+    weight = np.rint(q.ravel() * np.float32(WHOLE))
+    object_, rest = (_density(cell, part) for part in (weight, np.float32(WHOLE) - weight))
+    likelihood = object_ / (object_ + rest + 1e-12)
     refined = np.clip(np.sqrt(likelihood.reshape(q.shape) * q), LEAST, 1 - LEAST)
     result: np.ndarray = np.log(refined / (1 - refined)).astype(np.float32)
     return result
@@ -45,16 +50,25 @@ def _shrunk(crop: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _density(cell: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Smoothed share of the weight in each cell of the colour grid, [BINS^3]."""
-    grid = np.bincount(cell, weight, BINS**3).reshape(BINS, BINS, BINS) / max(float(weight.sum()), LEAST)
-    for _ in range(2):
-        for axis in range(3):
-            grid = np.moveaxis(grid, axis, 0)
-            smooth = grid / 2
-            smooth[1:] += grid[:-1] / 4
-            smooth[:-1] += grid[1:] / 4
-            grid = np.moveaxis(smooth, 0, axis)
-    return grid.ravel()
+    """At each pixel, the smoothed share of the weight in its cell of the colour grid, float64 [n].
+
+    weight: whole numbers, float32 [n].
+    """
+    sums = np.bincount(cell, weight, BINS**3)
+    # A triangle twice along each axis in turn, times 16 an axis.
+    red = (SMOOTH @ sums.reshape(BINS, -1)).reshape(BINS, BINS, BINS)
+    smooth = np.matmul(SMOOTH, red) @ SMOOTH
+    share: np.ndarray = smooth.ravel()[cell] / (max(float(sums.sum()), LEAST * WHOLE) * 16**3)
+    return share
+
+
+def _triangle() -> np.ndarray:
+    """Twice (1, 2, 1) along one axis of the grid, nothing beyond its ends; symmetric, [BINS,BINS]."""
+    once = 2 * np.eye(BINS) + np.eye(BINS, k=1) + np.eye(BINS, k=-1)
+    return once @ once
+
+
+SMOOTH = _triangle()
 
 
 def _box(frame: Frame, height: int, width: int) -> np.ndarray:
