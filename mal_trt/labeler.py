@@ -17,8 +17,9 @@ from mal_trt.boxes import SizeClass, clip_box
 from mal_trt.contract import Contract
 from mal_trt.errors import InputError
 from mal_trt.images import ImageProblem, read_picture, to_rgb
-from mal_trt.masks import RLE, LocalMask, encode_rle
-from mal_trt.predictor import Predictor, Threshold
+from mal_trt.masker import open_masker
+from mal_trt.masks import RLE, LocalMask, decode_rle, encode_rle
+from mal_trt.predictor import Predictor, Threshold, batch_size
 
 FORMATS = ("xyxy", "xywh")
 NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
@@ -68,7 +69,8 @@ class Labeler:
         result = labeler("photo.jpg", [[30, 40, 200, 260]])
         result.masks  # bool [1, height, width]
 
-    See `Predictor` for model, device, threshold, flip, refine, weights and threads. batch: boxes run at once.
+    See `Predictor` for model, device, threshold, flip, refine, weights and threads, `open_masker` for crops. batch:
+    boxes run at once, None = 16, on a GPU what the engine takes.
     """
 
     def __init__(
@@ -76,19 +78,23 @@ class Labeler:
         model: str | Path = "bundled",
         device: str = "auto",
         *,
-        batch: int = 16,
+        batch: int | None = None,
+        crops: str = "auto",
         threshold: Threshold = None,
         flip: bool = False,
         refine: str | None = None,
         weights: str | None = None,
         threads: int | None = None,
     ) -> None:
-        if batch < 1:
-            raise InputError(f"batch {batch}: expected 1 or more")
         self._predictor = Predictor(
             model, device, threshold=threshold, flip=flip, refine=refine, weights=weights, threads=threads
         )
-        self._batch = batch
+        try:
+            self._batch = batch_size(batch, self._predictor.most)
+            self._masker = open_masker(self._predictor, crops)
+        except BaseException:
+            self._predictor.close()
+            raise
 
     @property
     def contract(self) -> Contract:
@@ -117,16 +123,16 @@ class Labeler:
             places = [i for i, frame in frames.items() if frame.size_class is size]
             for start in range(0, len(places), self._batch):
                 part = places[start : start + self._batch]
-                crops = self._predictor.batch(len(part))
-                for place, into in zip(part, crops, strict=True):
-                    self._predictor.crop(pixels, frames[place], into)
-                logits_of_part = self._predictor.run(crops, size, [frames[place] for place in part])
-                for place, logits in zip(part, logits_of_part, strict=True):
-                    local[place] = self._predictor.mask(logits, frames[place])
+                batch = self._masker.batch(len(part), size)
+                self._masker.cut(pixels, [(batch, slot, frames[place]) for slot, place in enumerate(part)])
+                for place, rle in zip(part, self._masker.masks(batch), strict=True):
+                    if rle is not None:
+                        local[place] = decode_rle(rle)
         return Masks(tuple(local), height, width)
 
     def close(self) -> None:
         """Free the model."""
+        self._masker.close()
         self._predictor.close()
 
     def __enter__(self) -> Labeler:

@@ -16,12 +16,9 @@ from mal_trt.models import resolve_model
 from mal_trt.output import write_labels, write_overlays, write_skipped
 from mal_trt.pipeline import usable_cores
 from mal_trt.plan import write_plan
-from mal_trt.predictor import Threshold
+from mal_trt.predictor import Threshold, batch_size
 from mal_trt.progress import Progress
 from mal_trt.workers import Here, Processes, Settings, open_workers
-
-# Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
-DEFAULT_BATCH, LARGEST_BATCH = 16, 64
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,8 @@ def label(
     """
     out = Path(out)
     journal_path = out.with_name(out.name + ".journal")
-    if batch is not None and batch < 1:
-        raise InputError(f"batch {batch}: expected 1 or more")
+    if batch is not None:
+        batch_size(batch, None)
     _check_output(out, journal_path, resume)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
@@ -97,7 +94,7 @@ def label(
     try:
         settings = Settings(model, threads, threshold, flip, refine, weights, crops)
         with open_workers(settings, device, images) as workers, journal.guard():
-            batch = _batch(batch, workers.opened.most)
+            batch = batch_size(batch, workers.opened.most)
             facts = {
                 "boxes": file_sha256(boxes),
                 "image list": file_sha256(image_list) if image_list is not None else "none",
@@ -128,16 +125,6 @@ def skipped_path(out: str | Path) -> Path:
     """Where the list of records without a mask lies: beside the labels."""
     out = Path(out)
     return out.with_name(f"{out.stem}.skipped.json")
-
-
-def _batch(wanted: int | None, most: int | None) -> int:
-    if wanted is None:
-        return DEFAULT_BATCH if most is None else min(most, LARGEST_BATCH)
-    if most is not None and wanted > most:
-        raise InputError(
-            f"--batch {wanted}: the engine was built for batches up to {most}; build it with a larger --batch"
-        )
-    return wanted
 
 
 def _run(

@@ -17,6 +17,8 @@ from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits, tig
 from mal_trt.refine import refine_colour
 
 TIGHT = "tight"
+# Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
+DEFAULT_BATCH, LARGEST_BATCH = 16, 64
 Threshold = float | Sequence[float] | str | None
 
 
@@ -105,6 +107,17 @@ class Predictor:
     def close(self) -> None:
         """Free the model."""
         self.backend.close()
+
+
+def batch_size(wanted: int | None, most: int | None) -> int:
+    """Boxes in a batch: what is wanted, or what suits a model that takes `most` (None: any number)."""
+    if wanted is None:
+        return DEFAULT_BATCH if most is None else min(most, LARGEST_BATCH)
+    if wanted < 1:
+        raise InputError(f"batch {wanted}: expected 1 or more")
+    if most is not None and wanted > most:
+        raise InputError(f"batch {wanted}: the engine takes up to {most}; build it with a larger --batch")
+    return wanted
 
 
 def _three(threshold: float | Sequence[float] | str) -> tuple[float, float, float]:
