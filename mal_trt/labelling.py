@@ -55,6 +55,7 @@ def label(
     batch: int | None = None,
     device: str = "auto",
     crops: str = "auto",
+    decode: str = "cpu",
     resume: bool = False,
     threshold: Threshold = None,
     flip: bool = False,
@@ -71,10 +72,9 @@ def label(
     images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
     `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
-    None = 16, on a GPU what the engine
-    takes (64 at most). device: as for `Predictor`, or several with commas between, such as
-    "cuda:0,cuda:1", one process each. crops: see `open_masker`. For model, threshold, flip, refine and weights see
-    `Predictor`.
+    None = 16, on a GPU what the engine takes (64 at most). device: as for `Predictor`, or several with commas between,
+    such as "cuda:0,cuda:1", one process each. crops, decode: see `open_masker`. For model, threshold, flip, refine and
+    weights see `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -92,7 +92,7 @@ def label(
         threads = usable_cores()
     journal = Journal(journal_path)
     try:
-        settings = Settings(model, threads, threshold, flip, refine, weights, crops)
+        settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
         with open_workers(settings, device, images) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             facts = {
@@ -101,6 +101,7 @@ def label(
                 "images": str(Path(images).resolve()),
                 "model": file_sha256(resolve_model(model)),
                 "batch": str(batch),
+                "decode": decode,
                 "flip": str(flip),
                 "weights": str(weights),
                 "box area": str(box_area),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from mal_trt.backends import DeviceBackend
 from mal_trt.boxes import SizeClass
 from mal_trt.crops import Frame
 from mal_trt.errors import InputError
+from mal_trt.images import ImageSource
 from mal_trt.masks import RLE
 from mal_trt.predictor import Predictor
 
 CROPS = ("auto", "cpu", "gpu")
+DECODE = ("cpu", "gpu")
 
 
 class Batch:
@@ -30,6 +30,7 @@ class Batch:
 
 
 Place = tuple[Batch, int, Frame]  # a batch, a slot of it, and the crop that goes there
+Picture = Any  # uint8 [H,W,3] RGB: a NumPy array, or pixels on the GPU with __cuda_array_interface__
 
 
 class Masker(Protocol):
@@ -39,8 +40,12 @@ class Masker(Protocol):
         """Room for the crops of so many boxes."""
         ...
 
-    def cut(self, picture: np.ndarray, places: Sequence[Place]) -> None:
-        """Cut crops out of one picture, uint8 [H,W,3]; it may be let go afterwards."""
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+        """Decode one picture, of the expected width and height; see `ImageSource.load`."""
+        ...
+
+    def cut(self, picture: Picture, places: Sequence[Place]) -> None:
+        """Cut crops out of one picture; it may be let go afterwards."""
         ...
 
     def masks(self, batch: Batch) -> list[RLE | None]:
@@ -55,22 +60,25 @@ class Masker(Protocol):
         ...
 
 
-def open_masker(predictor: Predictor, crops: str = "auto") -> Masker:
-    """crops: where crops and masks are made, "cpu", "gpu", or "auto": beside the network. InputError if they cannot."""
-    if crops not in CROPS:
-        raise InputError(f"crops {crops}: expected one of {', '.join(CROPS)}")
+def open_masker(predictor: Predictor, crops: str = "auto", decode: str = "cpu") -> Masker:
+    """crops: where crops and masks are made, "cpu", "gpu", or "auto": beside the network. decode: where pictures are
+    decoded, "cpu" or "gpu" (JPEG, with nvImageCodec). InputError if they cannot be."""
+    for name, value, choices in (("crops", crops, CROPS), ("decode", decode, DECODE)):
+        if value not in choices:
+            raise InputError(f"{name} {value}: expected one of {', '.join(choices)}")
     on_device = isinstance(predictor.backend, DeviceBackend)
-    if crops == "gpu" and not on_device:
-        raise InputError(
-            f"crops gpu: {predictor.provider} does not run on a GPU that mal-trt can reach; use --crops cpu"
-        )
-    if crops == "gpu" and predictor.tight:
-        raise InputError("crops gpu: --threshold tight is found on the CPU; use --crops cpu, or leave it out")
+    for name, value in (("crops", crops), ("decode", decode)):
+        if value == "gpu" and not on_device:
+            raise InputError(f"{name} gpu: the model runs on {predictor.provider}, not on a GPU; use --{name} cpu")
+        if value == "gpu" and predictor.tight:
+            raise InputError(f"{name} gpu: masks of --threshold tight are made on the CPU; use --{name} cpu")
+    if decode == "gpu" and crops == "cpu":
+        raise InputError("decode gpu: its pictures stay on the GPU; leave out --crops cpu")
     if crops == "cpu" or predictor.tight or not on_device:
         return HostMasker(predictor)
     from mal_trt.cuda.masker import DeviceMasker
 
-    return DeviceMasker(predictor)
+    return DeviceMasker(predictor, decode)
 
 
 class HostMasker:
@@ -83,7 +91,11 @@ class HostMasker:
         """See `Masker.batch`; crops is [boxes,3,S,S]."""
         return Batch(boxes, size, self._predictor.batch(boxes))
 
-    def cut(self, picture: np.ndarray, places: Sequence[Place]) -> None:
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+        """See `Masker.load`."""
+        return source.load(file_name, expected)
+
+    def cut(self, picture: Picture, places: Sequence[Place]) -> None:
         """See `Masker.cut`."""
         for batch, slot, frame in places:
             self._predictor.crop(picture, frame, batch.crops[slot])

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-import numpy as np
-
 from mal_trt.boxes import SizeClass
 from mal_trt.errors import MalTrtError
 from mal_trt.images import ImageProblem, ImageSource
 from mal_trt.journal import Box, Result
-from mal_trt.masker import Batch, Masker
+from mal_trt.masker import Batch, Masker, Picture
 from mal_trt.predictor import Predictor
 
 CUT = 8  # boxes of one picture a worker cuts in one go
@@ -105,17 +103,17 @@ class _Batch:
 class _Picture:
     """One picture, decoded once, by the first worker that needs it."""
 
-    def __init__(self, source: ImageSource, file_name: str, width: int, height: int) -> None:
+    def __init__(self, masker: Masker, source: ImageSource, file_name: str, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self._source, self._file_name = source, file_name
+        self._masker, self._source, self._file_name = masker, source, file_name
         self._lock = threading.Lock()
-        self._pixels: np.ndarray | ImageProblem | None = None
+        self._pixels: Picture | ImageProblem | None = None
 
-    def pixels(self) -> np.ndarray:
+    def pixels(self) -> Picture:
         with self._lock:
             if self._pixels is None:
                 try:
-                    self._pixels = self._source.load(self._file_name, (self.width, self.height))
+                    self._pixels = self._masker.load(self._source, self._file_name, (self.width, self.height))
                 except ImageProblem as problem:
                     self._pixels = problem
         if isinstance(self._pixels, ImageProblem):
@@ -193,7 +191,7 @@ class _Crops:
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
         for position, boxes in groupby(self._plan.pending(), lambda box: box.image):
-            picture = _Picture(self._source, *self._plan.picture(position))
+            picture = _Picture(self._masker, self._source, *self._plan.picture(position))
             jobs: list[tuple[Box, _Batch]] = []
             for box in boxes:
                 jobs.append((box, self._batch(box, filling)))

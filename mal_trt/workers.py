@@ -36,6 +36,7 @@ class Settings:
     refine: str | None = None
     weights: str | None = None
     crops: str = "auto"
+    decode: str = "cpu"
 
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
         """A predictor that may use so many CPU threads, and its masker; close the masker first."""
@@ -49,7 +50,7 @@ class Settings:
             threads=network_threads(threads),
         )
         try:
-            return predictor, open_masker(predictor, self.crops)
+            return predictor, open_masker(predictor, self.crops, self.decode)
         except BaseException:
             predictor.close()
             raise

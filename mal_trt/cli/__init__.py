@@ -9,6 +9,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from mal_trt import __version__
+from mal_trt.cli.benchmark import benchmark
 from mal_trt.cli.build_engine import build_engine
 from mal_trt.cli.calibrate import calibrate
 from mal_trt.cli.compare import compare
@@ -64,7 +65,7 @@ def _root(
     pass
 
 
-for verb in (label, evaluate, compare, export, train, calibrate, build_engine, inspect, doctor):
+for verb in (label, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
     app.command()(verb)
 
 

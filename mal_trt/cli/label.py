@@ -11,6 +11,7 @@ from typer import Option
 from mal_trt.cli.options import (
     BatchOption,
     CropsOption,
+    DecodeOption,
     DevicesOption,
     FlipOption,
     ImagesOption,
@@ -52,6 +53,7 @@ def label(
     batch: BatchOption = None,
     device: DevicesOption = "auto",
     crops: CropsOption = "auto",
+    decode: DecodeOption = "cpu",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -68,6 +70,7 @@ def label(
         batch=batch,
         device=device,
         crops=crops,
+        decode=decode,
         resume=resume,
         threshold=threshold_of(threshold),
         flip=flip,

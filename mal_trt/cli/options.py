@@ -36,6 +36,10 @@ RefineOption = Annotated[
     Literal["color", "none"] | None,
     Option("--refine", help="color: sharpen masks by the colours in the crop. Default: the model's own choice."),
 ]
+DecodeOption = Annotated[
+    Literal["cpu", "gpu"],
+    Option("--decode", help="gpu: JPEG by nvImageCodec, whose pixels differ by a few grey levels."),
+]
 FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
 WeightsOption = Annotated[
     Weights | None,
