@@ -14,7 +14,7 @@ from mal_trt.errors import InputError, RunError
 
 MODULES = MappingProxyType({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"})
 TITLES = MappingProxyType({"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"})
-OLDEST = MappingProxyType({"tensorrt": (10, 3), "tensorrt-rtx": (1, 0)})
+OLDEST = MappingProxyType({"tensorrt": (10, 3), "tensorrt-rtx": (1, 2)})
 INSTALL = MappingProxyType(
     {
         "tensorrt": 'pip install "mal-trt[gpu]" (on a Jetson it comes with JetPack: make the environment with '
@@ -50,7 +50,7 @@ API = MappingProxyType(
             "QUANTIZE",
             "DEQUANTIZE",
         ),
-        "DataType": ("FLOAT", "HALF", "BF16", "INT8", "FP8"),
+        "DataType": ("FLOAT", "HALF", "BF16", "INT8", "FP8", "UINT8"),
         "IBuilderConfig": (
             "builder_optimization_level",
             "hardware_compatibility_level",
@@ -72,6 +72,30 @@ API = MappingProxyType(
         "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
         "ITimingCache": ("serialize",),
         "IHostMemory": ("nbytes",),
+        "Runtime": ("deserialize_cuda_engine",),
+        "ICudaEngine": (
+            "num_io_tensors",
+            "num_optimization_profiles",
+            "get_tensor_name",
+            "get_tensor_mode",
+            "get_tensor_dtype",
+            "get_tensor_profile_shape",
+            "create_execution_context",
+            "create_engine_inspector",
+        ),
+        "TensorIOMode": ("INPUT",),
+        "ExecutionContextAllocationStrategy": ("ON_PROFILE_CHANGE",),
+        "IExecutionContext": (
+            "set_optimization_profile_async",
+            "set_input_shape",
+            "get_tensor_shape",
+            "set_tensor_address",
+            "execute_async_v3",
+        ),
+        "EngineInspector": ("get_engine_information",),
+        "LayerInformationFormat": ("JSON",),
+        "Refitter": ("refit_cuda_engine",),
+        "OnnxParserRefitter": ("refit_from_file", "num_errors", "get_error"),
     }
 )
 # Members that one flavour has besides.
@@ -81,6 +105,15 @@ MORE = MappingProxyType(
         "tensorrt-rtx": {
             "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
             "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
+            "ICudaEngine": ("create_runtime_config",),
+            "IRuntimeConfig": (
+                "cuda_graph_strategy",
+                "create_runtime_cache",
+                "set_runtime_cache",
+                "set_execution_context_allocation_strategy",
+            ),
+            "IRuntimeCache": ("serialize", "deserialize"),
+            "CudaGraphStrategy": ("DISABLED", "WHOLE_GRAPH_CAPTURE"),
         },
     }
 )

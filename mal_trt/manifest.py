@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from mal_trt.contract import METADATA_KEY, Contract
@@ -31,8 +34,9 @@ class Manifest:
     "10.3.0". compute_capabilities: GPUs it runs on, "8.6", or "8.0+" for all from there on. os: where it was built,
     such as "linux-x86_64". gpu: the one it was built on, or "". precision: kind of layer -> type -> how many, read
     from precision_source ("network" or "engine"). flags: names of builder flags set. workspace: bytes, None is the
-    library's own limit. onnx: name of the file it was built from. parity: {"status": "unchecked"}, or "passed" or
-    "kept anyway" with figures. command: what builds it again.
+    library's own limit. onnx: name of the file it was built from. parity: {"status": "unchecked"}, with
+    "keep_anyway": true where a failed check is not to matter; or "passed" or "kept anyway" with figures. command:
+    what builds it again.
     """
 
     contract: Contract
@@ -110,6 +114,18 @@ def read_manifest(engine: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     return Manifest.from_json(text, str(path))
+
+
+def write_manifest(engine: Path, manifest: Manifest) -> None:
+    """Replace the manifest beside an engine, whole or not at all; OSError if the disk refuses."""
+    path = manifest_path(engine)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.part")
+    try:
+        part.write_text(manifest.to_json(), encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _checked(name: str, value: Any, where: str) -> Any:

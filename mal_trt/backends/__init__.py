@@ -14,6 +14,7 @@ from mal_trt.errors import InputError
 from mal_trt.models import resolve_model
 
 DEVICES = ("auto", "cpu", "cuda")
+ENGINES = (".engine", ".plan")
 
 
 class Backend(Protocol):
@@ -91,8 +92,14 @@ def open_backend(model: str | Path = "bundled", device: str = "auto", threads: i
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: expected 1 or more")
     path = resolve_model(model)
+    if path.suffix.lower() in ENGINES:
+        if kind == "cpu":
+            raise InputError(f"{path}: an engine runs on a GPU alone; for the CPU give the .onnx file it was built of")
+        from mal_trt.backends.tensorrt import open_engine
+
+        return open_engine(path, index)
     if path.suffix.lower() != ".onnx":
-        raise InputError(f"{path}: not a .onnx file; `mal-trt export` turns a checkpoint into one")
+        raise InputError(f"{path}: not a .onnx file or an engine; `mal-trt export` turns a checkpoint into one")
     from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, kind, threads, index)

@@ -1,0 +1,295 @@
+"""TensorRT and TensorRT-RTX: the backend of engines."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from mal_trt.backends.onnxruntime import LOGITS
+from mal_trt.backends.tensorrt_cache import RuntimeSettings
+from mal_trt.backends.tensorrt_context import ProfileContext
+from mal_trt.backends.tensorrt_load import Loaded, load_plan
+from mal_trt.boxes import SizeClass
+from mal_trt.cuda.buffers import DeviceBuffer, Staging
+from mal_trt.cuda.driver import CudaError, Driver
+from mal_trt.enginefile import check_machine, load_engine
+from mal_trt.errors import InputError, NanLogits, RunError
+from mal_trt.flavor import Flavor, open_flavor
+from mal_trt.manifest import UNCHECKED, Manifest, write_manifest
+from mal_trt.parity import check, engine_reference
+
+TENSOR_TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
+
+
+class TensorRTBackend:
+    """An engine on one GPU. See `DeviceBackend` for the interface; manifest: what the engine says about itself.
+
+    notes: what the user should know of how it runs, such as that CUDA graphs could not be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: bytes,
+        manifest: Manifest,
+        driver: Driver,
+        flavor: Flavor,
+        *,
+        onnx: Path | None = None,
+        graphs: bool = True,
+    ) -> None:
+        """name: the engine's file. driver: closed with the backend. onnx: for engines without weights, see `load_plan`.
+
+        InputError if the plan is not one for here, RunError if it cannot be run, such as for want of memory.
+        """
+        self.contract, self.manifest, self.driver = manifest.contract, manifest, driver
+        self.provider = f"{flavor.title} ({driver.device.name})"
+        self.notes: list[str] = []
+        self._name = name
+        self._run_lock = Lock()
+        self._loaded: Loaded | None = None
+        self._profiles: dict[SizeClass, ProfileContext] = {}
+        self._closing = ExitStack()
+        self._is_open = True
+        try:
+            with driver.current():
+                self._open(plan, flavor, onnx, graphs)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
+        """See `Backend.run`."""
+        profile = self._profile(size)
+        side = self.contract.input_size
+        if image.ndim != 4 or image.shape[1:] != (3, side, side):
+            raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
+        if self.contract.input_dtype == "uint8" and image.dtype != np.uint8:
+            raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+        output = self.output(weights)
+        logits = np.empty((len(image), 1, profile.side, profile.side), np.float32)
+        with self._run_lock, self.driver.current():
+            for first in range(0, len(image), profile.most):
+                part = slice(first, first + profile.most)
+                self._run(profile, image[part], output, logits[part])
+        if np.isnan(logits).any():
+            raise NanLogits(f"{self._name}: the engine gave NaN logits; build it with --precision fp32")
+        return logits
+
+    def enqueue(
+        self, image: int, logits: int, count: int, size: SizeClass, stream: int, weights: str | None = None
+    ) -> None:
+        """See `DeviceBackend.enqueue`."""
+        self._profile(size).enqueue(image, logits, self.output(weights), count, stream)
+
+    def most(self, size: SizeClass) -> int:
+        """See `DeviceBackend.most`."""
+        return self._profile(size).most
+
+    def least(self, size: SizeClass) -> int:
+        """See `DeviceBackend.least`."""
+        return self._profile(size).least
+
+    def logits_side(self, size: SizeClass) -> int:
+        """See `DeviceBackend.logits_side`."""
+        return self._profile(size).side
+
+    def output(self, weights: str | None) -> str:
+        """Name of the engine's output holding the logits of "student", "teacher", "mixed" or None (default)."""
+        if weights is None or weights == self.contract.weights:
+            return LOGITS
+        if f"{LOGITS}_{weights}" in self.outputs:
+            return f"{LOGITS}_{weights}"
+        raise InputError(
+            f"{self._name}: it holds {self.contract.weights} weights, not {weights}; "
+            "export with `--weights mixed` and build again to choose at run time"
+        )
+
+    def layers(self) -> str:
+        """What TensorRT tells of the engine's layers, as JSON."""
+        if self._loaded is None:
+            raise self._closed()
+        with self.driver.current():
+            inspector = self._loaded.engine.create_engine_inspector()
+            wanted = self._loaded.flavor.member("LayerInformationFormat", "JSON")
+            return str(inspector.get_engine_information(wanted))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._profiles = {}
+        with suppress(CudaError), self.driver.current():  # a GPU that was lost frees everything by itself
+            self._closing.close()
+        self.driver.close()
+
+    def _open(self, plan: bytes, flavor: Flavor, onnx: Path | None, graphs: bool) -> None:
+        loaded = load_plan(self._name, plan, self.manifest, flavor, onnx)
+        self._loaded = loaded
+        self._closing.callback(self._unload)
+        self.outputs = _check_tensors(loaded, self.manifest)
+        settings = None
+        if flavor.name == "tensorrt-rtx":
+            settings = RuntimeSettings(loaded, self.manifest.plan_sha256, self.driver.device.name, graphs)
+            self._closing.callback(settings.close)
+        grid = DeviceBuffer(self.driver)  # only the dimensions of `head_grid` count, but it needs an address
+        self._closing.callback(grid.close)
+        if self.contract.head == "dynamic":
+            grid.reserve(self.contract.grid(SizeClass.LARGE) ** 2)
+        made: dict[int, ProfileContext] = {}
+        for size in SizeClass:
+            index = _profile_of(loaded, self.manifest, size)
+            if index not in made:
+                made[index] = self._context(loaded, settings, index, size, grid.pointer, graphs)
+                self._closing.callback(made[index].close)
+            self._profiles[size] = made[index]
+        self._staged = Staging(self.driver), Staging(self.driver)
+        for staging in self._staged:
+            self._closing.callback(staging.close)
+        self._stream = self.driver.create_stream()
+        self._closing.callback(self.driver.destroy_stream, self._stream)
+
+    def _context(
+        self, loaded: Loaded, settings: RuntimeSettings | None, index: int, size: SizeClass, grid: int, graphs: bool
+    ) -> ProfileContext:
+        strategy = loaded.flavor.member("ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
+        context = loaded.engine.create_execution_context(settings.config if settings is not None else strategy)
+        if context is None:
+            raise loaded.failed("cannot set the engine up")
+        smallest, _, largest = (tuple(s) for s in loaded.engine.get_tensor_profile_shape("image", index))
+        inputs: dict[str, tuple[int, ...]] = {"image": largest[1:]}
+        if grid:
+            side = self.contract.grid(size)
+            inputs["head_grid"] = (1, 1, side, side)
+        return ProfileContext(
+            loaded,
+            index,
+            context,
+            self.driver,
+            inputs,
+            grid,
+            self.outputs,
+            (smallest[0], largest[0]),
+            graphs and settings is None,
+            self.notes.append,
+        )
+
+    def _run(self, profile: ProfileContext, image: np.ndarray, output: str, into: np.ndarray) -> None:
+        """One batch up, through and down. Room is made for the largest, so that it is made once."""
+        count, stream = len(image), self._stream
+        held = max(count, profile.least)
+        shape = (profile.most, *image.shape[1:])
+        up, down = self._staged
+        crops = up.reserve(int(np.prod(shape)) * np.dtype(self.contract.input_dtype).itemsize)
+        crops = crops.view(self.contract.input_dtype)[: np.prod(shape)].reshape(shape)
+        crops[:count], crops[count:held] = image, 0
+        size = 4 * profile.most * profile.side**2
+        room = down.reserve(size)
+        up.upload(crops[:held].nbytes, stream)
+        profile.enqueue(up.pointer, down.pointer, output, count, stream)
+        down.download(into.nbytes, stream)
+        self.driver.synchronize(stream)
+        into[...] = room[: into.nbytes].view(np.float32).reshape(into.shape)
+
+    def _profile(self, size: SizeClass) -> ProfileContext:
+        if not self._profiles:
+            raise self._closed()
+        return self._profiles[size]
+
+    def _closed(self) -> RunError:
+        return RunError(f"{self._name}: this backend is closed; open it again")
+
+    def _unload(self) -> None:
+        self._loaded = None
+
+
+def open_engine(path: Path, index: int = 0, graphs: bool = True) -> TensorRTBackend:
+    """Open an engine on a GPU, after all that can be asked of it beforehand was asked.
+
+    index: the GPU's number. graphs: use CUDA graphs; MAL_TRT_GRAPHS=0 in the environment turns them off. One built
+    where there was no GPU is compared with its FP32 model now, the first time; InputError if it fails.
+    """
+    plan, manifest = load_engine(path)
+    from mal_trt.cuda.open import open_driver
+
+    driver = open_driver(index)  # first: without a driver TensorRT crashes
+    try:
+        flavor = open_flavor(manifest.flavor)
+        check_machine(path, manifest, flavor, ".".join(map(str, driver.device.compute_capability)))
+        graphs = graphs and os.environ.get("MAL_TRT_GRAPHS") != "0"
+    except BaseException:
+        driver.close()
+        raise
+    backend = TensorRTBackend(str(path), plan, manifest, driver, flavor, graphs=graphs)
+    try:
+        if manifest.parity["status"] == UNCHECKED:
+            backend.manifest = _check_first(backend, path)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def _check_first(backend: TensorRTBackend, path: Path) -> Manifest:
+    """Run the accuracy check and note its result in the manifest, on disk where that can be written."""
+    manifest, reference = backend.manifest, engine_reference(path)
+    if reference.is_file():
+        verdict = check(backend.run, reference, backend.contract, max(map(backend.most, SizeClass)))
+        if not verdict.passed and not manifest.parity.get("keep_anyway"):
+            raise InputError(
+                f"{path}: refused, its masks on this GPU are not those of the FP32 model ({verdict.describe()}); "
+                f"build it again here, which tries other precisions too: {manifest.command}"
+            )
+        parity = verdict.document()
+    else:
+        parity = {**manifest.parity, "reason": f"{reference.name} is not beside it"}
+    if parity != manifest.parity:
+        manifest = replace(manifest, parity=parity)
+        with suppress(OSError):
+            write_manifest(path, manifest)
+    return manifest
+
+
+def _check_tensors(loaded: Loaded, manifest: Manifest) -> tuple[str, ...]:
+    """The engine's outputs, `logits` first; InputError if its tensors are not those its contract promises."""
+    engine, contract = loaded.engine, manifest.contract
+    again = f"build it again: {manifest.command}"
+    names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+    taken = loaded.flavor.member("TensorIOMode", "INPUT")
+    inputs = {name for name in names if engine.get_tensor_mode(name) == taken}
+    expected = {"image", "head_grid"} if contract.head == "dynamic" else {"image"}
+    outputs = tuple(sorted(set(names) - inputs))
+    if inputs != expected or LOGITS not in outputs or not all(name.startswith(LOGITS) for name in outputs):
+        raise InputError(
+            f"{loaded.name}: takes {', '.join(sorted(inputs))} and gives {', '.join(outputs)}, but its manifest "
+            f"(head {contract.head}) promises {', '.join(sorted(expected))} and {LOGITS}; {again}"
+        )
+    wanted = {"image": TENSOR_TYPES[contract.input_dtype], **dict.fromkeys(outputs, "FLOAT")}
+    for name, kind in wanted.items():
+        if (found := engine.get_tensor_dtype(name)) != loaded.flavor.member("DataType", kind):
+            raise InputError(f"{loaded.name}: its `{name}` is {found.name.lower()}, not {kind.lower()}; {again}")
+    return outputs
+
+
+def _profile_of(loaded: Loaded, manifest: Manifest, size: SizeClass) -> int:
+    """Number of the optimization profile for a size class; InputError if there is none for its crops."""
+    engine, contract = loaded.engine, manifest.contract
+    grid = contract.grid(size)
+    for index in range(engine.num_optimization_profiles):
+        image = tuple(engine.get_tensor_profile_shape("image", index)[2])
+        if image[1:] != (3, contract.input_size, contract.input_size):
+            continue
+        if contract.head != "dynamic":
+            return index
+        least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape("head_grid", index))
+        if least[2] <= grid <= most[2] and least[3] <= grid <= most[3]:
+            return index
+    shape = f"[N, 3, {contract.input_size}, {contract.input_size}]"
+    grids = f" with head_grid {grid}" if contract.head == "dynamic" else ""
+    raise InputError(f"{loaded.name}: has no profile for {shape}{grids}; build it again: {manifest.command}")

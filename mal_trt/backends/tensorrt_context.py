@@ -1,0 +1,162 @@
+"""One execution context of TensorRT's on one optimization profile, which several threads and streams take in turn."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+from mal_trt.backends.tensorrt_load import Loaded
+from mal_trt.cuda.buffers import DeviceBuffer
+from mal_trt.cuda.driver import CudaError, Driver
+from mal_trt.errors import InputError, RunError
+
+MOST_GRAPHS = 32  # of one profile; the one not used for longest makes room
+ALIGNMENT = 256
+
+Key = tuple[int, int, int, str]
+
+
+class ProfileContext:
+    """Runs batches of one size class.
+
+    least, most: batches its profile takes. side: of the logits. Work of one context overlaps on no two streams: it has
+    one scratch memory. note: called once if CUDA graphs turn out not to work.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        index: int,
+        context: Any,
+        driver: Driver,
+        inputs: dict[str, tuple[int, ...]],
+        grid: int,
+        outputs: tuple[str, ...],
+        batch: tuple[int, int],
+        graphs: bool,
+        note: Callable[[str], None],
+    ) -> None:
+        """inputs: name -> shape of one crop, or of the whole `head_grid`. grid: pointer to memory for it, or 0."""
+        self.least, self.most = batch
+        self._loaded, self._context, self._driver = loaded, context, driver
+        self._inputs, self._grid, self._outputs = inputs, grid, outputs
+        self._graphs_on, self._note = graphs, note
+        self._graphs: OrderedDict[Key, int] = OrderedDict()  # 0: ran once, not captured yet
+        self._count = 0  # crops the context's shapes are set to
+        self._lock = Lock()
+        self._spare = DeviceBuffer(driver)
+        self._done = driver.create_event()
+        try:
+            self.side = self._prepare(index)
+        except BaseException:
+            self.close()
+            raise
+
+    def enqueue(self, image: int, logits: int, output: str, count: int, stream: int) -> None:
+        """Queue a batch; see `DeviceBackend.enqueue`."""
+        count = max(count, self.least)
+        if count > self.most:
+            raise InputError(f"a batch of {count}: {self._loaded.name} takes {self.most} at most; build it for more")
+        key = (count, image, logits, output)
+        with self._lock, self._driver.current():
+            self._driver.wait(stream, self._done)
+            try:
+                if graph := self._graphs.get(key, 0):
+                    self._graphs.move_to_end(key)
+                    self._driver.launch_graph(graph, stream)
+                else:
+                    self._set(*key)
+                    self._execute(stream, count)
+                    if self._graphs_on:
+                        self._remember(key, stream)
+            finally:
+                # Also after a failure: what was queued before it still uses the scratch memory.
+                with suppress(CudaError):
+                    self._driver.record(self._done, stream)
+
+    def close(self) -> None:
+        """Wait for what is queued and free everything."""
+        driver = self._driver
+        with self._lock, driver.current():
+            with suppress(CudaError):
+                driver.synchronize_event(self._done)
+            for graph in filter(None, self._graphs.values()):
+                with suppress(CudaError):
+                    driver.destroy_graph(graph)
+            self._graphs.clear()
+            self._context = None
+            for free in (self._spare.close, lambda: driver.destroy_event(self._done)):
+                with suppress(CudaError):
+                    free()
+
+    def _prepare(self, index: int) -> int:
+        """Choose the profile, and measure the logits of its largest batch. Returns their side."""
+        stream = self._driver.create_stream()
+        try:
+            if not self._context.set_optimization_profile_async(index, stream):
+                raise self._loaded.failed(f"does not take its profile {index}")
+            self._driver.synchronize(stream)
+        finally:
+            self._driver.destroy_stream(stream)
+        self._shape(self.most)
+        shape = tuple(self._context.get_tensor_shape(self._outputs[0]))
+        if len(shape) != 4 or shape[:2] != (self.most, 1) or shape[2] != shape[3] or shape[2] < 1:
+            raise InputError(f"{self._loaded.name}: `{self._outputs[0]}` has the shape {list(shape)}; build it again")
+        if len(self._outputs) > 1:
+            # Outputs nobody asked for are written all the same, and one may be computed of another.
+            self._spare_size = -(-self.most * shape[2] * shape[3] * 4 // ALIGNMENT) * ALIGNMENT
+            self._spare.reserve(self._spare_size * len(self._outputs))
+        return int(shape[2])
+
+    def _shape(self, count: int) -> None:
+        if count == self._count:
+            return
+        self._count = 0
+        for name, shape in self._inputs.items():
+            whole = (count, *shape) if name == "image" else shape
+            if not self._context.set_input_shape(name, whole):
+                raise self._loaded.failed(f"refuses `{name}` of shape {list(whole)}")
+        self._count = count
+
+    def _set(self, count: int, image: int, logits: int, output: str) -> None:
+        """Give the context the shapes and addresses of a batch."""
+        self._shape(count)
+        addresses = {"image": image} | ({"head_grid": self._grid} if self._grid else {})
+        for place, name in enumerate(self._outputs):
+            addresses[name] = logits if name == output else self._spare.pointer + place * self._spare_size
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise self._loaded.failed(f"refuses the address of `{name}`")
+
+    def _execute(self, stream: int, count: int) -> None:
+        if not self._context.execute_async_v3(stream):
+            raise self._loaded.failed(f"failed on a batch of {count}")
+
+    def _remember(self, key: Key, stream: int) -> None:
+        """Capture a graph of a batch that came a second time; it just ran, so TensorRT has nothing left to set up."""
+        if key not in self._graphs:
+            while len(self._graphs) >= MOST_GRAPHS:
+                self._forget()
+            self._graphs[key] = 0
+            return
+        try:
+            self._driver.begin_capture(stream)
+            try:
+                self._execute(stream, key[0])
+            except BaseException:
+                with suppress(CudaError):
+                    self._driver.destroy_graph(self._driver.end_capture(stream))
+                raise
+            self._graphs[key] = self._driver.end_capture(stream)
+        except RunError as error:
+            self._graphs_on = False
+            self._note(f"CUDA graphs are not used: {error}")
+
+    def _forget(self) -> None:
+        _, graph = self._graphs.popitem(last=False)
+        if graph:
+            self._driver.synchronize_event(self._done)  # it may still be running
+            self._driver.destroy_graph(graph)
