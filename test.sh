@@ -10,7 +10,7 @@ venv=${VENV:-$here/.venv}
 # setuptools would carry files deleted since into the new build
 rm -rf build
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "${CONSTRAINTS:-constraints.txt}" \
-    ".[cpu,train,export,rtx,dev]"
+    ".[cpu,train,export,rtx,benchmark,dev]"
 
 "$venv/bin/ruff" check .
 # From another folder, or mypy would take the source folders, which are not laid out as the package is.

@@ -19,7 +19,7 @@ from mal_trt.contract import METADATA_KEY, Contract
 
 SIDE = 64
 HEAVY = ("torch", "onnx", "timm", "onnxruntime", "numpy", "PIL", "pycocotools", "cv2", "rich")
-VERBS = ("label", "evaluate", "compare", "export", "train", "build-engine", "inspect", "doctor")
+VERBS = ("label", "evaluate", "compare", "benchmark", "export", "train", "build-engine", "inspect", "doctor")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,108 @@
+"""`mal-trt benchmark`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typer import Option
+
+from mal_trt.cli.options import (
+    CropsOption,
+    DeviceOption,
+    FlipOption,
+    LabelThresholdOption,
+    RefineOption,
+    ThreadsOption,
+    WeightsOption,
+    needs,
+    threshold_of,
+)
+from mal_trt.errors import InputError
+
+
+def benchmark(
+    model: Annotated[
+        list[str] | None,
+        Option("--model", help="An .onnx file, an engine or `bundled`; several times. The first is the reference."),
+    ] = None,
+    images: Annotated[
+        Path | None, Option(help="Pictures: a folder, a .tar or one file. Default: example photos.")
+    ] = None,
+    boxes: Annotated[Path | None, Option(help="COCO JSON with their boxes.")] = None,
+    annotations: Annotated[Path | None, Option(help="COCO JSON with drawn masks instead: gives the mIoU.")] = None,
+    count: Annotated[int | None, Option(min=1, help="So many boxes, spread over the document; default: all.")] = None,
+    batch: Annotated[str, Option(metavar="<number,...>", help="Batch sizes for the network alone.")] = "1,8,16,32",
+    size: Annotated[
+        Literal["small", "medium", "large", "mix"],
+        Option(help="Boxes for the network alone; mix: in the proportions of the boxes given."),
+    ] = "mix",
+    warm_up: Annotated[int, Option(min=0, help="Runs before those that count, within --seconds.")] = 10,
+    runs: Annotated[
+        int | None, Option(min=1, help="Timed runs of a batch size in a round. Default: by --seconds.")
+    ] = None,
+    seconds: Annotated[float, Option(min=0, help="Time for a batch size in a round; 5 runs at least.")] = 2.0,
+    rounds: Annotated[int, Option(min=1, help="How often everything is measured in turn.")] = 3,
+    engine_only: Annotated[bool, Option("--engine-only", help="The network alone: no labelling, no quality.")] = False,
+    label_batch: Annotated[int | None, Option(min=1, help="Batch for labelling; default: that of `label`.")] = None,
+    json: Annotated[Path | None, Option("--json", help="Write all figures to this file.")] = None,
+    csv: Annotated[Path | None, Option("--csv", help="Write the table to this file.")] = None,
+    plot: Annotated[Path | None, Option(help="Throughput against quality, .png or .svg.")] = None,
+    device: DeviceOption = "auto",
+    crops: CropsOption = "auto",
+    threshold: LabelThresholdOption = None,
+    flip: FlipOption = False,
+    refine: RefineOption = None,
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+) -> None:
+    """Speed of models, alone and from files to masks, with their quality beside it."""
+    if plot is not None:
+        with needs("benchmark"):
+            import matplotlib  # noqa: F401
+    from mal_trt.benchmark import benchmark as run
+    from mal_trt.benchmark_report import print_report
+
+    result: dict[str, Any] = {}
+    try:
+        run(
+            model or ["bundled"],
+            images,
+            boxes,
+            annotations,
+            batches=_batches(batch),
+            size=size,
+            warm_up=warm_up,
+            runs=runs,
+            seconds=seconds,
+            rounds=rounds,
+            end_to_end=not engine_only,
+            label_batch=label_batch,
+            count=count,
+            device=device,
+            crops=crops,
+            threshold=threshold_of(threshold),
+            flip=flip,
+            refine=refine,
+            weights=weights,
+            threads=threads,
+            progress=not quiet,
+            json_out=json,
+            csv_out=csv,
+            plot_out=plot,
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            told=result.update,
+        )
+    finally:
+        if result and not quiet:  # an interrupted run shows what it has
+            print_report(result)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(f"--batch {text}: expected numbers with commas between, such as 1,8,16") from None
