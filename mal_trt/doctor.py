@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -15,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 from mal_trt import __version__
+from mal_trt.cuda.open import VARIABLE, choose_provider, installed
+from mal_trt.errors import InputError
 from mal_trt.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
 from mal_trt.gpu import Machine, find_gpus, platform_tag
 
@@ -57,6 +60,7 @@ def examine() -> Iterator[Finding]:
         _program,
         lambda: _driver(machine),
         lambda: _tensorrt(machine),
+        lambda: _cuda(machine),
         lambda: _onnxruntime(machine),
         _packages,
         _disk,
@@ -124,6 +128,24 @@ def _tensorrt(machine: Machine) -> Iterator[Finding]:
             yield Finding(TITLES[flavor], MISSING, "not installed", INSTALL[flavor])
         else:
             yield Finding(TITLES[flavor], WARNING, f"cannot be loaded: {done.output}", INSTALL[flavor])
+
+
+def _cuda(machine: Machine) -> Iterator[Finding]:
+    """What talks to the GPU for engines, and what compiles kernels for it."""
+    try:
+        chosen = choose_provider()
+    except InputError as error:
+        value, _, install = str(error).partition("; run: ")
+        yield Finding("CUDA", WARNING if VARIABLE in value else MISSING, value, install or f"correct {VARIABLE}")
+        return
+    others = [name for name in installed() if name != chosen]
+    value = f"by {chosen}" + (f" ({VARIABLE} can choose {others[0]} instead)" if others else "")
+    done = _try("from mal_trt.cuda.compile import find_compiler; print(find_compiler().title)")
+    if done.ok:
+        yield Finding("CUDA", OK, f"{value}, kernels by {done.output}" + ("" if machine.gpus else " (no GPU)"))
+    else:
+        advice = done.output.rpartition("RunError: ")[2]
+        yield Finding("CUDA", WARNING, f"{value}, but kernels cannot be compiled", advice)
 
 
 def _onnxruntime(machine: Machine) -> Iterator[Finding]:

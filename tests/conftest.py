@@ -1,16 +1,17 @@
-"""What every test shares: `gpu` tests are skipped where no NVIDIA driver is present."""
+"""What every test shares: `gpu` tests are skipped where there is no usable GPU, and say why."""
 
 from __future__ import annotations
 
-import ctypes.util
-
 import pytest
+
+from mal_trt.gpu import find_gpus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if ctypes.util.find_library("cuda"):
+    wanted = [item for item in items if "gpu" in item.keywords]
+    if not wanted:
         return
-    skip = pytest.mark.skip(reason="no NVIDIA driver on this machine")
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(skip)
+    machine = find_gpus()
+    if machine.gpu is None:
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {machine.problem}"))

@@ -10,20 +10,22 @@ from typing import Protocol
 from mal_trt.caches import cache_folder, keep
 from mal_trt.cuda.driver import Device
 from mal_trt.errors import RunError
+from mal_trt.gpu import find_gpus
 
 FOLDER = Path(__file__).with_name("kernels")
 # Without fused multiply-adds a kernel rounds as the processor does, which its results must equal.
 FLAGS = ("-std=c++17", "--fmad=false")
 INSTALL = (
-    "pip install nvidia-cuda-nvrtc (for a driver of CUDA 12: nvidia-cuda-nvrtc-cu12), "
-    "or install the CUDA toolkit so that nvcc is found"
+    'pip install nvidia-cuda-nvrtc (for a driver of CUDA 12: "cuda-bindings<13" nvidia-cuda-nvrtc-cu12), '
+    "or the CUDA toolkit with nvcc"
 )
 
 
 class Compiler(Protocol):
-    """One compiler for CUDA C++. title: its name and version, for people and for the cache's keys."""
+    """One compiler for CUDA C++. title: its name and version, for people and for the cache's keys. major: of CUDA."""
 
     title: str
+    major: int
 
     def architectures(self) -> list[int]:
         """GPUs it knows, ascending: 86 is compute capability 8.6."""
@@ -35,14 +37,23 @@ class Compiler(Protocol):
 
 
 def find_compiler() -> Compiler:
-    """NVRTC where it is installed, else nvcc; RunError where there is neither."""
+    """NVRTC where it is installed, else nvcc, and none that is too new for the driver; RunError if that leaves none."""
     from mal_trt.cuda.nvcc import find_nvcc
     from mal_trt.cuda.nvrtc import open_nvrtc
 
-    compiler = open_nvrtc() or find_nvcc()
-    if compiler is None:
-        raise RunError(f"there is no compiler for kernels; {INSTALL}")
-    return compiler
+    cuda = find_gpus().cuda
+    too_new: Compiler | None = None
+    for find in (open_nvrtc, find_nvcc):
+        compiler: Compiler | None = find()
+        # A driver loads the code of every compiler of its own major version, also of newer minor ones.
+        if compiler is not None and (cuda is None or compiler.major <= int(cuda.split(".")[0])):
+            return compiler
+        too_new = too_new or compiler
+    if too_new is not None:
+        raise RunError(
+            f"{too_new.title} is too new for this driver (CUDA {cuda}); install a newer driver, or {INSTALL}"
+        )
+    raise RunError(f"there is no compiler for kernels; {INSTALL}")
 
 
 def compiled(source: str, device: Device, compiler: Compiler | None = None) -> bytes:

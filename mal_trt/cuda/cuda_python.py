@@ -68,7 +68,6 @@ MEMBERS = MappingProxyType(
             "CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY",
         ),
         "CUstreamCaptureMode": ("CU_STREAM_CAPTURE_MODE_THREAD_LOCAL",),
-        "CUresult": ("CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY"),
     }
 )
 # Flags of the driver's binary interface.

@@ -37,6 +37,7 @@ class Nvcc:
         if version is None:
             raise RunError(f"{program}: does not say its version")
         self.title = f"nvcc {version[1]}"
+        self.major = int(version[1].split(".")[0])
 
     def architectures(self) -> list[int]:
         listed = self._run("--list-gpu-code").stdout

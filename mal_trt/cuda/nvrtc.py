@@ -39,8 +39,9 @@ class Nvrtc:
 
     def __init__(self, module: Any) -> None:
         self._nvrtc = module
-        major, minor = self._check(module.nvrtcVersion())
-        self.title = f"NVRTC {major}.{minor}"
+        self.major: int
+        self.major, minor = self._check(module.nvrtcVersion())
+        self.title = f"NVRTC {self.major}.{minor}"
 
     def architectures(self) -> list[int]:
         return sorted(self._check(self._nvrtc.nvrtcGetSupportedArchs()))

@@ -65,6 +65,25 @@ def test_libraries_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved["CPUExecutionProvider"].status == "warning"
 
 
+def test_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAL_TRT_CUDA", raising=False)
+    monkeypatch.setattr("mal_trt.cuda.open._present", lambda package: True)
+    both = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "NVRTC 13.2"))["CUDA"]
+    assert both.value == "by cuda-python (MAL_TRT_CUDA can choose pycuda instead), kernels by NVRTC 13.2 (no GPU)"
+    none = "mal_trt.errors.RunError: there is no compiler for kernels; pip install it"
+    alone = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(False, none))["CUDA"]
+    assert (alone.status, alone.advice) == ("warning", "there is no compiler for kernels; pip install it")
+    monkeypatch.setattr("mal_trt.cuda.open._present", lambda package: False)
+    missing = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert missing.status == "missing" and "mal-trt[gpu]" in missing.advice
+    monkeypatch.setenv("MAL_TRT_CUDA", "pycuda")
+    named = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert (named.status, named.value) == ("warning", "MAL_TRT_CUDA pycuda: not installed")
+    monkeypatch.setenv("MAL_TRT_CUDA", "cupy")
+    unknown = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert unknown.status == "warning" and "expected one of cuda-python, pycuda" in unknown.value
+
+
 def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> Any:
         raise OSError("no such device")
