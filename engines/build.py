@@ -19,10 +19,11 @@ from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
 from mal_trt.engines.profiles import shapes
 from mal_trt.engines.worker import run_beside
-from mal_trt.errors import RunError
+from mal_trt.errors import InputError, RunError
 from mal_trt.flavor import Messages
 from mal_trt.gpu import platform_tag
 from mal_trt.manifest import UNCHECKED, Manifest, manifest_path
+from mal_trt.parity import engine_reference
 from mal_trt.trtmessages import explain, known
 
 
@@ -66,12 +67,18 @@ def _build(job: Job, monitor: Monitor) -> Built:
     return Built(content, _manifest(job, content, parsed), seconds, cached, tuple(heard))
 
 
-def write(built: Built, out: Path) -> None:
-    """Write plan and manifest, each whole or not at all; RunError if the disk refuses.
+def write(built: Built, out: Path, reference: Path) -> None:
+    """Write plan and manifest, each whole or not at all, and the model's parity file, where it has one, beside them.
 
-    A crash between the two leaves a pair whose hashes differ, which is never loaded.
+    RunError if the disk refuses. A crash between plan and manifest leaves a pair whose hashes differ, which is never
+    loaded.
     """
-    contents = {out: built.plan, manifest_path(out): built.manifest.to_json().encode()}
+    beside = engine_reference(out)
+    try:
+        contents = {beside: reference.read_bytes()} if reference.is_file() else {}
+    except OSError as error:
+        raise InputError(f"{reference}: cannot be read ({error.strerror or error})") from None
+    contents |= {out: built.plan, manifest_path(out): built.manifest.to_json().encode()}
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     with ExitStack() as cleanup:
         for part in parts.values():
@@ -82,6 +89,8 @@ def write(built: Built, out: Path) -> None:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+            if beside not in contents:
+                beside.unlink(missing_ok=True)  # of an engine that had this name before
             for path, part in parts.items():
                 os.replace(part, path)
         except OSError as error:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mal_trt.engines.build import Built, build, write
 from mal_trt.engines.job import Job, Options, prepare
 from mal_trt.engines.precision import LADDER, check_precision, typed_model
+from mal_trt.engines.trial import Open, runs_here, try_out
+from mal_trt.engines.worker import run_beside
 from mal_trt.errors import RunError
-from mal_trt.manifest import Manifest
 from mal_trt.models import resolve_model
 from mal_trt.onnxfile import read_contract
-from mal_trt.parity import Run, Verdict, check, reference_path
+from mal_trt.parity import Verdict, reference_path
 from mal_trt.progress import Progress
-
-# Opens a plan on this machine's GPU; closed by the caller's own means.
-Open = Callable[[bytes, Manifest], Run]
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ def build_engine(
 ) -> EngineReport:
     """Build an engine of an FP32 or typed model of `mal-trt export`, or "bundled", and write it with its manifest.
 
-    open_plan: how to run a plan here; without it the manifest says "unchecked". An engine that fails its check is
-    not kept and the next precision is tried, unless keep_anyway. RunError if none passes: nothing is written.
+    open_plan: how to run an engine here, such as `opener` gives it; without it, or where the engine is not for this
+    GPU, the manifest says "unchecked". An engine that fails its check is not kept and the next precision is tried,
+    unless keep_anyway. RunError if none passes: nothing is written.
     """
     source = resolve_model(model)
     contract = read_contract(source)
@@ -61,12 +61,13 @@ def build_engine(
         say(f"building {precision} with {job.flavor.title}")
         built = _build(job, progress)
         verdict = None
-        if open_plan is not None and reference.is_file():
-            run = open_plan(built.plan, built.manifest)
-            verdict = check(run, reference, job.contract, job.profiles[0].batch[2])
-            built = replace(built, manifest=replace(built.manifest, parity=verdict.document()))
+        if open_plan is not None and runs_here(job):
+            built, verdict = run_beside(partial(try_out, open_plan, built, job, reference))
+        if verdict is None and keep_anyway:
+            parity = {**built.manifest.parity, "keep_anyway": True}
+            built = replace(built, manifest=replace(built.manifest, parity=parity))
         if verdict is None or verdict.passed or keep_anyway:
-            write(built, out)
+            write(built, out, reference)
             return EngineReport(out, job, built, precision, verdict)
         refused = f"{precision}: {verdict.describe()}"
         say(f"refused, {refused}")

@@ -43,7 +43,8 @@ def test_plan_and_manifest(bundled: Path) -> None:
     plan, manifest = load_engine(bundled)
     model = resolve_model("bundled")
     assert plan[:4] == b"vtrt"
-    assert sorted(p.name for p in bundled.parent.iterdir()) == ["model.engine", "model.engine.json"]
+    names = ["model.engine", "model.engine.json", "model.engine.parity.npz"]
+    assert sorted(p.name for p in bundled.parent.iterdir()) == names
     assert manifest.onnx == "mal_tiny.onnx"
     assert manifest.onnx_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert manifest.plan_sha256 == hashlib.sha256(plan).hexdigest()

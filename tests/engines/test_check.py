@@ -15,42 +15,75 @@ pytest.importorskip("onnx")
 from mal_trt.backends import open_backend
 from mal_trt.boxes import SizeClass
 from mal_trt.enginefile import load_engine
-from mal_trt.engines import Options, build_engine
+from mal_trt.engines import Options, build_engine, job
+from mal_trt.engines.build import Built
+from mal_trt.engines.job import Job
 from mal_trt.engines.precision import WIDE_ATTENTION
+from mal_trt.engines.trial import Open, precision
 from mal_trt.errors import InputError, RunError
+from mal_trt.gpu import Gpu, Machine
 from mal_trt.manifest import Manifest
 from mal_trt.models import resolve_model
-from mal_trt.parity import Run, check, reference_path
+from mal_trt.parity import check, engine_reference, reference_path
 
 RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
 BUNDLED = resolve_model("bundled")
 
 
-def standing_in(folder: Path, spoil: Callable[[Manifest], float]) -> Callable[[bytes, Manifest], Run]:
-    """Runs the ONNX file an engine was built of on the CPU; spoil says how far its logits are moved."""
+LAYERS = """{"Layers": [
+ {"LayerType": "gemm", "Inputs": [{"Format/Datatype": "Half"}], "Outputs": [{"Format/Datatype": "Float"}]},
+ {"LayerType": "gemm", "Inputs": [{"Format/Datatype": "Float"}, {"Format/Datatype": "Int8"}]},
+ {"LayerType": "kgen", "Inputs": [{"Format/Datatype": "Row major linear FP32 format"}]},
+ {"LayerType": "kgen", "Inputs": [{"Format/Datatype": "E4M3 FP8"}]},
+ {"LayerType": "Reformat", "Inputs": [{"Format/Datatype": "UInt8"}]},
+ {"LayerType": "Constant", "Inputs": []}, "a name alone"
+], "Bindings": []}"""
 
-    def open_plan(plan: bytes, manifest: Manifest) -> Run:
-        assert len(plan) == manifest.plan_bytes
-        onnx = folder / manifest.onnx
-        backend = open_backend(onnx if onnx.is_file() else BUNDLED, device="cpu")
-        moved = np.float32(spoil(manifest))
-        return lambda image, size: backend.run(image, size) + moved
 
-    return open_plan
+@pytest.fixture(autouse=True)
+def _with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds are decided as on a machine with a GPU; what runs on it is `standing_in`."""
+    gpu = Gpu("made up", "8.6", 8 << 30, 8 << 30)
+    monkeypatch.setattr(job, "find_gpus", lambda: Machine("13.0", (gpu,), ""))
+
+
+class StandingIn:
+    """Plays the GPU: the ONNX file an engine was built of, on the CPU, its logits moved by `spoil`."""
+
+    def __init__(self, built: Built, wanted: Job, spoil: Callable[[Manifest], float]) -> None:
+        assert len(built.plan) == built.manifest.plan_bytes
+        self._backend = open_backend(wanted.onnx, device="cpu")
+        self._moved = np.float32(spoil(built.manifest))
+
+    def run(self, image: np.ndarray, size: SizeClass) -> np.ndarray:
+        return self._backend.run(image, size) + self._moved
+
+    def layers(self) -> str:
+        return LAYERS
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def standing_in(spoil: Callable[[Manifest], float]) -> Open:
+    return lambda built, wanted: StandingIn(built, wanted, spoil)
 
 
 def test_a_good_engine_passes(tmp_path: Path) -> None:
-    run = standing_in(tmp_path, lambda manifest: 0.0)
+    run = standing_in(lambda manifest: 0.0)
     report = build_engine("bundled", tmp_path / "m.engine", RTX, open_plan=run)
     _, manifest = load_engine(report.path)
     assert manifest.parity["status"] == "passed"
     assert manifest.parity["mask_iou"] > 0.9999 and manifest.parity["logit_error"] < 1e-4
     assert manifest.parity["crops"] == 4
+    assert manifest.precision_source == "engine"
+    assert manifest.precision == {"gemm": {"fp16": 1, "int8": 1}, "kgen": {"fp32": 1, "fp8": 1}}
+    assert engine_reference(report.path).read_bytes() == reference_path(BUNDLED).read_bytes()
 
 
 def test_fp16_is_refused_and_fp32_kept(tmp_path: Path) -> None:
     said: list[str] = []
-    run = standing_in(tmp_path, lambda manifest: 0.0 if manifest.contract.precision == "fp32" else 3.0)
+    run = standing_in(lambda manifest: 0.0 if manifest.contract.precision == "fp32" else 3.0)
     options = Options(flavor="tensorrt-rtx", batch=(1, 2, 4), precision="fp16")
     report = build_engine("bundled", tmp_path / "m.engine", options, open_plan=run, say=said.append)
     _, manifest = load_engine(report.path)
@@ -62,7 +95,7 @@ def test_fp16_is_refused_and_fp32_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [3.0, float("nan")])
 def test_no_engine_is_kept_unless_asked(bad: float, tmp_path: Path) -> None:
-    run = standing_in(tmp_path, lambda manifest: bad)
+    run = standing_in(lambda manifest: bad)
     out = tmp_path / "m.engine"
     with pytest.raises(RunError, match=r"no engine kept.*--keep-anyway"):
         build_engine("bundled", out, RTX, open_plan=run)
@@ -96,3 +129,32 @@ def test_references_that_cannot_be_used(tmp_path: Path) -> None:
             check(backend.run, path, backend.contract, most=4)
     with pytest.raises(InputError, match="the engine gives"):
         check(lambda image, size: np.zeros((1, 1, 2, 2), np.float32), reference_path(BUNDLED), backend.contract, 4)
+
+
+def test_an_engine_for_other_gpus_is_not_tried(tmp_path: Path) -> None:
+    def never(built: Built, wanted: Job) -> StandingIn:
+        raise AssertionError("tried on a GPU it is not for")
+
+    options = Options(flavor="tensorrt-rtx", batch=(1, 2, 4), compute_capabilities=("8.9",))
+    report = build_engine("bundled", tmp_path / "m.engine", options, open_plan=never)
+    assert load_engine(report.path)[1].parity == {"status": "unchecked"}
+
+
+def test_keep_anyway_of_an_engine_that_was_not_tried(tmp_path: Path) -> None:
+    report = build_engine("bundled", tmp_path / "m.engine", RTX, keep_anyway=True)
+    assert load_engine(report.path)[1].parity == {"status": "unchecked", "keep_anyway": True}
+
+
+def test_a_model_without_a_parity_file(tmp_path: Path) -> None:
+    """And one of an earlier engine of that name goes: it is not this one's."""
+    (tmp_path / "alone.onnx").write_bytes(BUNDLED.read_bytes())
+    engine_reference(tmp_path / "m.engine").write_bytes(b"an earlier engine's")
+    report = build_engine(tmp_path / "alone.onnx", tmp_path / "m.engine", RTX, open_plan=standing_in(lambda _: 0.0))
+    _, manifest = load_engine(report.path)
+    assert manifest.parity == {"status": "unchecked", "reason": "alone.parity.npz is not beside the model"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.onnx", "m.engine", "m.engine.json"]
+
+
+def test_an_inspector_that_tells_nothing() -> None:
+    for text in ("", "no JSON", "[]", '{"Layers": ["a", "b"]}', '{"Layers": [{"LayerType": "gemm"}]}'):
+        assert precision(text) == {}
