@@ -78,7 +78,7 @@ def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.nda
     x0, y0, x1, y1 = extended
     if (x1 - x0) * (y1 - y0) <= BAND_PIXELS:
         return _resize(wrap(picture, x0, y0, x1, y1), size, size)
-    # Pillow resamples rows first and keeps 8-bit rows, so bands of rows give the same bytes.
+    # Rows come first and are kept in 8 bits, so bands of rows give the same bytes.
     step = max(1, BAND_PIXELS // (x1 - x0))
     bands = [_resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y)) for y in range(y0, y1, step)]
     return _resize(np.concatenate(bands), size, size)
@@ -113,7 +113,10 @@ def resize_line(line: np.ndarray, size: int) -> np.ndarray:
 
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    # Along the rows, then along the columns, as MAL was trained: Pillow 13 turns that round for tall pixels.
+    for size in ((width, image.height), (width, height)):
+        image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image)
 
 
 def _resized_span(first: int, last: int, start: int, stop: int, size: int) -> tuple[int, int]:
