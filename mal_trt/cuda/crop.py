@@ -1,0 +1,159 @@
+"""Crops on the GPU, bit for bit those of `mal_trt.crops.read_crop`, and the pictures they are cut from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mal_trt.crops import Frame
+from mal_trt.cuda.buffers import DeviceBuffer, Staging
+from mal_trt.cuda.driver import Driver
+from mal_trt.cuda.groups import groups_within
+from mal_trt.cuda.module import Kernels
+
+# Bytes of half-resized rows held at once; a single crop whose rows are more takes what it needs.
+ROWS_LIMIT = 1 << 28
+# Bytes that a pool of pictures keeps for the next ones.
+IDLE_LIMIT = 1 << 26
+
+# `Crop` in crop.cu.
+CROP = np.dtype(
+    [
+        ("picture", np.uint64),
+        ("image", np.uint64),
+        ("weights", np.int64, 2),
+        ("row", np.int64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("extended", np.int32, 4),
+    ],
+    align=True,
+)
+
+
+class DevicePicture:
+    """A picture on the GPU, uint8 [height,width,3] at `pointer`, until it is closed."""
+
+    def __init__(self, pool: PicturePool, memory: Staging, width: int, height: int) -> None:
+        self._pool, self._memory = pool, memory
+        self.pointer, self.width, self.height = memory.pointer, width, height
+
+    def close(self) -> None:
+        """Give its memory back; may be called twice. No queued work may use it."""
+        pointer, self.pointer = self.pointer, 0
+        if pointer:
+            self._pool.give(self._memory)
+
+    def __enter__(self) -> DevicePicture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class PicturePool:
+    """Memory for pictures that come and go, page-locked with its twin on the GPU; any thread may use it.
+
+    idle: bytes kept for the next pictures.
+    """
+
+    def __init__(self, driver: Driver, idle: int = IDLE_LIMIT) -> None:
+        self._driver, self._limit = driver, idle
+        self._idle: list[tuple[int, Staging]] = []
+        self._sizes: dict[Staging, int] = {}
+        self._lock = threading.Lock()
+
+    def upload(self, pixels: np.ndarray, stream: int) -> DevicePicture:
+        """Queue a picture, uint8 [H,W,3], on its way to the GPU; `pixels` may be let go at once."""
+        height, width = pixels.shape[:2]
+        memory = self._take(pixels.nbytes)
+        try:
+            np.copyto(memory.reserve(pixels.nbytes)[: pixels.nbytes].reshape(pixels.shape), pixels)
+            memory.upload(pixels.nbytes, stream)
+            return DevicePicture(self, memory, width, height)
+        except BaseException:
+            self.give(memory)
+            raise
+
+    def give(self, memory: Staging) -> None:
+        """Take a picture's memory back; what was longest idle is freed where it would be too much."""
+        with self._lock:
+            self._idle.append((self._sizes.pop(memory), memory))
+            while self._idle and sum(size for size, _ in self._idle) > self._limit:
+                self._idle.pop(0)[1].close()
+
+    def close(self) -> None:
+        """Free what is idle, and from now on what is given back."""
+        with self._lock:
+            self._limit = -1
+            while self._idle:
+                self._idle.pop()[1].close()
+
+    def _take(self, size: int) -> Staging:
+        with self._lock:
+            fitting = [at for at, (room, _) in enumerate(self._idle) if room >= size]
+            if fitting:
+                room, memory = self._idle.pop(min(fitting, key=lambda at: self._idle[at][0]))
+            else:
+                # An eighth more at most, so that pictures of like size can follow each other.
+                step = 1 << max(16, size.bit_length() - 4)
+                room, memory = -(-size // step) * step, Staging(self._driver)
+                memory.reserve(room)
+            self._sizes[memory] = room
+            return memory
+
+
+class Cropper:
+    """Cuts crops into images [3,size,size], "uint8" or "float32"; one stream's and one thread's at a time."""
+
+    def __init__(self, driver: Driver, size: int, dtype: Any = np.uint8) -> None:
+        self._size, self._dtype = size, np.dtype(dtype)
+        self._kernels = Kernels(driver, "crop.cu")
+        self._crops = Staging(driver)
+        self._weights, self._bounds, self._rows = (DeviceBuffer(driver) for _ in range(3))
+
+    def cut(self, pictures: Sequence[DevicePicture], frames: Sequence[Frame], into: Sequence[int], stream: int) -> None:
+        """Queue the crops of boxes, each with its picture and the pointer its image goes to.
+
+        All work that was queued by an earlier `cut` must be done.
+        """
+        count, size = len(frames), self._size
+        if not count:
+            return
+        crops = self._crops.reserve(count * CROP.itemsize)[: count * CROP.itemsize].view(CROP)
+        crops["picture"] = [picture.pointer for picture in pictures]
+        crops["width"] = [picture.width for picture in pictures]
+        crops["height"] = [picture.height for picture in pictures]
+        crops["image"] = into
+        crops["extended"] = extended = np.array([frame.extended for frame in frames])
+        sides = extended[:, 2:] - extended[:, :2]
+        weights = (np.ceil(2 * np.maximum(sides / size, 1)).astype(np.int64) * 2 + 1) * size
+        crops["weights"] = np.cumsum(weights).reshape(count, 2) - weights
+        groups = groups_within(ROWS_LIMIT, sides[:, 1] * (3 * size))
+        for first, last in groups:
+            crops["row"][first:last] = np.cumsum(sides[first:last, 1]) - sides[first:last, 1]
+        totals = [int(sides[first:last, 1].sum()) for first, last in groups]
+        table = np.uint64(self._weights.reserve(int(weights.sum()) * 4))
+        bounds = np.uint64(self._bounds.reserve(count * 4 * size * 4))
+        scratch = np.uint64(self._rows.reserve(max(totals) * 3 * size))
+
+        self._crops.upload(crops.nbytes, stream)
+        pointer, side = np.uint64(self._crops.pointer), np.int32(size)
+        launch = self._kernels.launch
+        grid = (-(-count * 2 * size // 128), 1, 1)
+        launch("crop_weights", grid, (128, 1, 1), stream, pointer, np.int32(count), side, table, bounds)
+        for (first, last), total in zip(groups, totals, strict=True):
+            here, boxes = np.int32(first), np.int32(last - first)
+            grid = (-(-total // 4), -(-size // 64), 1)
+            rest = (side, table, bounds, scratch)
+            launch("crop_rows", grid, (64, 4, 1), stream, pointer, here, boxes, np.int64(total), *rest)
+            grid = (-(-size // 64), -(-size // 4), last - first)
+            launch(f"crop_columns_{self._dtype}", grid, (64, 4, 1), stream, pointer, here, *rest)
+
+    def close(self) -> None:
+        """Free its memory; no queued work may use it."""
+        for part in (self._kernels, self._crops, self._weights, self._bounds, self._rows):
+            part.close()
