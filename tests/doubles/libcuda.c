@@ -18,23 +18,24 @@ enum { LIMIT = 1 << 24 };
 
 /* For tests, by ctypes ---------------------------------------------------------------------------------------- */
 static char failing[64];
-static int failing_code, sleep_ms, retained;
+static int failing_code, failing_after, sleep_ms, retained;
 static int living[6]; /* memory, pinned, stream, event, module, graph */
 static size_t used;
 static __thread int current; /* depth of this thread's stack of contexts */
 
-void fake_fail(const char *function, int code) {
+void fake_fail(const char *function, int code, int after) { /* once, when that many calls have passed */
   snprintf(failing, sizeof failing, "%s", function);
-  failing_code = code;
+  failing_code = code, failing_after = after;
 }
 void fake_sleep(int ms) { sleep_ms = ms; } /* cuStreamSynchronize takes that long */
 int fake_living(int kind) { return living[kind]; }
 int fake_retained(void) { return retained; }
 int fake_depth(void) { return current; }
 
-static int asked(const char *function) { /* to fail: its name with or without _v2, once */
+static int asked(const char *function) { /* to fail: its name with or without _v2 */
   size_t n = strlen(failing);
   if (!n || strncmp(function, failing, n) || (function[n] && strncmp(function + n, "_v", 2))) return OK;
+  if (failing_after--) return OK;
   failing[0] = 0;
   return failing_code;
 }

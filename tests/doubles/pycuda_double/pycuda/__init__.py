@@ -1,0 +1,1 @@
+"""A test double of the package pycuda; see driver.py beside this."""
