@@ -71,10 +71,10 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     meta = {key: value for key, value in content.items() if isinstance(value, (int, float, str))}
     if any(name.startswith(("student.", "teacher.")) for name in state):
         student, teacher = (_strip(state, f"{part}.") for part in ("student", "teacher"))
-        config = _mal_config(path, student or teacher)
+        config = mal_config(path, student or teacher)
         return Checkpoint(path, "mal", config, student or None, teacher or None, meta=meta)
     if "roi_head.mlp1.weight" in state:
-        return Checkpoint(path, "mal", _mal_config(path, state), student=state, meta=meta)
+        return Checkpoint(path, "mal", mal_config(path, state), student=state, meta=meta)
     if any(name.startswith("backbone.") for name in state):
         state = _strip(state, "backbone.")
     return Checkpoint(path, *_encoder(state), backbone=state, meta=meta)
@@ -251,7 +251,7 @@ def _strip(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _mal_config(path: Path, state: State) -> NetworkConfig:
+def mal_config(path: Path, state: State) -> NetworkConfig:
     """Configuration of a MAL network, read off its tensors' names and shapes."""
     config = _vit_config(_strip(state, "backbone."))
     convs = sorted(

@@ -70,7 +70,7 @@ class Train:
     accum_grad_batches: int = opt(1, "batches per optimiser step", "accumulate")
     use_amp: bool = opt(True, "16 bit where it is safe, on GPUs")
     precision: str | None = opt(None, "fp32, bf16 or fp16 instead of use_amp", "precision", True)
-    pretrained_model_path: str | None = opt(None, "checkpoint or pretrained encoder to start from", "start_from")
+    pretrained_model_path: str | None = opt(None, "to start from: checkpoint, encoder, .onnx, bundled", "start_from")
     optim_type: str = opt("adamw", "adamw")
     optim_momentum: float = opt(0.9, "not used by adamw")
     lr: float = opt(1e-6, "learning rate for each box of a step", "lr")

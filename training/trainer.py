@@ -19,6 +19,7 @@ from mal_trt.training.colour import ColourBatch, ColourLoss
 from mal_trt.training.config import FREE, TrainConfig
 from mal_trt.training.data import Sample
 from mal_trt.training.devices import make_fabric
+from mal_trt.training.exported import read_start
 from mal_trt.training.losses import LossTerms, MalLoss
 from mal_trt.training.mean_field import MeanField
 from mal_trt.training.network import NetworkConfig, build_network
@@ -171,8 +172,8 @@ class Trainer:
         self.step = int(checkpoint.trainer["step"])
 
     def start(self, path: Path) -> None:
-        """Weights to begin with, from any checkpoint or pretrained encoder."""
-        checkpoint = read_checkpoint(path)
+        """Weights to begin with, from any checkpoint, pretrained encoder or exported model."""
+        checkpoint = read_start(path)
         for network, part in ((self.student, "student"), (self.teacher, "teacher")):
             load_into(network, checkpoint, part)
 
@@ -211,7 +212,7 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 def network_options(path: Path) -> dict[str, Any]:
     """TrainConfig's values for the network in a checkpoint, as far as the file tells."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_start(path)
     config = checkpoint.config
     if config is None:
         return {}
@@ -220,9 +221,11 @@ def network_options(path: Path) -> dict[str, Any]:
         options["head_convs"] = config.mask_head_num_convs
         options["head_width"] = config.mask_head_hidden_channel
         options["head_out"] = config.mask_head_out_channel
-    if checkpoint.kind == "mal-trt":
+    if checkpoint.kind in ("mal-trt", "onnx"):
         options["crop_size"] = config.crop_size
         options["adjust_scale"] = config.adjust_scale
         options["scale_ratio_pre"] = config.mask_scale_ratio_pre
         options["scale_ratio"] = config.mask_scale_ratio
+    if checkpoint.kind == "onnx":
+        options["thresholds"] = checkpoint.meta["thresholds"]
     return options

@@ -45,7 +45,7 @@ def train(
     adjust_scale: Annotated[bool | None, _option("adjust_scale", "A mask head grid for each size of box.")] = None,
     crop_size: Annotated[int | None, _option("crop_size", "Side of the crops, pixels.", min=16)] = None,
     start_from: Annotated[
-        Path | None, _option("start_from", "Checkpoint or pretrained encoder to start from.", "--from")
+        Path | None, _option("start_from", "Checkpoint, pretrained encoder, exported .onnx or `bundled`.", "--from")
     ] = None,
     frozen_stages: Annotated[
         list[int] | None,

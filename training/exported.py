@@ -1,0 +1,113 @@
+"""Weights back out of a file of `mal-trt export`: training goes on from a model whose checkpoint is not at hand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
+from mal_trt.errors import InputError
+from mal_trt.models import BUNDLED, resolve_model
+from mal_trt.training.checkpoint import Checkpoint, mal_config, read_checkpoint
+from mal_trt.training.loading import State
+from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
+
+HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and those of an FP16 graph, are called
+# The exporter writes GroupNorm as a Mul and an Add, whose constants have no name.
+GROUP_NORM = re.compile(r"(?:student|teacher)\.backbone\.patch_embed\.proj\.\d\.1")
+PARAMETER = {"Mul": "weight", "Add": "bias"}
+
+
+def read_start(path: Path | str) -> Checkpoint:
+    """Weights to begin a training with: any checkpoint, an FP32 or FP16 file of `mal-trt export`, or "bundled"."""
+    if str(path) == BUNDLED or Path(path).suffix.lower() == ".onnx":
+        return read_exported(path)
+    return read_checkpoint(path)
+
+
+def read_exported(model: Path | str) -> Checkpoint:
+    """The networks in an exported file, in FP32. meta: the thresholds and refinement its masks are made with.
+
+    A position table, which an export resamples to its crops, is brought back to the size that the network keeps; the
+    same crops give the same logits. InputError if a file's weights cannot be trained.
+    """
+    path = resolve_model(model)
+    proto, contract = _load(path)
+    if contract.precision not in ("fp32", "fp16"):
+        raise InputError(
+            f"{path}: its weights are rounded to {contract.precision}, which training cannot undo; start from the FP32 "
+            "or FP16 file it was made from, or from the checkpoint"
+        )
+    if contract.layout == "timm":
+        raise InputError(
+            f"{path}: export merged the normalisation of {contract.arch} into its convolutions; start from the "
+            "checkpoint it was made from"
+        )
+    tensors = _tensors(proto)
+    networks: dict[str, State] = {}
+    for part in ("student", "teacher"):
+        state = {n.removeprefix(f"{part}."): tensor for n, tensor in tensors.items() if n.startswith(f"{part}.")}
+        if state:
+            networks[part] = state
+    if not networks:
+        raise InputError(f"{path}: its weights do not have their modules' names; {REEXPORT}")
+    config = replace(
+        mal_config(path, next(iter(networks.values()))),
+        arch=contract.arch,
+        layout=contract.layout,
+        crop_size=contract.input_size,
+        adjust_scale=contract.adjust_scale,
+    )
+    if contract.layout != "hybrid":
+        for state in networks.values():
+            state["backbone.pos_embed"] = _own_positions(state["backbone.pos_embed"], contract)
+    meta = {"thresholds": contract.thresholds, "refine": contract.refine}
+    return Checkpoint(path, "onnx", config, networks.get("student"), networks.get("teacher"), meta=meta)
+
+
+def _load(path: Path) -> tuple[onnx.ModelProto, Contract]:
+    try:
+        proto = onnx.load(path)
+    except Exception as error:  # protobuf's and onnx's exceptions share no base class
+        raise InputError(f"{path}: not an ONNX file that can be read ({str(error).splitlines()[0]})") from None
+    found = {entry.key: entry.value for entry in proto.metadata_props}
+    if METADATA_KEY not in found:
+        raise InputError(f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata; {REEXPORT}")
+    return proto, Contract.from_json(found[METADATA_KEY], str(path))
+
+
+def _tensors(proto: onnx.ModelProto) -> State:
+    """Weights by their modules' names, FP32, of PyTorch's shapes."""
+    # A weight may be there in both precisions: the exact one comes last and counts.
+    stored = sorted(proto.graph.initializer, key=lambda tensor: HALF.search(tensor.name) is None)
+    arrays = {HALF.sub("", tensor.name): numpy_helper.to_array(tensor) for tensor in stored}
+    found: dict[str, np.ndarray] = {n: a for n, a in arrays.items() if n.startswith(("student.", "teacher."))}
+    for node in proto.graph.node:
+        module = node.name.rpartition("/")[0]
+        names = [HALF.sub("", name) for name in node.input]
+        if node.op_type == "MatMul" and names[1] in found:
+            found[names[1]] = arrays[names[1]].T  # stored [in, out]
+        elif GROUP_NORM.fullmatch(module) and node.op_type in PARAMETER:
+            (constant,) = [arrays[name] for name in names if name in arrays]
+            found[f"{module}.{PARAMETER[node.op_type]}"] = constant.reshape(-1)
+    return {name: torch.from_numpy(array.astype(np.float32)) for name, array in found.items()}
+
+
+def _own_positions(table: Tensor, contract: Contract) -> Tensor:
+    """The table [1, 1+g*g, D] of the pretraining's grid that the network resamples to the one stored."""
+    side = PRETRAINING_SIZE // parse_vit(contract.arch)[1]
+    grid = contract.input_size // 16
+    if side == grid:
+        return table
+    # Resampling is linear: what it makes of each single position is the matrix to be undone.
+    units = torch.cat([torch.zeros(1, 1, side * side), torch.eye(side * side)[None]], dim=1)
+    matrix = resample_positions(units, (grid, grid), contract.layout)[0, 1:].double()  # (grid*grid, side*side)
+    own = torch.linalg.lstsq(matrix, table[0, 1:].double(), driver="gelsd").solution
+    return torch.cat([table[:, :1], own.float()[None]], dim=1)
