@@ -46,13 +46,13 @@ class Refiner:
         self._boxes.upload(boxes.nbytes, stream)
         self._driver.fill(sums, 0, count * (cells + 2) * 8, stream)
         sizes = np.int32(height), np.int32(width), np.int32(self._size)
-        given = np.uint64(self._boxes.pointer), np.int32(count), np.uint64(crops), np.uint64(logits)
-        self._launch(f"refine_weigh_{self._dtype}", values, stream, *given, *sizes, *pixels, np.uint64(sums))
+        batch = np.uint64(self._boxes.pointer), np.int32(count), np.uint64(crops), np.uint64(logits)
+        self._launch(f"refine_weigh_{self._dtype}", values, stream, *batch, *sizes, *pixels, np.uint64(sums))
         for axis in range(3):
-            rest = np.int32(2 * count), np.int32(axis), np.uint64(0) if axis else totals
-            self._launch("refine_smooth", 2 * count * BINS**2, stream, np.uint64(sums), *rest)
-        rest = np.uint64(sums), totals, np.int32(count), np.int32(height * width), np.uint64(logits)
-        self._launch("refine_sharpen", values, stream, *pixels, *rest)
+            grids = np.uint64(sums), np.int32(2 * count), np.int32(axis)
+            self._launch("refine_smooth", 2 * count * BINS**2, stream, *grids, np.uint64(0) if axis else totals)
+        given = np.uint64(sums), totals, np.int32(count), np.int32(height * width)
+        self._launch("refine_sharpen", values, stream, *pixels, *given, np.uint64(logits))
 
     def mirror(self, crops: int, into: int, count: int, stream: int) -> None:
         """Queue crops [N,3,S,S] turned left to right."""

@@ -58,7 +58,7 @@ class HostMemory:
         pointer, dtype = int(pointer), np.dtype(dtype)
         extent = tuple(int(n) for n in ((shape,) if isinstance(shape, (int, np.integer)) else shape))
         size = int(np.prod(extent, dtype=np.int64)) * dtype.itemsize
-        assert pointer % dtype.itemsize == 0, f"{pointer:#x} is not aligned for {dtype}"
+        assert pointer % dtype.alignment == 0, f"{pointer:#x} is not aligned for {dtype}"
         for start, block in self._blocks.items():
             if start <= pointer < start + max(block.nbytes, 1):
                 room = start + block.nbytes - pointer
