@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,14 @@ CROP = np.dtype(
     ],
     align=True,
 )
+
+
+class Pixels(NamedTuple):
+    """A picture on the GPU, uint8 [height,width,3] at `pointer`."""
+
+    pointer: int
+    width: int
+    height: int
 
 
 class DevicePicture:
@@ -115,7 +123,9 @@ class Cropper:
         self._crops = Staging(driver)
         self._weights, self._bounds, self._rows = (DeviceBuffer(driver) for _ in range(3))
 
-    def cut(self, pictures: Sequence[DevicePicture], frames: Sequence[Frame], into: Sequence[int], stream: int) -> None:
+    def cut(
+        self, pictures: Sequence[DevicePicture | Pixels], frames: Sequence[Frame], into: Sequence[int], stream: int
+    ) -> None:
         """Queue the crops of boxes, each with its picture and the pointer its image goes to.
 
         All work that was queued by an earlier `cut` must be done.

@@ -60,8 +60,9 @@ class JpegDecoder:
             image = self._decoder.decode(code, params=self._params, cuda_stream=self._stream)
         except Exception:
             return None
-        whole = image is not None and tuple(image.shape) == (expected[1], expected[0], 3)
-        return image if whole and image.dtype == np.uint8 else None
+        width, height = expected
+        plain = image is not None and (tuple(image.shape), image.dtype) == ((height, width, 3), np.uint8)
+        return image if plain and tuple(image.strides) == (3 * width, 3, 1) else None
 
     def close(self) -> None:
         """Free it."""

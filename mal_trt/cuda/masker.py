@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from mal_trt.backends import DeviceBackend
 from mal_trt.boxes import SizeClass
 from mal_trt.crops import Frame
 from mal_trt.cuda.buffers import DeviceBuffer
-from mal_trt.cuda.crop import Cropper, PicturePool
+from mal_trt.cuda.crop import Cropper, DevicePicture, PicturePool, Pixels
 from mal_trt.cuda.decode import JpegDecoder
 from mal_trt.cuda.driver import CudaError
 from mal_trt.cuda.paste import Paster
@@ -104,10 +104,16 @@ class _Cutter:
         self._pictures = PicturePool(self._driver)
         self._cropper = Cropper(self._driver, contract.input_size, contract.input_dtype)
 
-    def cut(self, picture: np.ndarray, frames: Sequence[Frame], into: Sequence[int]) -> None:
-        with self._pictures.upload(picture, self._stream) as uploaded:
+    def cut(self, picture: Picture, frames: Sequence[Frame], into: Sequence[int]) -> None:
+        with ExitStack() as closing:
+            if isinstance(picture, np.ndarray):
+                pixels: DevicePicture | Pixels = self._pictures.upload(picture, self._stream)
+                closing.callback(pixels.close)
+            else:
+                height, width, _ = picture.shape
+                pixels = Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
             try:
-                self._cropper.cut([uploaded] * len(frames), frames, into, self._stream)
+                self._cropper.cut([pixels] * len(frames), frames, into, self._stream)
             except BaseException:
                 with suppress(CudaError):
                     self._driver.synchronize(self._stream)

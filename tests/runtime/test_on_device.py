@@ -107,6 +107,43 @@ def test_a_picture_that_cannot_be_read_leaves_a_hole(
     assert device.read_bytes() == cpu.read_bytes() and nothing_lives(gpu.driver)
 
 
+def test_pictures_decoded_on_the_gpu_stay_there(
+    tmp_path: Path, gpu: Gpu, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test double of the decoder leaves every second picture on the GPU, as nvImageCodec does."""
+    images, boxes = data_set(pictures=6)
+    onnx = tiny_model()
+    engine = write_engine(onnx, tmp_path / "tiny.engine")
+
+    class OnGpu:
+        def __init__(self, pixels: np.ndarray) -> None:
+            self.shape, self.dtype = pixels.shape, pixels.dtype
+            memory, pointer = gpu.driver.allocate_pinned(pixels.nbytes)
+            memory[:] = pixels.ravel()
+            self.__cuda_array_interface__ = {"data": (pointer, False)}
+            self._memory = memory
+
+    class Decoder:
+        taken = 0
+
+        def __init__(self, driver: HostDriver) -> None:
+            pass
+
+        def load(self, source: Any, file_name: str, expected: tuple[int, int]) -> Any:
+            Decoder.taken += 1
+            pixels = source.load(file_name, expected)
+            return OnGpu(pixels) if Decoder.taken % 2 else pixels
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("mal_trt.cuda.masker.JpegDecoder", Decoder)
+    cpu, device = tmp_path / "cpu.json", tmp_path / "gpu.json"
+    label(images, boxes, onnx, cpu, device="cpu", batch=4, **QUIET)
+    label(images, boxes, engine, device, decode="gpu", **QUIET)
+    assert device.read_bytes() == cpu.read_bytes() and Decoder.taken == 6
+
+
 def test_crops_on_the_cpu_give_the_same(tmp_path: Path, gpu: Gpu, tiny_model: Write, data_set: Write) -> None:
     images, boxes = data_set()
     onnx = tiny_model()
