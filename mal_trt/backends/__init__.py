@@ -100,6 +100,11 @@ def open_backend(model: str | Path = "bundled", device: str = "auto", threads: i
         return open_engine(path, index)
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: not a .onnx file or an engine; `mal-trt export` turns a checkpoint into one")
+    if kind != "cpu":
+        from mal_trt.backends.onnxruntime_cuda import open_on_gpu
+
+        if (backend := open_on_gpu(path, kind, threads, index)) is not None:
+            return backend
     from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, kind, threads, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -24,8 +25,12 @@ TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 class OnnxRuntimeBackend:
     """A `mal-trt export`ed ONNX file in an ONNX Runtime session. See `Backend` for the interface."""
 
-    def __init__(self, path: Path, device: str, threads: int | None, index: int = 0) -> None:
-        self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads, index)
+    def __init__(
+        self, path: Path, device: str, threads: int | None, index: int = 0, options: Mapping[str, str] | None = None
+    ) -> None:
+        """index: which GPU. options: of the CUDA provider, besides."""
+        cuda = (CUDA, {"device_id": str(index), **(options or {})})
+        self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads, cuda)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise InputError(
@@ -56,7 +61,7 @@ class OnnxRuntimeBackend:
             (logits,) = self._session.run([output], feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise RunError(
-                f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {_one_line(error)}"
+                f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {one_line(error)}"
             ) from error
         if np.isnan(logits).any():
             raise NanLogits(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
@@ -78,12 +83,14 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _open_session(path: Path, device: str, threads: int | None, index: int) -> onnxruntime.InferenceSession:
+def _open_session(
+    path: Path, device: str, threads: int | None, cuda: tuple[str, dict[str, str]]
+) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise RunError(
-            f"onnxruntime cannot be imported ({_one_line(error)}); "
+            f"onnxruntime cannot be imported ({one_line(error)}); "
             "install it with `pip install 'mal-trt[cpu]'` or `pip install 'mal-trt[gpu]'`"
         ) from error
     available = ort.get_available_providers()
@@ -92,7 +99,7 @@ def _open_session(path: Path, device: str, threads: int | None, index: int) -> o
             f"device cuda: this onnxruntime has no CUDA provider (it has {', '.join(available)}); "
             "install `mal-trt[gpu]` instead of `mal-trt[cpu]`, or use --device cpu"
         )
-    wanted: list[Any] = [(CUDA, {"device_id": index}), CPU] if device != "cpu" and CUDA in available else [CPU]
+    wanted: list[Any] = [cuda, CPU] if device != "cpu" and CUDA in available else [CPU]
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
     # A network thread that spins while it waits takes the core from decoding, cropping and encoding.
@@ -115,7 +122,7 @@ def _open_session(path: Path, device: str, threads: int | None, index: int) -> o
                 session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise InputError(
-            f"{path}: ONNX Runtime cannot load it ({_one_line(error)}); is it a whole ONNX file?"
+            f"{path}: ONNX Runtime cannot load it ({one_line(error)}); is it a whole ONNX file?"
         ) from error
     if device == "cuda" and session.get_providers()[0] != CUDA:
         raise InputError(
@@ -142,6 +149,6 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract, 
     return "head_grid" in inputs
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + "..."

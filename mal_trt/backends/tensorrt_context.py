@@ -13,7 +13,8 @@ from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.errors import InputError, RunError
 
-MOST_GRAPHS = 32  # of one profile; the one not used for longest makes room
+# Of one profile; the one not used for longest makes room. A graph is for one pair of buffers, and a pipeline has many.
+MOST_GRAPHS = 128
 ALIGNMENT = 256
 
 Key = tuple[int, int, int, str]

@@ -15,15 +15,15 @@ pytest.importorskip("onnxruntime")
 
 from host_cuda import HostDriver
 from host_tensorrt import Faults, host_flavor, write_engine
+from lane import Lane, crops
 from mal_trt.backends import DeviceBackend, open_backend, tensorrt
 from mal_trt.backends.tensorrt import TensorRTBackend, open_engine
 from mal_trt.boxes import SizeClass
 from mal_trt.cuda import open as cuda_open
-from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError
 from mal_trt.errors import InputError, NanLogits, RunError
 from mal_trt.manifest import Profile, manifest_path
-from tiny_model import SIDE, write_tiny_model
+from tiny_model import write_tiny_model
 
 Open = Callable[..., TensorRTBackend]
 LARGE = SizeClass.LARGE
@@ -58,43 +58,6 @@ class Opened:
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Opened(tmp_path, monkeypatch)
-
-
-def crops(count: int, seed: int = 0, dtype: str = "uint8") -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, SIDE, SIDE)).astype(dtype)
-
-
-class Lane:
-    """A stream with buffers of its own, as a labelling lane has them."""
-
-    def __init__(self, backend: DeviceBackend, size: SizeClass = LARGE) -> None:
-        self.backend, self.driver, self.size = backend, backend.driver, size
-        self.image, self.logits = DeviceBuffer(self.driver), DeviceBuffer(self.driver)
-        with self.driver.current():
-            self.stream = self.driver.create_stream()
-        self.side = backend.logits_side(size)
-
-    def queue(self, image: np.ndarray, weights: str | None = None, size: SizeClass | None = None) -> None:
-        most = self.backend.most(self.size)
-        with self.driver.current():
-            self.image.reserve(most * image[0].nbytes)
-            self.logits.reserve(most * self.side**2 * 4)
-            self.driver.copy_to_device(self.image.pointer, image, self.stream)
-            size = self.size if size is None else size
-            self.backend.enqueue(self.image.pointer, self.logits.pointer, len(image), size, self.stream, weights)
-
-    def result(self, count: int) -> np.ndarray:
-        found = np.empty((count, 1, self.side, self.side), np.float32)
-        with self.driver.current():
-            self.driver.copy_to_host(found, self.logits.pointer, self.stream)
-            self.driver.synchronize(self.stream)
-        return found
-
-    def close(self) -> None:
-        with self.driver.current():
-            self.image.close()
-            self.logits.close()
-            self.driver.destroy_stream(self.stream)
 
 
 @pytest.mark.parametrize("mode", ["eager", "deferred"])
