@@ -114,9 +114,11 @@ def rle_from_edges(edges: np.ndarray, height: int, width: int) -> RLE:
 
     edges: int64 [2n], each column's own, so a run that goes on in the next column is off and on at one index.
     """
-    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
-    at = np.delete(edges, np.concatenate([joined, joined + 1]))
-    runs = np.diff(at, prepend=0, append=height * width)
+    bounds = np.concatenate([[0], edges, [height * width]])
+    keep = np.ones(len(bounds), bool)
+    keep[2:-2:2] = keep[3:-1:2] = edges[1:-1:2] != edges[2::2]
+    bounds = bounds[keep]
+    runs = bounds[1:] - bounds[:-1]
     return compress(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, height, width)
 
 
