@@ -78,8 +78,8 @@ def check(operation: str, function: Callable[..., tuple[Any, ...]], *arguments: 
     """Call a function of cuda.bindings: nothing, a value, or several, without the code. CudaError if it failed."""
     try:
         code, *values = function(*arguments)
-    except ValueError as error:  # a driver newer than the bindings may have errors that they do not know
-        raise CudaError(operation, str(error), "install a newer cuda-bindings") from None
+    except (KeyError, ValueError) as error:  # a driver newer than the bindings may have errors that they do not know
+        raise CudaError(operation, f"an unknown error ({error})", "install a newer cuda-bindings") from None
     except RuntimeError as error:  # an older one may lack the function
         raise CudaError(operation, str(error), "install a newer NVIDIA driver") from None
     if int(code):

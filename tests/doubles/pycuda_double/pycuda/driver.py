@@ -113,6 +113,7 @@ class Context:
             _call("cuCtxPushCurrent_v2", _stack()[-1]._handle)
 
     def detach(self) -> None:
+        _call("cuCtxPushCurrent_v2", self._handle)  # and never pops it: so does pycuda
         _call("cuDevicePrimaryCtxRelease_v2", self._device)
 
 
