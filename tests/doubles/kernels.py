@@ -213,7 +213,8 @@ def _inner_taps(size: int, scale: np.float32, at: np.ndarray, first: int, last: 
 
 def _resampled(values: np.ndarray, taps: Taps) -> np.ndarray:
     low, high, weight_low, weight_high = taps
-    return values[low] * weight_low[:, None] + values[high] * weight_high[:, None]
+    with np.errstate(invalid="ignore"):
+        return values[low] * weight_low[:, None] + values[high] * weight_high[:, None]
 
 
 # refine.cu -----------------------------------------------------------------------------------------------------------
