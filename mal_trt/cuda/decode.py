@@ -72,7 +72,7 @@ class JpegDecoder:
 
 def _import() -> Any:
     try:
-        from nvidia import nvimgcodec
+        from nvidia import nvimgcodec  # type: ignore[import-untyped]
     except ImportError as error:
         raise InputError(
             f'decode gpu: nvImageCodec cannot be imported ({error}); run: pip install "{PACKAGE}[all]" (CUDA 12: '

@@ -107,8 +107,7 @@ class _Cutter:
     def cut(self, picture: Picture, frames: Sequence[Frame], into: Sequence[int]) -> None:
         with ExitStack() as closing:
             if isinstance(picture, np.ndarray):
-                pixels: DevicePicture | Pixels = self._pictures.upload(picture, self._stream)
-                closing.callback(pixels.close)
+                pixels: DevicePicture | Pixels = closing.enter_context(self._pictures.upload(picture, self._stream))
             else:
                 height, width, _ = picture.shape
                 pixels = Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
