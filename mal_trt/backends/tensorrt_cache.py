@@ -28,9 +28,8 @@ class RuntimeSettings:
         self._stored = _read(self._path)
         self._cache: Any = self.config.create_runtime_cache()
         if self._cache is not None:
-            # False: kernels of another driver or GPU; they are compiled anew.
-            if self._stored and not self._cache.deserialize(self._stored):
-                self._stored = b""
+            if self._stored:
+                self._cache.deserialize(self._stored)  # refused if of another driver or GPU: then compiled anew
             self.config.set_runtime_cache(self._cache)
         loaded.messages.all.clear()  # a cache that does not fit is no news
 
