@@ -72,6 +72,7 @@ MEMBERS = MappingProxyType(
 )
 # Flags of the driver's binary interface.
 NON_BLOCKING, NO_TIMING, DEVICE_MAP = 1, 2, 2
+SLOT = 8  # bytes for an argument of a kernel
 
 
 def check(operation: str, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
@@ -210,9 +211,12 @@ class CudaPythonDriver:
     def launch(
         self, function: Any, grid: Grid, block: Grid, stream: int, arguments: Sequence[np.generic], shared: int = 0
     ) -> None:
-        # The driver takes the addresses of the arguments, and copies these before it returns.
-        values = [np.array(argument) for argument in arguments]
-        addresses = np.array([value.ctypes.data for value in values], np.uint64)
+        # The driver takes the arguments' addresses, and copies the arguments before it returns.
+        values = b"".join([argument.tobytes().ljust(SLOT, b"\0") for argument in arguments])
+        if len(values) != SLOT * len(arguments):
+            raise TypeError("an argument of a kernel takes more than 8 bytes")
+        base = np.frombuffer(values, np.uint8).ctypes.data if values else 0
+        addresses = np.arange(base, base + len(values), SLOT, dtype=np.uint64)
         check(
             "launching a kernel",
             self._cuda.cuLaunchKernel,
