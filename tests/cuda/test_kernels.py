@@ -228,6 +228,20 @@ def test_masks_without_a_switch_or_with_many(rig: Rig, monkeypatch: pytest.Monke
     fresh.close()
 
 
+def test_probabilities_are_the_same_to_the_last_bit(rig: Rig) -> None:
+    """Flat logits whose probability is the threshold itself: one bit more and all of the box is mask."""
+    values = np.random.default_rng(0).normal(0, 4, 64).astype(np.float32)
+    power = np.exp(-values.astype(np.float64)).astype(np.float32)
+    thresholds = (1 / (1 + power)).tolist()
+    logits = np.repeat(values, 16).reshape(64, 4, 4)
+    frames = [make_frame((10, 12, 30, 28), 64, 48, 32)] * 64
+    paster = Paster(rig.driver)
+    found = rig.rles(paster, logits, frames, thresholds)
+    assert found == [rle_from_logits(*given) for given in zip(logits, frames, thresholds, strict=True)]
+    assert len({rle["counts"] for rle in found}) > 1  # weights that add up to a little more than 1
+    paster.close()
+
+
 def test_masks_of_huge_pictures(rig: Rig) -> None:
     """Indices beyond 31 bits, and windows of many segments and chunks."""
     paster = Paster(rig.driver)
