@@ -243,11 +243,11 @@ def test_room_is_made_once(opened: Opened) -> None:
 def test_closing_frees_everything(opened: Opened) -> None:
     backend = opened({"weights": "mixed"}, mode="deferred")
     lane = Lane(backend)
-    for _ in range(3):
+    for turn in range(3):
         backend.run(crops(2), LARGE)
-        lane.queue(crops(4))  # still running when the backend is closed
+        lane.queue(crops(4, turn))  # still running when the backend is closed
     living, closed = {}, opened.driver.close
-    expected = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1).run(crops(4), LARGE)
+    expected = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1).run(crops(4, 2), LARGE)
 
     def close() -> None:
         living.update(opened.driver.living)
