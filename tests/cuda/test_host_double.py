@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import host_cuda
 from host_cuda import FREED, HostDriver, HostMemory
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import CudaError, Driver
@@ -123,6 +125,21 @@ def test_pinned_memory_freed_too_early() -> None:
         assert (memory == FREED).all()
         with pytest.raises(AssertionError, match="before its copy"):
             driver.synchronize(stream)
+
+
+def test_kernels_are_those_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_cuda, "FOLDER", tmp_path)
+    (tmp_path / "a.cu").write_text('extern "C" __global__ void one(const float *x,\n  int64 n, int m, float f) {}\n')
+    driver = HostDriver({"one": lambda *_: None, "two": lambda *_: None})
+    with driver.current():
+        kernels, stream = Kernels(driver, "a.cu"), driver.create_stream()
+        right = [np.uint64(0), np.int64(1), np.int32(1), np.float32(1)]
+        kernels.launch("one", (1, 1, 1), (1, 1, 1), stream, *right)
+        for wrong in (right[:3], [*right, np.int32(1)], [right[0], np.int32(1), *right[2:]]):
+            with pytest.raises(AssertionError, match="one takes"):
+                kernels.launch("one", (1, 1, 1), (1, 1, 1), stream, *wrong)
+        with pytest.raises(CudaError, match="NOT_FOUND"):
+            kernels.launch("two", (1, 1, 1), (1, 1, 1), stream)
 
 
 def test_needs_current() -> None:

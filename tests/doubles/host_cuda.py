@@ -7,6 +7,7 @@ What CUDA leaves undefined, such as a copy past the end of its memory, is an Ass
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -18,15 +19,37 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.cuda.compile import FOLDER
 from mal_trt.cuda.driver import Device, Grid, failure
 
 ALIGNMENT = 256
 FRESH, FREED = 0xCD, 0xDD  # what memory holds that was never written, and that was given back
 KEPT = 64  # freed blocks kept from reuse, so that a pointer to them is noticed
 SHARED_LIMIT = 48 << 10
+KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+TYPES = {
+    "int": "int32",
+    "uint32": "uint32",
+    "int64": "int64",
+    "uint64": "uint64",
+    "float": "float32",
+    "double": "float64",
+}
 KINDS = ("memory", "pinned", "stream", "event", "module", "graph")
 
 Work = Callable[[], None]
+
+
+def signatures(source: str) -> dict[str, list[str]] | None:
+    """NumPy names of the parameters' types of each kernel in a file of mal_trt/cuda/kernels; None without that file."""
+    path = FOLDER / source
+    if not path.is_file():
+        return None
+    found = {}
+    for name, parameters in KERNEL.findall(path.read_text()):
+        types = [parameter.replace("const ", "").rsplit(maxsplit=1) for parameter in parameters.split(",")]
+        found[name] = ["uint64" if "*" in kind + last else TYPES[kind.strip()] for kind, last in types]
+    return found
 
 
 class HostMemory:
@@ -93,7 +116,8 @@ class _Failure:
 
 class HostDriver:
     """See the module. kernels: Python functions by kernel name, called as `function(grid, block, memory, *arguments)`
-    with NumPy scalars; `memory.array(pointer, dtype, shape)` is what a pointer points to.
+    with NumPy scalars; `memory.array(pointer, dtype, shape)` is what a pointer points to. Names and types of arguments
+    must be those of the kernel's source.
 
     mode: "eager" runs work when it is queued; "deferred" as late as CUDA may: when the caller waits for it. Missing
     synchronisation then shows as wrong results. limit: bytes of device memory.
@@ -281,7 +305,7 @@ class HostDriver:
 
     def load_module(self, image: bytes) -> Any:
         with self._call("load_module", capturable=False):
-            return self._add("module", bytes(image))
+            return self._add("module", signatures(image.decode(errors="replace")))
 
     def unload_module(self, module: Any) -> None:
         with self._call("unload_module", capturable=False):
@@ -290,8 +314,8 @@ class HostDriver:
 
     def function(self, module: Any, name: str) -> Any:
         with self._call("function"):
-            self._get("module", module)
-            if name not in self._kernels:
+            known = self._get("module", module)
+            if name not in self._kernels or (known is not None and name not in known):
                 raise failure(f"finding kernel {name}", "CUDA_ERROR_NOT_FOUND")
             return module, name
 
@@ -300,13 +324,15 @@ class HostDriver:
     ) -> None:
         with self._call("launch"):
             module, name = function
-            self._get("module", module)
+            known = self._get("module", module)
             for extent, most in ((grid, (2**31 - 1, 65535, 65535)), (block, (1024, 1024, 64))):
                 assert len(extent) == 3, extent
                 assert all(1 <= n <= limit for n, limit in zip(extent, most, strict=True)), f"{name}: {extent}"
             assert int(np.prod(block)) <= 1024, f"{name}: {block} threads"
             assert 0 <= shared <= SHARED_LIMIT, f"{name}: {shared} bytes of shared memory"
             assert all(isinstance(a, np.generic) for a in arguments), f"{name}: {arguments}"
+            given = [str(argument.dtype) for argument in arguments]
+            assert known is None or given == known[name], f"{name} takes {known[name]}, not {given}"
             self._enqueue(stream, partial(self._kernels[name], grid, block, self.host, *arguments))
 
     def begin_capture(self, stream: int) -> None:
