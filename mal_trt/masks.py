@@ -259,7 +259,8 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
             wide = band.astype(np.float64)
             band[...] = np.exp(np.negative(wide, out=wide), out=wide)
     flat += 1
-    return np.divide(1, flat, out=flat).reshape(values.shape)
+    np.divide(1, flat, out=flat)
+    return flat.reshape(values.shape)
 
 
 def _edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarray:

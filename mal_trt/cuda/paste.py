@@ -149,15 +149,14 @@ class Paster:
             if group.words:
                 self._driver.fill(int(counts), 0, (group.columns + group.chunks) * 4, stream)
                 grid = (-(-group.inner[0] // 32), -(-group.inner[1] // 4), int(boxes))
-                given = masks, here, np.uint64(logits), *shape
-                launch("paste_probability", grid, (32, 4, 1), stream, *given, probability)
-                given = masks, here, boxes, np.int64(group.words), np.int32(size), probability
-                launch("paste_switches", _line(group.words), (128, 1, 1), stream, *given, words, counts, chunks)
+                given = np.uint64(logits), *shape, probability
+                launch("paste_probability", grid, (32, 4, 1), stream, masks, here, *given)
+                looked = np.int64(group.words), np.int32(size), probability, words, counts, chunks
+                launch("paste_switches", _line(group.words), (128, 1, 1), stream, masks, here, boxes, *looked)
             launch("paste_offsets", (int(boxes), 1, 1), (1, 1, 1), stream, masks, here, boxes, chunks, totals)
             if group.words:
-                given = masks, here, boxes, np.int64(group.columns), words, counts, chunks, totals
-                rest = edges, np.int64(self._capacity)
-                launch("paste_edges", _line(group.columns), (128, 1, 1), stream, *given, *rest)
+                found = np.int64(group.columns), words, counts, chunks, totals, edges, np.int64(self._capacity)
+                launch("paste_edges", _line(group.columns), (128, 1, 1), stream, masks, here, boxes, *found)
         self._totals.download(count * 8, stream)
 
 
