@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from mal_trt.backends.onnxruntime import LOGITS
 from mal_trt.backends.tensorrt_cache import RuntimeSettings
-from mal_trt.backends.tensorrt_context import ProfileContext
+from mal_trt.backends.tensorrt_context import ProfileContext, Tensors
 from mal_trt.backends.tensorrt_load import Loaded, load_plan
 from mal_trt.boxes import SizeClass
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
@@ -59,7 +60,9 @@ class TensorRTBackend:
         try:
             with driver.current():
                 self._open(plan, flavor, onnx, graphs)
-        except BaseException:
+        except BaseException as error:
+            # The error would keep the engine alive, which must go before the GPU's context.
+            traceback.clear_frames(error.__traceback__)
             self.close()
             raise
 
@@ -134,10 +137,11 @@ class TensorRTBackend:
         self._loaded = loaded
         self._closing.callback(self._unload)
         self.outputs = _check_tensors(loaded, self.manifest)
-        settings = None
+        how = flavor.member("ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
         if flavor.name == "tensorrt-rtx":
             settings = RuntimeSettings(loaded, self.manifest.plan_sha256, self.driver.device.name, graphs)
             self._closing.callback(settings.close)
+            how, graphs = settings.config, False  # it makes graphs of its own
         grid = DeviceBuffer(self.driver)  # only the dimensions of `head_grid` count, but it needs an address
         self._closing.callback(grid.close)
         if self.contract.head == "dynamic":
@@ -146,7 +150,8 @@ class TensorRTBackend:
         for size in SizeClass:
             index = _profile_of(loaded, self.manifest, size)
             if index not in made:
-                made[index] = self._context(loaded, settings, index, size, grid.pointer, graphs)
+                tensors = self._tensors(loaded, index, size, grid.pointer)
+                made[index] = ProfileContext(loaded, how, self.driver, tensors, graphs, self.notes.append)
                 self._closing.callback(made[index].close)
             self._profiles[size] = made[index]
         self._staged = Staging(self.driver), Staging(self.driver)
@@ -155,30 +160,10 @@ class TensorRTBackend:
         self._stream = self.driver.create_stream()
         self._closing.callback(self.driver.destroy_stream, self._stream)
 
-    def _context(
-        self, loaded: Loaded, settings: RuntimeSettings | None, index: int, size: SizeClass, grid: int, graphs: bool
-    ) -> ProfileContext:
-        strategy = loaded.flavor.member("ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
-        context = loaded.engine.create_execution_context(settings.config if settings is not None else strategy)
-        if context is None:
-            raise loaded.failed("cannot set the engine up")
-        smallest, _, largest = (tuple(s) for s in loaded.engine.get_tensor_profile_shape("image", index))
-        inputs: dict[str, tuple[int, ...]] = {"image": largest[1:]}
-        if grid:
-            side = self.contract.grid(size)
-            inputs["head_grid"] = (1, 1, side, side)
-        return ProfileContext(
-            loaded,
-            index,
-            context,
-            self.driver,
-            inputs,
-            grid,
-            self.outputs,
-            (smallest[0], largest[0]),
-            graphs and settings is None,
-            self.notes.append,
-        )
+    def _tensors(self, loaded: Loaded, index: int, size: SizeClass, grid: int) -> Tensors:
+        least, _, most = (tuple(shape) for shape in loaded.engine.get_tensor_profile_shape("image", index))
+        side = (self.contract.grid(size), grid) if grid else None
+        return Tensors(index, least[0], most[0], most[1:], side, self.outputs)
 
     def _run(self, profile: ProfileContext, image: np.ndarray, output: str, into: np.ndarray) -> None:
         """One batch up, through and down. Room is made for the largest, so that it is made once."""
@@ -206,7 +191,9 @@ class TensorRTBackend:
         return RunError(f"{self._name}: this backend is closed; open it again")
 
     def _unload(self) -> None:
-        self._loaded = None
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.close()
 
 
 def open_engine(path: Path, index: int = 0, graphs: bool = True) -> TensorRTBackend:

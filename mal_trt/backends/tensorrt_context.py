@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -20,38 +21,42 @@ ALIGNMENT = 256
 Key = tuple[int, int, int, str]
 
 
-class ProfileContext:
-    """Runs batches of one size class.
+@dataclass(frozen=True)
+class Tensors:
+    """What an engine takes and gives under one profile. index: the profile's. least, most: batches. crop: shape of one
+    [3,S,S]. grid: side of `head_grid`, and the address that it needs though nothing is read; None without one."""
 
-    least, most: batches its profile takes. side: of the logits. Work of one context overlaps on no two streams: it has
-    one scratch memory. note: called once if CUDA graphs turn out not to work.
+    index: int
+    least: int
+    most: int
+    crop: tuple[int, ...]
+    grid: tuple[int, int] | None
+    outputs: tuple[str, ...]
+
+
+class ProfileContext:
+    """Runs batches of one size class. least, most: batches it takes. side: of the logits.
+
+    Work of one context overlaps on no two streams: it has one scratch memory.
     """
 
     def __init__(
-        self,
-        loaded: Loaded,
-        index: int,
-        context: Any,
-        driver: Driver,
-        inputs: dict[str, tuple[int, ...]],
-        grid: int,
-        outputs: tuple[str, ...],
-        batch: tuple[int, int],
-        graphs: bool,
-        note: Callable[[str], None],
+        self, loaded: Loaded, how: Any, driver: Driver, tensors: Tensors, graphs: bool, note: Callable[[str], None]
     ) -> None:
-        """inputs: name -> shape of one crop, or of the whole `head_grid`. grid: pointer to memory for it, or 0."""
-        self.least, self.most = batch
-        self._loaded, self._context, self._driver = loaded, context, driver
-        self._inputs, self._grid, self._outputs = inputs, grid, outputs
+        """how: what `create_execution_context` is given. note: called once if CUDA graphs turn out not to work."""
+        self.least, self.most = tensors.least, tensors.most
+        self._loaded, self._driver, self._tensors = loaded, driver, tensors
         self._graphs_on, self._note = graphs, note
         self._graphs: OrderedDict[Key, int] = OrderedDict()  # 0: ran once, not captured yet
         self._count = 0  # crops the context's shapes are set to
         self._lock = Lock()
         self._spare = DeviceBuffer(driver)
+        self._context = loaded.engine.create_execution_context(how)
+        if self._context is None:
+            raise loaded.failed("cannot set the engine up")
         self._done = driver.create_event()
         try:
-            self.side = self._prepare(index)
+            self.side = self._prepare()
         except BaseException:
             self.close()
             raise
@@ -93,8 +98,9 @@ class ProfileContext:
                 with suppress(CudaError):
                     free()
 
-    def _prepare(self, index: int) -> int:
+    def _prepare(self) -> int:
         """Choose the profile, and measure the logits of its largest batch. Returns their side."""
+        index, outputs = self._tensors.index, self._tensors.outputs
         stream = self._driver.create_stream()
         try:
             if not self._context.set_optimization_profile_async(index, stream):
@@ -103,30 +109,35 @@ class ProfileContext:
         finally:
             self._driver.destroy_stream(stream)
         self._shape(self.most)
-        shape = tuple(self._context.get_tensor_shape(self._outputs[0]))
+        shape = tuple(self._context.get_tensor_shape(outputs[0]))
         if len(shape) != 4 or shape[:2] != (self.most, 1) or shape[2] != shape[3] or shape[2] < 1:
-            raise InputError(f"{self._loaded.name}: `{self._outputs[0]}` has the shape {list(shape)}; build it again")
-        if len(self._outputs) > 1:
-            # Outputs nobody asked for are written all the same, and one may be computed of another.
-            self._spare_size = -(-self.most * shape[2] * shape[3] * 4 // ALIGNMENT) * ALIGNMENT
-            self._spare.reserve(self._spare_size * len(self._outputs))
+            raise InputError(f"{self._loaded.name}: `{outputs[0]}` has the shape {list(shape)}; build it again")
+        # Outputs nobody asked for are written all the same, and one may be computed of another.
+        self._spare_size = -(-self.most * shape[2] * shape[3] * 4 // ALIGNMENT) * ALIGNMENT
+        if len(outputs) > 1:
+            self._spare.reserve(self._spare_size * len(outputs))
         return int(shape[2])
 
     def _shape(self, count: int) -> None:
         if count == self._count:
             return
         self._count = 0
-        for name, shape in self._inputs.items():
-            whole = (count, *shape) if name == "image" else shape
-            if not self._context.set_input_shape(name, whole):
-                raise self._loaded.failed(f"refuses `{name}` of shape {list(whole)}")
+        shapes: dict[str, tuple[int, ...]] = {"image": (count, *self._tensors.crop)}
+        if self._tensors.grid is not None:
+            side, _ = self._tensors.grid
+            shapes["head_grid"] = (1, 1, side, side)
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise self._loaded.failed(f"refuses `{name}` of shape {list(shape)}")
         self._count = count
 
     def _set(self, count: int, image: int, logits: int, output: str) -> None:
         """Give the context the shapes and addresses of a batch."""
         self._shape(count)
-        addresses = {"image": image} | ({"head_grid": self._grid} if self._grid else {})
-        for place, name in enumerate(self._outputs):
+        addresses = {"image": image}
+        if self._tensors.grid is not None:
+            _, addresses["head_grid"] = self._tensors.grid
+        for place, name in enumerate(self._tensors.outputs):
             addresses[name] = logits if name == output else self._spare.pointer + place * self._spare_size
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):

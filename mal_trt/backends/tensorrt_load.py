@@ -25,6 +25,11 @@ class Loaded:
     logger: Any
     messages: Messages = field(default_factory=Messages)
 
+    def close(self) -> None:
+        """Let go of the engine, whoever else holds this object."""
+        self.engine = None
+        self.runtime = None
+
     def reason(self) -> str:
         """What the library logged since it was last asked, as one sentence."""
         errors, self.messages.all[:] = self.messages.errors, []

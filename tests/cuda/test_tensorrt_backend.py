@@ -271,7 +271,14 @@ def test_a_failing_start_leaves_nothing(opened: Opened, method: str, nth: int) -
     opened.driver.fail_on(method, nth, "CUDA_ERROR_OUT_OF_MEMORY")
     living: dict[str, int] = {}
     closed = opened.driver.close
-    opened.driver.close = lambda: living.update(opened.driver.living) or closed()  # type: ignore[func-returns-value]
+
+    def close() -> None:
+        living.update(opened.driver.living)
+        opened.faults.contexts.clear()
+        assert not opened.faults.engines  # the engine goes before the GPU's context
+        closed()
+
+    opened.driver.close = close  # type: ignore[method-assign]
     onnx = write_tiny_model(opened.folder / "tiny.onnx", weights="mixed")
     engine = write_engine(onnx, opened.folder / "tiny.engine")
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,7 +47,8 @@ Format = enum.Enum("Format", ["ONELINE", "JSON"])
 @dataclass
 class Faults:
     """What a test lets go wrong, and what it counts. executes: runs queued; failing: those that give False next;
-    capturable: whether runs can be captured; refuse: methods that give None or False; caches: kernels kept."""
+    capturable: whether runs can be captured; refuse: methods that give None or False. contexts: all that were made;
+    engines: those that live."""
 
     executes: int = 0
     failing: int = 0
@@ -54,6 +56,7 @@ class Faults:
     refuse: set[str] = field(default_factory=set)
     refitted: list[str] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
+    engines: Any = field(default_factory=weakref.WeakSet)
     compiled: bytes = b"kernels"
     loaded_cache: bytes = b""
 
@@ -155,6 +158,7 @@ class _Engine:
         self.inputs = [a.name for a in session.get_inputs()]
         self.num_io_tensors = len(self.arguments)
         self.num_optimization_profiles = len(profiles)
+        runtime.faults.engines.add(self)
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.arguments)[index]
