@@ -48,12 +48,14 @@ def build_engine(
         str | None, Option(metavar="<8.6,...>", help="GPUs to build for (tensorrt-rtx). Default: from 8.0 on.")
     ] = None,
     version_compatible: Annotated[
-        bool, Option("--version-compatible", help="Runs under later TensorRT versions too; slower.")
+        bool, Option("--version-compatible", help="Runs under later TensorRT versions, in Triton and trtexec only.")
     ] = False,
     hardware_compatible: Annotated[
         bool, Option("--hardware-compatible", help="Runs on every GPU from Ampere on; slower.")
     ] = False,
-    strip_weights: Annotated[bool, Option("--strip-weights", help="Leave the weights out of the engine.")] = False,
+    strip_weights: Annotated[
+        bool, Option("--strip-weights", help="Leave the weights out; they are read from the .onnx file beside it.")
+    ] = False,
     weights: Annotated[Weights, Option(help="Of a checkpoint.")] = "student",
     keep_anyway: Annotated[
         bool, Option("--keep-anyway", help="Keep an engine whose masks are not the FP32 model's.")

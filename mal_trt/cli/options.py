@@ -14,7 +14,7 @@ from mal_trt.errors import InputError, RunError
 Weights = Literal["student", "teacher", "mixed"]
 
 ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .tar or one file.")]
-ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, or `bundled`.")]
+ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, an engine, or `bundled`.")]
 BatchOption = Annotated[
     int | None,
     Option("--batch", min=1, help="Boxes the network sees at once. Default: 16, on a GPU what the engine takes."),
