@@ -15,16 +15,16 @@ struct Extent {
 static Extent gridDim, blockDim, blockIdx, threadIdx;
 
 template <class Number, class Added>
-static Number atomicAdd(Number *at, Added value) {
+static inline Number atomicAdd(Number *at, Added value) {
     Number before = *at;
     *at += (Number)value;
     return before;
 }
 
-static int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
+static inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
 template <class Body>
-static void every_thread(const unsigned *grid, const unsigned *block, Body body) {
+static inline void every_thread(const unsigned *grid, const unsigned *block, Body body) {
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     for (blockIdx.z = 0; blockIdx.z < grid[2]; blockIdx.z++)
