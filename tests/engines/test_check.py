@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+from host_cuda import HostDriver
+from host_tensorrt import host_flavor, write_engine
 from mal_trt.backends import open_backend
 from mal_trt.boxes import SizeClass
+from mal_trt.cuda import open as cuda_open
 from mal_trt.enginefile import load_engine
-from mal_trt.engines import Options, build_engine, job
+from mal_trt.engines import Options, build_engine, job, trial
 from mal_trt.engines.build import Built
 from mal_trt.engines.job import Job
 from mal_trt.engines.precision import WIDE_ATTENTION
@@ -158,3 +162,33 @@ def test_a_model_without_a_parity_file(tmp_path: Path) -> None:
 def test_an_inspector_that_tells_nothing() -> None:
     for text in ("", "no JSON", "[]", '{"Layers": ["a", "b"]}', '{"Layers": [{"LayerType": "gemm"}]}'):
         assert precision(text) == {}
+
+
+def test_how_engines_are_opened_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the test doubles of CUDA and TensorRT: tried, read and closed."""
+    said: list[str] = []
+    monkeypatch.setattr(trial, "find_gpus", lambda: Machine(None, (), "no NVIDIA driver"))
+    assert trial.opener(said.append) is None and said == []
+    monkeypatch.setattr(trial, "find_gpus", job.find_gpus)
+
+    def none(index: int = 0) -> HostDriver:
+        raise InputError("no package that talks to CUDA is installed")
+
+    monkeypatch.setattr(cuda_open, "open_driver", none)
+    assert trial.opener(said.append) is None
+    assert said == ["the engine is not tried on the GPU: no package that talks to CUDA is installed"]
+
+    driver = HostDriver()
+    monkeypatch.setattr(cuda_open, "open_driver", lambda index=0: next(drivers))
+    drivers = iter((HostDriver(), driver))
+    open_plan = trial.opener(said.append)
+    assert open_plan is not None
+    engine = write_engine(BUNDLED, tmp_path / "m.engine", parity={"status": "unchecked"})
+    plan, manifest = load_engine(engine)
+
+    wanted = replace(job.prepare("bundled", engine, RTX), flavor=host_flavor(driver), profiles=manifest.profiles)
+    built, verdict = trial.try_out(open_plan, Built(plan, manifest, 0.0, False, ()), wanted, reference_path(BUNDLED))
+    assert verdict is not None and verdict.passed and verdict.mask_iou == 1.0
+    assert built.manifest.precision == {"gemm": {"fp16": 1}} and built.manifest.precision_source == "engine"
+    with pytest.raises(AssertionError, match="after close"), driver.current():
+        pass
