@@ -157,7 +157,6 @@ class _Lane:
             self._refiner.mirror(crops, mirrored, count, self._stream)
             self._run(mirrored, self._others.reserve(room), count, size)
             self._refiner.average(logits, self._others.pointer, shape, self._stream)
-        self._refiner.check(logits, shape, self._stream)
         # A slot without a crop gets the frame of another one; its mask is dropped.
         some = next(frame for frame in frames if frame)
         whole = [frame or some for frame in frames]
@@ -175,6 +174,8 @@ class _Lane:
 
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
         self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)
+        side = self._backend.logits_side(size)
+        self._refiner.check(logits, (count, side, side), self._stream)
 
     def close(self) -> None:
         for part in (self._refiner, self._paster, self._logits, self._others, self._mirrored):
