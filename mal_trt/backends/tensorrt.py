@@ -146,21 +146,21 @@ class TensorRTBackend:
         self._closing.callback(grid.close)
         if self.contract.head == "dynamic":
             grid.reserve(self.contract.grid(SizeClass.LARGE) ** 2)
-        made: dict[int, ProfileContext] = {}
+        made: dict[Tensors, ProfileContext] = {}
         for size in SizeClass:
-            index = _profile_of(loaded, self.manifest, size)
-            if index not in made:
-                tensors = self._tensors(loaded, index, size, grid.pointer)
-                made[index] = ProfileContext(loaded, how, self.driver, tensors, graphs, self.notes.append)
-                self._closing.callback(made[index].close)
-            self._profiles[size] = made[index]
+            tensors = self._tensors(loaded, size, grid.pointer)
+            if tensors not in made:
+                made[tensors] = ProfileContext(loaded, how, self.driver, tensors, graphs, self.notes.append)
+                self._closing.callback(made[tensors].close)
+            self._profiles[size] = made[tensors]
         self._staged = Staging(self.driver), Staging(self.driver)
         for staging in self._staged:
             self._closing.callback(staging.close)
         self._stream = self.driver.create_stream()
         self._closing.callback(self.driver.destroy_stream, self._stream)
 
-    def _tensors(self, loaded: Loaded, index: int, size: SizeClass, grid: int) -> Tensors:
+    def _tensors(self, loaded: Loaded, size: SizeClass, grid: int) -> Tensors:
+        index = _profile_of(loaded, self.manifest, size)
         least, _, most = (tuple(shape) for shape in loaded.engine.get_tensor_profile_shape("image", index))
         side = (self.contract.grid(size), grid) if grid else None
         return Tensors(index, least[0], most[0], most[1:], side, self.outputs)
@@ -174,12 +174,13 @@ class TensorRTBackend:
         crops = up.reserve(int(np.prod(shape)) * np.dtype(self.contract.input_dtype).itemsize)
         crops = crops.view(self.contract.input_dtype)[: np.prod(shape)].reshape(shape)
         crops[:count], crops[count:held] = image, 0
-        size = 4 * profile.most * profile.side**2
-        room = down.reserve(size)
-        up.upload(crops[:held].nbytes, stream)
-        profile.enqueue(up.pointer, down.pointer, output, count, stream)
-        down.download(into.nbytes, stream)
-        self.driver.synchronize(stream)
+        room = down.reserve(4 * profile.most * profile.side**2)
+        try:
+            up.upload(crops[:held].nbytes, stream)
+            profile.enqueue(up.pointer, down.pointer, output, count, stream)
+            down.download(into.nbytes, stream)
+        finally:  # also after a failure: what is queued uses memory that the next run may let go
+            self.driver.synchronize(stream)
         into[...] = room[: into.nbytes].view(np.float32).reshape(into.shape)
 
     def _profile(self, size: SizeClass) -> ProfileContext:

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+import host_tensorrt
 from host_cuda import HostDriver
 from host_tensorrt import Faults, host_flavor, write_engine
 from lane import Lane, crops
@@ -89,6 +90,20 @@ def test_each_size_has_a_context_of_its_profile(opened: Opened) -> None:
     backend = opened(engine={"profiles": profiles})
     assert [backend.most(size) for size in SizeClass] == [3, 4, 2]
     assert [context.profile for context in opened.faults.contexts] == [1, 2, 0]
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size in SizeClass:
+        np.testing.assert_array_equal(backend.run(crops(4), size), cpu.run(crops(4), size))
+
+
+def test_one_profile_for_several_grids(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as build-engine makes them, but each size still gets its own grid."""
+    shapes = host_tensorrt._Engine.get_tensor_profile_shape
+
+    def wide(engine: Any, name: str, index: int) -> list[tuple[int, ...]]:
+        return [(1, 1, n, n) for n in (2, 4, 8)] if name == "head_grid" else shapes(engine, name, index)
+
+    monkeypatch.setattr(host_tensorrt._Engine, "get_tensor_profile_shape", wide)
+    backend = opened(engine={"profiles": [Profile((1, 2, 4), 8)]})
     cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
     for size in SizeClass:
         np.testing.assert_array_equal(backend.run(crops(4), size), cpu.run(crops(4), size))
