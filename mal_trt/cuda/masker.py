@@ -89,7 +89,7 @@ class DeviceMasker:
 
     def close(self) -> None:
         """See `Masker.close`."""
-        with self._driver.current():
+        with suppress(CudaError), self._driver.current():
             for pool in (self._cutters, self._lanes, self._crops, self._decoders):
                 pool.close()
 
