@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def label(
     journal = Journal(journal_path)
     try:
         settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
-        with open_workers(settings, device, images) as workers, journal.guard():
+        with closing(open_workers(settings, device, images)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             facts = {
                 "boxes": file_sha256(boxes),

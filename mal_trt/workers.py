@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mal_trt.boxes import SizeClass
@@ -67,7 +66,7 @@ class Opened:
 
 
 def open_workers(settings: Settings, device: str, images: str | Path) -> Here | Processes:
-    """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"."""
+    """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"; to be closed."""
     devices = [part.strip() for part in device.split(",")]
     return Here(settings, devices[0], images) if len(devices) == 1 else Processes(settings, devices, images)
 
@@ -88,14 +87,6 @@ class Here:
     def close(self) -> None:
         self._masker.close()
         self._predictor.close()
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Processes:
@@ -167,14 +158,6 @@ class Processes:
             if child.process.is_alive():
                 child.process.kill()
                 child.process.join()
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
