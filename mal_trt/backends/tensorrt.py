@@ -30,7 +30,7 @@ TENSOR_TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
 class TensorRTBackend:
     """An engine on one GPU. See `DeviceBackend` for the interface; manifest: what the engine says about itself.
 
-    notes: what the user should know of how it runs, such as that CUDA graphs could not be used.
+    notes: what the user should know, such as that it was built on another model of GPU, or that CUDA graphs fail.
     """
 
     def __init__(
@@ -136,6 +136,7 @@ class TensorRTBackend:
         loaded = load_plan(self._name, plan, self.manifest, flavor, onnx)
         self._loaded = loaded
         self._closing.callback(self._unload)
+        self.notes += loaded.warnings()
         self.outputs = _check_tensors(loaded, self.manifest)
         how = flavor.member("ExecutionContextAllocationStrategy", "ON_PROFILE_CHANGE")
         if flavor.name == "tensorrt-rtx":

@@ -11,7 +11,7 @@ from mal_trt.errors import InputError, RunError
 from mal_trt.flavor import Flavor, Messages
 from mal_trt.manifest import Manifest
 from mal_trt.models import BUNDLED, resolve_model
-from mal_trt.trtmessages import explain
+from mal_trt.trtmessages import explain, known
 
 
 @dataclass
@@ -34,6 +34,10 @@ class Loaded:
         """What the library logged since it was last asked, as one sentence."""
         errors, self.messages.all[:] = self.messages.errors, []
         return explain(errors)
+
+    def warnings(self) -> list[str]:
+        """What the library logged so far that has a plain sentence, each once."""
+        return list(dict.fromkeys(sentence for _, text in self.messages.all if (sentence := known(text))))
 
     def failed(self, what: str) -> RunError:
         """The error to raise after a call that gave None or False."""

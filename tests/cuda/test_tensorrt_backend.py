@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from mal_trt.errors import InputError, NanLogits, RunError
 from mal_trt.manifest import Profile, manifest_path
 from tiny_model import write_tiny_model
 
-Open = Callable[..., TensorRTBackend]
 LARGE = SizeClass.LARGE
 
 

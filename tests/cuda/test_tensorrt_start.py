@@ -167,6 +167,14 @@ def test_rtx_keeps_its_kernels_and_has_graphs_of_its_own(tmp_path: Path, faults:
     assert kept.read_bytes() == b"kernels"
 
 
+def test_warnings_become_notes(tmp_path: Path, faults: Faults) -> None:
+    other = "Using an engine plan file across different models of devices is not recommended"
+    faults.warnings = [other, "something nobody has seen", other]
+    assert open_engine(engine(tmp_path, spoil=0.0)).notes == [
+        "the engine was built on another model of GPU; it may be slow or fail, build it again here"
+    ]
+
+
 def test_layers(tmp_path: Path, faults: Faults) -> None:
     backend = open_engine(engine(tmp_path, spoil=0.0))
     assert json.loads(backend.layers())["Layers"][0]["LayerType"] == "gemm"

@@ -48,7 +48,7 @@ Format = enum.Enum("Format", ["ONELINE", "JSON"])
 class Faults:
     """What a test lets go wrong, and what it counts. executes: runs queued; failing: those that give False next;
     capturable: whether runs can be captured; refuse: methods that give None or False. contexts: all that were made;
-    engines: those that live."""
+    warnings: logged when a plan is read; engines: those that live."""
 
     executes: int = 0
     failing: int = 0
@@ -56,6 +56,7 @@ class Faults:
     refuse: set[str] = field(default_factory=set)
     refitted: list[str] = field(default_factory=list)
     contexts: list[Any] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     engines: Any = field(default_factory=weakref.WeakSet)
     compiled: bytes = b"kernels"
     loaded_cache: bytes = b""
@@ -137,6 +138,8 @@ class _Runtime:
         assert not self.engine_host_code_allowed
         import onnxruntime
 
+        for text in self.faults.warnings:
+            self.logger.log(Severity.WARNING, text)
         length = int.from_bytes(plan[HEADER : HEADER + 8], "little")
         start = HEADER + 8 + length
         try:
