@@ -95,9 +95,8 @@ def benchmark(
         plan = plan_samples(samples, source, folder)
         shares = plan.shares if size == MIX else {SizeClass[size.upper()]: 1.0}
         label_options: Document = {
-            **({} if label_batch is None else {"batch": label_batch}),
-            **{"device": device, "crops": crops, "threshold": threshold, "flip": flip, "refine": refine},
-            **{"weights": weights, "threads": threads},
+            **{"batch": label_batch, "device": device, "crops": crops, "threads": threads},
+            **{"threshold": threshold, "flip": flip, "refine": refine, "weights": weights},
         }
         runner = _Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options)
         subjects = [runner.subject(model, batches) for model in models]
@@ -113,7 +112,10 @@ def benchmark(
                 "boxes": plan.boxes,
                 "size_shares": {size.name.lower(): round(share, 4) for size, share in plan.shares.items()},
             },
-            "options": {"device": device, "size": size, "rounds": rounds, "threads": threads, "flip": flip},
+            "options": {
+                **{"size": size, "warm_up": warm_up, "runs": runs, "seconds": seconds, "rounds": rounds},
+                "label": label_options,
+            },
             "models": [],
         }
 
