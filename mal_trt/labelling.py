@@ -28,7 +28,8 @@ class Summary:
 
     total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
     labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
-    really ran the model. skipped_list: file that names each skipped record, None if there are none.
+    really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
+    user should know of how the model ran, such as that CUDA graphs could not be used.
     """
 
     total: int
@@ -40,6 +41,7 @@ class Summary:
     model: Path
     out: Path
     skipped_list: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def boxes_per_second(self) -> float:
@@ -157,6 +159,7 @@ def _run(
         model=model,
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,
+        notes=workers.notes,
     )
 
 

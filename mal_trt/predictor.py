@@ -66,6 +66,11 @@ class Predictor:
         limit = getattr(self.backend, "most", None)
         return min(limit(size) for size in SizeClass) if limit else None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the model runs, such as that CUDA graphs could not be used."""
+        return tuple(getattr(self.backend, "notes", ()))
+
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
         return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate)

@@ -84,6 +84,11 @@ class Here:
         """Label all that is pending; `done` is told of each batch of boxes once it is safe."""
         run_plan(journal, self._source, self._predictor, self._masker, batch, self._threads, done)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Predictor.notes`."""
+        return self._predictor.notes
+
     def close(self) -> None:
         self._masker.close()
         self._predictor.close()
@@ -113,6 +118,7 @@ class Processes:
             self.close()
             raise InputError(f"device {','.join(devices)}: they run the model differently ({', '.join(providers)})")
         self.opened = Opened(providers[0], min(limits, default=None), opened[0].facts)
+        self.notes: tuple[str, ...] = ()
 
     def run(self, journal: Journal, batch: int, done: Callable[[int], None]) -> None:
         """See `Here.run`."""
@@ -149,6 +155,8 @@ class Processes:
             raise
         if failure is not None:
             raise failure
+        said = [note for child in self._children for note in child.ask()]
+        self.notes = tuple(dict.fromkeys(said))
 
     def close(self) -> None:
         for child in self._children:
@@ -183,6 +191,11 @@ class _Child:
         if isinstance(message, MalTrtError):
             raise message
         return message
+
+    def ask(self) -> tuple[str, ...]:
+        """What the user should know of how the model ran there."""
+        self.send(None)
+        return tuple(self.receive())
 
     def finished(self) -> list[Result]:
         """The results that have arrived and were not read yet."""
@@ -261,7 +274,11 @@ def _work(connection: Connection, settings: Settings, device: str, threads: int,
         try:
             connection.send(_opened(predictor))
             while True:
-                share, batch = connection.recv()
+                message = connection.recv()
+                if message is None:
+                    connection.send(predictor.notes)
+                    continue
+                share, batch = message
                 run_plan(_Part(share, connection), source, predictor, masker, batch, threads)
                 connection.send(None)
         finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mal_trt.backends.signature import LOGITS, check_image, output_name
 from mal_trt.boxes import SizeClass
 from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
 from mal_trt.errors import InputError, NanLogits, RunError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-LOGITS = "logits"
 TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -47,11 +47,7 @@ class OnnxRuntimeBackend:
         """See `Backend.run`."""
         if self._session is None:
             raise RunError(f"{self._path}: this backend is closed; open it again")
-        side = self.contract.input_size
-        if image.ndim != 4 or image.shape[1:] != (3, side, side):
-            raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
-        if self.contract.input_dtype == "uint8" and image.dtype != np.uint8:
-            raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+        check_image(image, self.contract)
         feeds = {"image": np.ascontiguousarray(image, dtype=self.contract.input_dtype)}
         if self._has_grid:
             grid = self.contract.grid(size)
@@ -68,15 +64,8 @@ class OnnxRuntimeBackend:
         return np.asarray(logits, np.float32)
 
     def output(self, weights: str | None) -> str:
-        """Name of the graph output holding the logits of "student", "teacher", "mixed" or None (default)."""
-        if weights is None or weights == self.contract.weights:
-            return LOGITS
-        if f"{LOGITS}_{weights}" in self.outputs:
-            return f"{LOGITS}_{weights}"
-        raise InputError(
-            f"{self._path}: it holds {self.contract.weights} weights, not {weights}; "
-            "export with `--weights mixed` to choose at run time"
-        )
+        """Name of the graph output holding the logits of some weights; see `output_name`."""
+        return output_name(weights, self.contract, self.outputs, str(self._path))
 
     def close(self) -> None:
         """See `Backend.close`."""

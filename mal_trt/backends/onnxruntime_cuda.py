@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.backends.onnxruntime import CUDA, LOGITS, OnnxRuntimeBackend, one_line
+from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend, one_line
+from mal_trt.backends.signature import LOGITS
 from mal_trt.boxes import SizeClass
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver

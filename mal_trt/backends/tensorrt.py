@@ -11,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 
-from mal_trt.backends.onnxruntime import LOGITS
+from mal_trt.backends.signature import LOGITS, check_image, output_name
 from mal_trt.backends.tensorrt_cache import RuntimeSettings
 from mal_trt.backends.tensorrt_context import ProfileContext, Tensors
 from mal_trt.backends.tensorrt_load import Loaded, load_plan
@@ -69,11 +69,7 @@ class TensorRTBackend:
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""
         profile = self._profile(size)
-        side = self.contract.input_size
-        if image.ndim != 4 or image.shape[1:] != (3, side, side):
-            raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
-        if self.contract.input_dtype == "uint8" and image.dtype != np.uint8:
-            raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+        check_image(image, self.contract)
         output = self.output(weights)
         logits = np.empty((len(image), 1, profile.side, profile.side), np.float32)
         with self._run_lock, self.driver.current():
@@ -103,15 +99,8 @@ class TensorRTBackend:
         return self._profile(size).side
 
     def output(self, weights: str | None) -> str:
-        """Name of the engine's output holding the logits of "student", "teacher", "mixed" or None (default)."""
-        if weights is None or weights == self.contract.weights:
-            return LOGITS
-        if f"{LOGITS}_{weights}" in self.outputs:
-            return f"{LOGITS}_{weights}"
-        raise InputError(
-            f"{self._name}: it holds {self.contract.weights} weights, not {weights}; "
-            "export with `--weights mixed` and build again to choose at run time"
-        )
+        """Name of the engine's output holding the logits of some weights; see `output_name`."""
+        return output_name(weights, self.contract, self.outputs, self._name)
 
     def layers(self) -> str:
         """What TensorRT tells of the engine's layers, as JSON."""

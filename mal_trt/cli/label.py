@@ -113,6 +113,8 @@ def _print_summary(summary: Summary) -> None:
         f"({summary.boxes_per_second:.1f} boxes/s) by {summary.provider}"
         + (f", {summary.resumed} of them done by an earlier run" if summary.resumed else "")
     )
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
     if summary.skipped:
         typer.echo(f"{sum(summary.skipped.values())} skipped, listed in {summary.skipped_list}:")
         for reason, count in sorted(summary.skipped.items(), key=lambda item: -item[1]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -23,6 +24,7 @@ from host_tensorrt import Faults, host_flavor, write_engine
 from mal_trt import Labeler, label
 from mal_trt.backends import tensorrt
 from mal_trt.boxes import SizeClass
+from mal_trt.cli import app
 from mal_trt.cuda import open as cuda_open
 from mal_trt.cuda.masker import DeviceMasker
 from mal_trt.errors import InputError, NanLogits, RunError
@@ -256,6 +258,15 @@ def test_an_engine_that_fails_in_mid_run(tmp_path: Path, gpu: Gpu, tiny_model: W
     assert nothing_lives(gpu.driver)
     gpu.use()
     assert label(images, boxes, engine, out, batch=4, resume=True, **QUIET).resumed >= 4
+
+
+def test_what_the_engine_could_not_do_is_noted(tmp_path: Path, gpu: Gpu, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=12)
+    engine = write_engine(tiny_model(), tmp_path / "tiny.engine")
+    gpu.faults.capturable = False
+    words = ["--images", images, "--boxes", boxes, "--model", engine, "--out", tmp_path / "labels.json"]
+    done = CliRunner().invoke(app, ["label", *map(str, words)])
+    assert done.exit_code == 0 and done.output.count("note: CUDA graphs are not used: ") == 1
 
 
 def test_nan_is_said(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:

@@ -1,0 +1,33 @@
+"""What every backend asks of its input and calls its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mal_trt.contract import Contract
+from mal_trt.errors import InputError
+
+LOGITS = "logits"
+
+
+def check_image(image: np.ndarray, contract: Contract) -> None:
+    """InputError unless a batch of crops is [N,3,S,S] and of the type that the model takes."""
+    side = contract.input_size
+    if image.ndim != 4 or image.shape[1:] != (3, side, side):
+        raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
+    if contract.input_dtype == "uint8" and image.dtype != np.uint8:
+        raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+
+
+def output_name(weights: str | None, contract: Contract, outputs: Sequence[str], where: str) -> str:
+    """Name of the output with the logits of "student", "teacher", "mixed" or None (default); `where` names the file."""
+    if weights is None or weights == contract.weights:
+        return LOGITS
+    if f"{LOGITS}_{weights}" in outputs:
+        return f"{LOGITS}_{weights}"
+    raise InputError(
+        f"{where}: it holds {contract.weights} weights, not {weights}; "
+        "export with `--weights mixed` (and build the engine again) to choose at run time"
+    )
