@@ -26,7 +26,10 @@ from mal_trt.errors import InputError
 def benchmark(
     model: Annotated[
         list[str] | None,
-        Option("--model", help="An .onnx file, an engine or `bundled`; several times. The first is the reference."),
+        Option(
+            "--model",
+            help="An .onnx file, an engine or `bundled`; several times; default: bundled. The first is the reference.",
+        ),
     ] = None,
     images: Annotated[
         Path | None, Option(help="Pictures: a folder, a .tar or one file. Default: example photos.")
