@@ -87,6 +87,18 @@ def detail_config(boxes: TrainConfig, out: Path) -> TrainConfig:
     )
 
 
+def long_config(detail: TrainConfig, out: Path) -> TrainConfig:
+    """Fourth stage: more of the third, from a higher learning rate down again."""
+    return replace(
+        detail,
+        out=out,
+        start_from=detail.out / CHECKPOINT,
+        epochs=9.5,
+        lr=4e-4 / 64,
+        teacher_momentum=0.995,
+    )
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
     out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
@@ -106,7 +118,8 @@ def main(
         console.print("GrabCut priors")
         compute_priors(rows, np.arange(len(rows)), priors, threads)
     from_boxes = boxes_config(figures, out / "boxes", priors)
-    for config in (figures, from_boxes, detail_config(from_boxes, out / "detail")):
+    detail = detail_config(from_boxes, out / "detail")
+    for config in (figures, from_boxes, detail, long_config(detail, out / "long")):
         console.print(config.out.name)
         checkpoint = train(replace(config, resume=True), console)
     model = out / "mal_tiny.onnx"
