@@ -30,6 +30,7 @@ SETS = ("coco", "coco_person", "sysu_shape", "ccp", "caltech", "nuclei", "tile_d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--count", type=int, help="boxes of each set, spread over it; default: all")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sources = [(arguments.data / name / "images-00.tar", arguments.data / name / "train_boxes.json") for name in SETS]
@@ -38,11 +39,11 @@ def main() -> None:
         sets = {}
         for name in SETS:
             images, masks = arguments.data / name / "images-00.tar", arguments.data / name / "val.json"
-            result = compare(["bundled", *models.values()], images, masks, progress=False)
+            result = compare(["bundled", *models.values()], images, masks, count=arguments.count, progress=False)
             sets[name] = {label: figures(m) for label, m in zip(models, result["models"], strict=True)}
             for label, row in sets[name].items():
                 print(f"{name:14} {label:14} mIoU {row['miou']:.4f} ({row['difference']:+.5f}) IoU {row['iou']:.4f}")
-    save(arguments.json, {"gates": gates, "sets": sets})
+    save(arguments.json, {"count": arguments.count, "gates": gates, "sets": sets})
 
 
 def make(folder: Path, sources: list[tuple[Path, Path]]) -> tuple[dict[str, Path], dict[str, Any]]:
