@@ -51,6 +51,7 @@ class TensorRTBackend:
         self.contract, self.manifest, self.driver = manifest.contract, manifest, driver
         self.provider = f"{flavor.title} ({driver.device.name})"
         self.notes: list[str] = []
+        self._first_note = Lock()  # taken by the first of several threads
         self._name = name
         self._run_lock = Lock()
         self._loaded: Loaded | None = None
@@ -140,7 +141,7 @@ class TensorRTBackend:
         for size in SizeClass:
             tensors = self._tensors(loaded, size, grid.pointer)
             if tensors not in made:
-                made[tensors] = ProfileContext(loaded, how, self.driver, tensors, graphs, self.notes.append)
+                made[tensors] = ProfileContext(loaded, how, self.driver, tensors, graphs, self._note)
                 self._closing.callback(made[tensors].close)
             self._profiles[size] = made[tensors]
         self._staged = Staging(self.driver), Staging(self.driver)
@@ -180,6 +181,11 @@ class TensorRTBackend:
 
     def _closed(self) -> RunError:
         return RunError(f"{self._name}: this backend is closed; open it again")
+
+    def _note(self, text: str) -> None:
+        """Keep the first of what the contexts say, which all say the same in their own words."""
+        if self._first_note.acquire(blocking=False):
+            self.notes.append(text)
 
     def _unload(self) -> None:
         loaded, self._loaded = self._loaded, None

@@ -31,7 +31,6 @@ from mal_trt.errors import MalTrtError
 from mal_trt.predictor import Predictor
 
 arguments = json.loads(sys.argv[1])
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 calls = 0
 original = Predictor.run
 
