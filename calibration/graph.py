@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
+from mal_trt.contract import METADATA_KEY, Contract
 from mal_trt.errors import InputError, RunError
 from mal_trt.models import resolve_model
+from mal_trt.onnxfile import contract_of
 
 # What our graphs may be made of: operators that TensorRT 10.3 (JetPack 6) imports, by onnx-tensorrt's
 # docs/operators.md for TensorRT 10.1 and the builds of later versions in the tests.
@@ -33,10 +34,8 @@ def load_onnx(model: Path | str) -> tuple[onnx.ModelProto, Contract, Path]:
         proto = onnx.load(path)
     except Exception as error:  # protobuf's and onnx's exceptions share no base class
         raise InputError(f"{path}: not an ONNX file that can be read ({str(error).splitlines()[0]})") from None
-    found = {entry.key: entry.value for entry in proto.metadata_props}
-    if METADATA_KEY not in found:
-        raise InputError(f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata; {REEXPORT}")
-    return proto, Contract.from_json(found[METADATA_KEY], str(path)), path
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return proto, contract_of(metadata, path), path
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -96,7 +96,7 @@ def label(
     journal = Journal(journal_path)
     try:
         settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
-        with closing(open_workers(settings, device, images)) as workers, journal.guard():
+        with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             facts = {
                 "boxes": file_sha256(boxes),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,11 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def read_contract(path: Path) -> Contract:
     """The `mal_trt` document of an ONNX file; InputError if there is none."""
-    metadata = read_onnx(path).metadata
+    return contract_of(read_onnx(path).metadata, path)
+
+
+def contract_of(metadata: Mapping[str, str], path: Path) -> Contract:
+    """The `mal_trt` document in an ONNX file's metadata; InputError if there is none. path: names it in errors."""
     if METADATA_KEY not in metadata:
         raise InputError(f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata; {REEXPORT}")
     return Contract.from_json(metadata[METADATA_KEY], str(path))

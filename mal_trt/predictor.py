@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.backends import Backend, open_backend
+from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.boxes import SizeClass
 from mal_trt.contract import REFINE
 from mal_trt.crops import Frame, make_frame, read_crop
 from mal_trt.errors import InputError
-from mal_trt.masks import RLE, LocalMask, mask_from_logits, rle_from_logits, tight_threshold
+from mal_trt.masks import RLE, rle_from_logits, tight_threshold
 from mal_trt.refine import refine_colour
 
 TIGHT = "tight"
@@ -63,8 +63,8 @@ class Predictor:
     @property
     def most(self) -> int | None:
         """Boxes in the largest batch the model takes, None where there is no limit."""
-        limit = getattr(self.backend, "most", None)
-        return min(limit(size) for size in SizeClass) if limit else None
+        backend = self.backend
+        return min(backend.most(size) for size in SizeClass) if isinstance(backend, DeviceBackend) else None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,12 +101,8 @@ class Predictor:
         """Mask probability for one box."""
         return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
 
-    def mask(self, logits: np.ndarray, frame: Frame) -> LocalMask:
-        """The mask of one box from its logits [h,w]."""
-        return mask_from_logits(logits, frame, self.threshold(logits, frame))
-
     def rle(self, logits: np.ndarray, frame: Frame) -> RLE:
-        """The same mask as COCO's compressed RLE."""
+        """The mask of one box from its logits [h,w], as COCO's compressed RLE."""
         return rle_from_logits(logits, frame, self.threshold(logits, frame))
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mal_trt.backends import Backend
+from mal_trt.backends import Backend, DeviceBackend
 from mal_trt.boxes import SizeClass
 from mal_trt.cuda.buffers import DeviceBuffer
 
@@ -53,7 +53,7 @@ def open_stopwatch(backend: Backend, crops: np.ndarray, weights: str | None = No
     """A stopwatch for a batch of crops, [N,3,S,S] of the model's type: on the GPU if runs can be queued there."""
     return (
         DeviceStopwatch(backend, crops, weights)
-        if hasattr(backend, "enqueue")
+        if isinstance(backend, DeviceBackend)
         else HostStopwatch(backend, crops, weights)
     )
 

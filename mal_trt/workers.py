@@ -15,7 +15,7 @@ from typing import Any
 
 from mal_trt.boxes import SizeClass
 from mal_trt.errors import InputError, MalTrtError, RunError
-from mal_trt.images import open_images
+from mal_trt.images import ImageSource, open_images
 from mal_trt.journal import Box, Journal, Result
 from mal_trt.masker import Masker, open_masker
 from mal_trt.pipeline import network_threads, run_plan
@@ -65,18 +65,20 @@ class Opened:
     facts: dict[str, str]
 
 
-def open_workers(settings: Settings, device: str, images: str | Path) -> Here | Processes:
-    """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"; to be closed."""
+def open_workers(settings: Settings, device: str, images: str | Path, source: ImageSource) -> Here | Processes:
+    """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"; to be closed.
+
+    source: the pictures of `images`, which other processes open for themselves.
+    """
     devices = [part.strip() for part in device.split(",")]
-    return Here(settings, devices[0], images) if len(devices) == 1 else Processes(settings, devices, images)
+    return Here(settings, devices[0], source) if len(devices) == 1 else Processes(settings, devices, images)
 
 
 class Here:
     """This process labels."""
 
-    def __init__(self, settings: Settings, device: str, images: str | Path) -> None:
-        self._threads = settings.threads
-        self._source = open_images(images)
+    def __init__(self, settings: Settings, device: str, source: ImageSource) -> None:
+        self._threads, self._source = settings.threads, source
         self._predictor, self._masker = settings.open(device, settings.threads)
         self.opened = _opened(self._predictor)
 

@@ -12,9 +12,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
+from mal_trt.contract import REEXPORT, Contract
 from mal_trt.errors import InputError
 from mal_trt.models import BUNDLED, resolve_model
+from mal_trt.onnxfile import contract_of
 from mal_trt.training.checkpoint import Checkpoint, mal_config, read_checkpoint
 from mal_trt.training.loading import State
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
@@ -77,10 +78,8 @@ def _load(path: Path) -> tuple[onnx.ModelProto, Contract]:
         proto = onnx.load(path)
     except Exception as error:  # protobuf's and onnx's exceptions share no base class
         raise InputError(f"{path}: not an ONNX file that can be read ({str(error).splitlines()[0]})") from None
-    found = {entry.key: entry.value for entry in proto.metadata_props}
-    if METADATA_KEY not in found:
-        raise InputError(f"{path}: an ONNX file without mal-trt's `{METADATA_KEY}` metadata; {REEXPORT}")
-    return proto, Contract.from_json(found[METADATA_KEY], str(path))
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return proto, contract_of(metadata, path)
 
 
 def _tensors(proto: onnx.ModelProto) -> State:
