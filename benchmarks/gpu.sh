@@ -3,13 +3,15 @@
 #   sh benchmarks/gpu.sh OUT [DATA]
 # OUT gets a folder of JSON and logs; DATA is as for benchmark_cpu.sh, without it the example photos are used (no mIoU,
 # no INT8). `mal-trt` must be installed with the extras of what the machine has; a step that fails is noted and the
-# next one goes on. STEPS chooses among: about tests field torch engines rtx onnxruntime (default: all).
+# next one goes on. STEPS chooses among: about tests field torch engines rtx onnxruntime train (default: all).
+# `train` goes on training the bundled model for MINUTES (8), on PACKED, a folder of pack_data.py.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 data=${2:+$(cd "$2" && pwd)}
-steps=${STEPS:-about tests field torch engines rtx onnxruntime}
+packed=${PACKED:+$(cd "$PACKED" && pwd)}
+steps=${STEPS:-about tests field torch engines rtx onnxruntime ${packed:+train}}
 cd "$out"
 
 try() { # NAME COMMAND...: its output goes to NAME.log
@@ -74,6 +76,10 @@ for step in $steps; do
     onnxruntime)
         try ort_fp16 mal-trt export bundled -o tiny.fp16.onnx --precision fp16
         speed ort_cuda tiny.fp16.onnx --device cuda
+        ;;
+    train)
+        try train python "$here/gpu_train.py" --data "${packed:?is not set}" --out train --minutes "${MINUTES:-8}"
+        split -b 15m train/last.pth train/last.pth.
         ;;
     *)
         echo "unknown step: $step" >&2

@@ -18,7 +18,7 @@ from rich.console import Console
 from mal_trt.export import export_onnx
 from mal_trt.training.config import TrainConfig, recipe_config
 from mal_trt.training.loop import CHECKPOINT, train
-from mal_trt.training.pictures import read_training_boxes
+from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import compute_priors
 from mal_trt.training.threshold import agreement_by_threshold, choose_threshold
 
@@ -99,6 +99,22 @@ def long_config(detail: TrainConfig, out: Path) -> TrainConfig:
     )
 
 
+def sources(data: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The tars of pictures and the documents of boxes of all sets in a folder."""
+    sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
+    return tuple(s / "images-00.tar" for s in sets), tuple(s / "train_boxes.json" for s in sets)
+
+
+def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console: Console) -> None:
+    """Write `model`: the teacher, weights stored as FP16, refinement by colour, the threshold that the boxes choose."""
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
+    agreement = agreement_by_threshold(model, boxes, THRESHOLD_SAMPLES)
+    threshold = choose_threshold(agreement)
+    console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,), refine="color")
+    console.print(f"done: {model}, threshold {threshold:g}")
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
     out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
@@ -107,9 +123,7 @@ def main(
     """Train and export the bundled model: OUT/mal_tiny.onnx."""
     torch.set_num_threads(threads)
     console = Console(stderr=True)
-    sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
-    images = tuple(s / "images-00.tar" for s in sets)
-    boxes = tuple(s / "train_boxes.json" for s in sets)
+    images, boxes = sources(data)
     figures = figures_config(images, boxes, out / "figures")
     out.mkdir(parents=True, exist_ok=True)
     priors = out / "priors.npz"
@@ -122,13 +136,7 @@ def main(
     for config in (figures, from_boxes, detail, long_config(detail, out / "long")):
         console.print(config.out.name)
         checkpoint = train(replace(config, resume=True), console)
-    model = out / "mal_tiny.onnx"
-    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
-    agreement = agreement_by_threshold(model, rows, THRESHOLD_SAMPLES)
-    threshold = choose_threshold(agreement)
-    console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
-    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,), refine="color")
-    console.print(f"done: {model}, threshold {threshold:g}")
+    export_bundled(checkpoint, out / "mal_tiny.onnx", rows, console)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -17,7 +17,7 @@ from mal_trt.errors import RunError
 from mal_trt.images import ImageProblem
 from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
 from mal_trt.training.figures import draw_figure
-from mal_trt.training.pictures import Order, TrainingBoxes, epoch_order
+from mal_trt.training.pictures import Order, TrainingBoxes, TrainingPicture, epoch_order
 from mal_trt.training.prior import place_prior
 
 # Boxes in a row whose pictures may turn out damaged before the run gives up.
@@ -71,9 +71,10 @@ class Samples(Dataset[Sample]):
         self._epoch, self._rows = -1, np.empty(0, np.int64)
         self._pictures: dict[int, np.ndarray] = {}
         self._last: tuple[int, np.ndarray] = (-1, np.empty(0, np.uint8))
-        for i, picture in enumerate(boxes.pictures if preload else ()):
-            with suppress(ImageProblem):
-                self._pictures[i] = picture.read()
+        if preload:
+            with ThreadPoolExecutor() as pool:
+                decoded = enumerate(pool.map(_pixels, boxes.pictures))
+                self._pictures = {i: pixels for i, pixels in decoded if pixels is not None}
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -175,3 +176,11 @@ class Samples(Dataset[Sample]):
             self._epoch = epoch
             self._rows = epoch_order(self.boxes, self.rules.order, self.rules.seed, epoch)
         return self._rows
+
+
+def _pixels(picture: TrainingPicture) -> np.ndarray | None:
+    """None for a damaged one, which gives way when its box is due."""
+    try:
+        return picture.read()
+    except ImageProblem:
+        return None
