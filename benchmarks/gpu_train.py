@@ -20,7 +20,7 @@ import torch
 from common import save
 from rich.console import Console
 
-from mal_trt.training.bundled import boxes_config, detail_config, export_bundled, figures_config, long_config, sources
+from mal_trt.training.bundled import export_bundled, sources, stages
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
@@ -60,9 +60,8 @@ def main() -> None:
     args = parser.parse_args()
     console = Console(stderr=True)
     images, boxes = sources(args.data)
-    figures = figures_config(images, boxes, args.out)
-    stage = long_config(detail_config(boxes_config(figures, args.out, args.out), args.out), args.out)
-    stage = for_gpu(replace(stage, start_from=args.start, crop_size=args.crop_size), args.batch, args.workers)
+    stage = replace(stages(images, boxes, args.out)[-1], out=args.out, start_from=args.start, crop_size=args.crop_size)
+    stage = for_gpu(stage, args.batch, args.workers)
     rows = read_training_boxes(images, boxes, stage.min_area, stage.max_area)
     rules = SampleRules(stage.crop_size, stage.seed, order=Order(stage.boxes_per_picture), figures=stage.figures)
     epoch = Samples(rows, rules, 0, 0).epoch_length // stage.batch * stage.batch

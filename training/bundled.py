@@ -24,6 +24,7 @@ from mal_trt.training.threshold import agreement_by_threshold, choose_threshold
 
 BOXES_PER_PICTURE = 5
 THRESHOLD_SAMPLES = 600
+PRIORS = "priors.npz"
 
 
 def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
@@ -99,6 +100,27 @@ def long_config(detail: TrainConfig, out: Path) -> TrainConfig:
     )
 
 
+def even_config(long: TrainConfig, out: Path) -> TrainConfig:
+    """Fifth stage: the same again, two boxes a picture at most, so that sets with one object a picture count more."""
+    return replace(
+        long,
+        out=out,
+        start_from=long.out / CHECKPOINT,
+        boxes_per_picture=2,
+        epochs=30.0,
+        teacher_momentum=0.997,
+    )
+
+
+def stages(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> list[TrainConfig]:
+    """All stages in their order, each in its own folder of `out`; the second needs out/priors.npz."""
+    figures = figures_config(images, boxes, out / "figures")
+    from_boxes = boxes_config(figures, out / "boxes", out / PRIORS)
+    detail = detail_config(from_boxes, out / "detail")
+    long = long_config(detail, out / "long")
+    return [figures, from_boxes, detail, long, even_config(long, out / "even")]
+
+
 def sources(data: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The tars of pictures and the documents of boxes of all sets in a folder."""
     sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
@@ -124,16 +146,13 @@ def main(
     torch.set_num_threads(threads)
     console = Console(stderr=True)
     images, boxes = sources(data)
-    figures = figures_config(images, boxes, out / "figures")
+    configs = stages(images, boxes, out)
     out.mkdir(parents=True, exist_ok=True)
-    priors = out / "priors.npz"
-    rows = read_training_boxes(images, boxes, figures.min_area, figures.max_area)
-    if not priors.exists():
+    rows = read_training_boxes(images, boxes, configs[0].min_area, configs[0].max_area)
+    if not (out / PRIORS).exists():
         console.print("GrabCut priors")
-        compute_priors(rows, np.arange(len(rows)), priors, threads)
-    from_boxes = boxes_config(figures, out / "boxes", priors)
-    detail = detail_config(from_boxes, out / "detail")
-    for config in (figures, from_boxes, detail, long_config(detail, out / "long")):
+        compute_priors(rows, np.arange(len(rows)), out / PRIORS, threads)
+    for config in configs:
         console.print(config.out.name)
         checkpoint = train(replace(config, resume=True), console)
     export_bundled(checkpoint, out / "mal_tiny.onnx", rows, console)
