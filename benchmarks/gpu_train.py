@@ -27,7 +27,7 @@ from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.loop import CHECKPOINT, train
 from mal_trt.training.pictures import Order, read_training_boxes
 
-# A step's share of a run's first steps is compiling and filling the loader: the last row of the log counts.
+# Of the first run. Its log has three rows: the first ones hold compiling and filling the loader, the last one counts.
 SPEED_STEPS = 60
 
 
