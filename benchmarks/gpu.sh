@@ -78,7 +78,7 @@ for step in $steps; do
         speed ort_cuda tiny.fp16.onnx --device cuda
         ;;
     train)
-        try train python "$here/gpu_train.py" --data "${packed:?is not set}" --out train --minutes "${MINUTES:-8}"
+        try train python "$here/gpu_train.py" --data "${packed:?give PACKED, a folder of pack_data.py}" --out train --minutes "${MINUTES:-8}"
         split -b 15m train/last.pth train/last.pth.
         ;;
     *)

@@ -23,9 +23,9 @@ from rich.console import Console
 from mal_trt.training.bundled import export_bundled, sources, stages
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.config import TrainConfig
-from mal_trt.training.data import SampleRules, Samples
-from mal_trt.training.loop import CHECKPOINT, train
-from mal_trt.training.pictures import Order, read_training_boxes
+from mal_trt.training.data import Samples
+from mal_trt.training.loop import CHECKPOINT, sample_rules, train
+from mal_trt.training.pictures import read_training_boxes
 
 # Of the first run. Its log has three rows: the first ones hold compiling and filling the loader, the last one counts.
 SPEED_STEPS = 60
@@ -63,8 +63,7 @@ def main() -> None:
     stage = replace(stages(images, boxes, args.out)[-1], out=args.out, start_from=args.start, crop_size=args.crop_size)
     stage = for_gpu(stage, args.batch, args.workers)
     rows = read_training_boxes(images, boxes, stage.min_area, stage.max_area)
-    rules = SampleRules(stage.crop_size, stage.seed, order=Order(stage.boxes_per_picture), figures=stage.figures)
-    epoch = Samples(rows, rules, 0, 0).epoch_length // stage.batch * stage.batch
+    epoch = Samples(rows, sample_rules(stage), 0, 0).epoch_length // stage.batch * stage.batch
     last = args.out / CHECKPOINT
     if last.exists():
         epochs = float(read_checkpoint(last).meta["run"]["epochs"])

@@ -16,6 +16,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mal_trt.images import ImageSource, open_images
@@ -37,14 +38,13 @@ def pack(source: Path, out: Path, side: int, quality: int, min_area: float) -> i
                 continue
             name = str(Path(record["file_name"]).with_suffix(".webp"))
             width, height = _add(tar, name, images, record["file_name"], side, quality)
-            across, down = width / record["width"], height / record["height"]
+            scale = np.tile((width / record["width"], height / record["height"]), 2)
             records.append({**record, "file_name": name, "width": width, "height": height})
             for annotation in wanted[record["id"]]:
-                x, y, w, h = annotation["bbox"]
+                x, y, w, h = np.round(np.array(annotation["bbox"]) * scale, 3).tolist()
                 # A rounded sum must not leave the picture: such boxes are not trained on.
-                x, y = x * across, y * down
-                box = [x, y, min(w * across, width - x), min(h * down, height - y)]
-                annotations.append({**annotation, "bbox": [round(v, 3) for v in box], "area": box[2] * box[3]})
+                box = [x, y, min(w, width - x), min(h, height - y)]
+                annotations.append({**annotation, "bbox": box, "area": box[2] * box[3]})
     packed = {"images": records, "annotations": annotations, "categories": document["categories"]}
     (out / "train_boxes.json").write_text(json.dumps(packed))
     return sum(path.stat().st_size for path in out.iterdir())

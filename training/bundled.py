@@ -57,12 +57,10 @@ def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path)
     )
 
 
-def boxes_config(figures: TrainConfig, out: Path, priors: Path) -> TrainConfig:
+def boxes_config(figures: TrainConfig, priors: Path) -> TrainConfig:
     """Second stage: boxes with the colour target and GrabCut priors, one figure in five samples."""
     return replace(
         figures,
-        out=out,
-        start_from=figures.out / CHECKPOINT,
         priors=priors,
         figures=0.2,
         epochs=9.0,
@@ -72,12 +70,10 @@ def boxes_config(figures: TrainConfig, out: Path, priors: Path) -> TrainConfig:
     )
 
 
-def detail_config(boxes: TrainConfig, out: Path) -> TrainConfig:
+def detail_config(boxes: TrainConfig) -> TrainConfig:
     """Third stage: the same at 192 pixels, without priors."""
     return replace(
         boxes,
-        out=out,
-        start_from=boxes.out / CHECKPOINT,
         priors=None,
         crop_size=192,
         figures=0.15,
@@ -88,37 +84,26 @@ def detail_config(boxes: TrainConfig, out: Path) -> TrainConfig:
     )
 
 
-def long_config(detail: TrainConfig, out: Path) -> TrainConfig:
+def long_config(detail: TrainConfig) -> TrainConfig:
     """Fourth stage: more of the third, from a higher learning rate down again."""
-    return replace(
-        detail,
-        out=out,
-        start_from=detail.out / CHECKPOINT,
-        epochs=9.5,
-        lr=4e-4 / 64,
-        teacher_momentum=0.995,
-    )
+    return replace(detail, epochs=9.5, lr=4e-4 / 64, teacher_momentum=0.995)
 
 
-def even_config(long: TrainConfig, out: Path) -> TrainConfig:
+def even_config(long: TrainConfig) -> TrainConfig:
     """Fifth stage: the same again, two boxes a picture at most, so that sets with one object a picture count more."""
-    return replace(
-        long,
-        out=out,
-        start_from=long.out / CHECKPOINT,
-        boxes_per_picture=2,
-        epochs=30.0,
-        teacher_momentum=0.997,
-    )
+    return replace(long, boxes_per_picture=2, epochs=30.0, teacher_momentum=0.997)
 
 
 def stages(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> list[TrainConfig]:
-    """All stages in their order, each in its own folder of `out`; the second needs out/priors.npz."""
+    """All stages, each in its own folder of `out` and from the one before it; the second needs out/priors.npz."""
     figures = figures_config(images, boxes, out / "figures")
-    from_boxes = boxes_config(figures, out / "boxes", out / PRIORS)
-    detail = detail_config(from_boxes, out / "detail")
-    long = long_config(detail, out / "long")
-    return [figures, from_boxes, detail, long, even_config(long, out / "even")]
+    from_boxes = boxes_config(figures, out / PRIORS)
+    detail = detail_config(from_boxes)
+    long = long_config(detail)
+    chain = [figures]
+    for name, stage in (("boxes", from_boxes), ("detail", detail), ("long", long), ("even", even_config(long))):
+        chain.append(replace(stage, out=out / name, start_from=chain[-1].out / CHECKPOINT))
+    return chain
 
 
 def sources(data: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -58,8 +58,7 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         left_out = ", ".join(f"{count} {reason}" for reason, count in boxes.skipped.items())
         console.print(f"left out: {left_out}", highlight=False, soft_wrap=True)
     validation = Validation(config) if config.val_boxes is not None else None
-    order = Order(config.boxes_per_picture, config.balance, config.together)
-    rules = SampleRules(config.crop_size, config.seed, config.margin_rate, order, config.figures)
+    rules = sample_rules(config)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     per_step = config.batch * config.accumulate * fabric.world_size
     steps_per_epoch = epoch_length // per_step
@@ -90,6 +89,12 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         checkpoints.last(final=True)
         _say_damaged(log.damaged, boxes, console)
     return last
+
+
+def sample_rules(config: TrainConfig) -> SampleRules:
+    """What a run's options say of its samples."""
+    order = Order(config.boxes_per_picture, config.balance, config.together)
+    return SampleRules(config.crop_size, config.seed, config.margin_rate, order, config.figures)
 
 
 def _steps(
