@@ -19,9 +19,11 @@ from mal_trt.errors import InputError, RunError
 from mal_trt.training import loop
 from mal_trt.training.checkpoint import read_checkpoint, save_checkpoint
 from mal_trt.training.config import TrainConfig
-from mal_trt.training.loop import Numbers, train
+from mal_trt.training.data import SampleRules
+from mal_trt.training.loop import Numbers, sample_rules, train
 from mal_trt.training.losses import LossTerms
 from mal_trt.training.optimiser import parameter_groups
+from mal_trt.training.pictures import Order
 from mal_trt.training.schedule import momentum_at
 from mal_trt.training.trainer import Trainer, network_options
 
@@ -300,3 +302,10 @@ def test_bf16_trains(plan: TrainConfig) -> None:
         assert [math.isfinite(float(row["total"])) for row in csv.DictReader(file)] == [True, True]
     student = read_checkpoint(plan.out / "last.pth").student
     assert student is not None and all(t.dtype == torch.float32 for t in student.values() if t.is_floating_point())
+
+
+def test_what_a_run_says_of_its_samples(tmp_path: Path) -> None:
+    given = {"crop_size": 64, "seed": 5, "margin_rate": (0.1, 0.2), "figures": 0.25}
+    order = {"boxes_per_picture": 3, "balance": 0.5, "together": 2}
+    config = TrainConfig((tmp_path,), (tmp_path,), tmp_path, **given, **order)
+    assert sample_rules(config) == SampleRules(64, 5, (0.1, 0.2), Order(3, 0.5, 2), 0.25)
