@@ -48,10 +48,10 @@ def compare(
 ) -> dict[str, Any]:
     """Agreement of models with the first of them, as the dict `mal-trt compare --json` writes.
 
-    models: two or more ONNX files, or "bundled". annotations: COCO JSON with boxes and drawn masks, or boxes: COCO
-    JSON with boxes alone. count: compare on so many boxes, spread evenly over the document; None is all. threshold,
-    refine: the same for all models; None is each model's own. Logits are compared as the network gives them, masks as
-    `label` makes them of those. The other options are those of `label`; json_out: a file for the result.
+    models: two or more ONNX files, or "bundled". annotations: boxes with drawn masks, or boxes: boxes alone, either a
+    file or folder that `label` takes. count: compare on so many boxes, spread evenly over the document; None is all.
+    threshold, refine: the same for all models; None is each model's own. Logits are compared as the network gives
+    them, masks as `label` makes them of those. The other options are those of `label`; json_out: a file for the result.
 
     Keys: `reference` describes the first model, `models` each other one with the figures of
     `mal_trt.agreement.Agreement.summary`; `boxes` were compared, `drawn_masks` of them had a drawn mask; `skipped`

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mal_trt.boxes_in import Document, read_boxes, read_coco
 from mal_trt.errors import InputError, RunError
+from mal_trt.images import open_images
 from mal_trt.metrics import ObjectScore, score_object, summarize
 from mal_trt.predictor import Threshold
 from mal_trt.segmentations import to_rle
 
-Document = dict[str, Any]
 MOST_ROWS = 40  # of the table on the screen; the JSON result has every class
 
 
@@ -39,16 +40,17 @@ def evaluate(
 ) -> dict[str, Any]:
     """Mask quality on annotated pictures, as the dict `mal-trt evaluate --json` writes.
 
-    images: folder, tar or file. annotations: COCO JSON with boxes and segmentations (polygons or RLE). Either
-    `model` labels every box, by the very path `mal-trt label` takes, or `labels`, a label file, is scored as
-    it is (images may then be None). The other options are those of `label`; json_out: a file for the result.
+    images: folder, tar or file. annotations: COCO JSON with boxes and segmentations (polygons or RLE), or a folder of
+    YOLO polygons. Either `model` labels every box, by the very path `mal-trt label` takes, or `labels`, a label file,
+    is scored as it is (images may then be None, unless annotations is a folder). The other options are those of
+    `label`; json_out: a file for the result.
 
     Annotations and labels meet by annotation id. Keys: see `mal_trt.metrics.summarize`; besides, `skipped`
     counts the annotations left out (no readable segmentation, or no label), `skipped_reasons` says why.
     """
     if json_out is not None and not Path(json_out).absolute().parent.is_dir():
         raise InputError(f"{json_out}: its folder does not exist; the result could not be written there")
-    truth = _read_document(Path(annotations))
+    truth = _truth(Path(annotations), images)
     if labels is not None:
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
         result["labels"] = str(labels)
@@ -223,13 +225,14 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error})") from None
 
 
-def _read_document(path: Path) -> Document:
-    document = _read_json(path)
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), list) for key in ("images", "annotations")
-    ):
-        raise InputError(f"{path}: not a COCO document; it needs the lists `images` and `annotations`")
-    return document
+def _truth(annotations: Path, images: str | Path | None) -> Document:
+    if not annotations.is_dir():
+        return read_coco(annotations)
+    if images is None:
+        raise InputError(
+            f"{annotations}: labels in a folder do not say how large their pictures are; give --images too"
+        )
+    return read_boxes(annotations, open_images(images))
 
 
 def _read_labels(path: Path) -> list[Any]:

@@ -80,7 +80,8 @@ class ImageSource(ABC):
         return self._names.match(file_name)
 
     def find_id(self, image_id: int | str) -> str:
-        """Stored name of the picture whose stem is an id: as written, zero-padded, or equal as a number."""
+        """Stored name of the picture whose stem is an id: as written (a path without its ending, too), zero-padded, or
+        equal as a number."""
         return self._names.match_id(image_id)
 
     @cached_property
@@ -189,17 +190,19 @@ class _Names:
 
     def match(self, wanted: str) -> str:
         path = clean_name(wanted)
-        same_base = self._by_base.get(path.rpartition("/")[2], [])
+        folder, _, base = path.rpartition("/")
+        same_base = self._by_base.get(base, [])
         for exact in (path, f"images/{path}"):
             if exact in same_base:
                 return exact
-        return _only([n for n in same_base if n.endswith(f"/{path}")] or same_base, wanted)
+        return _only(_in_folder(same_base, folder), wanted)
 
     def match_id(self, image_id: int | str) -> str:
         text = str(image_id)
-        for stem in (text, text.zfill(PADDED_DIGITS)):
+        folder, _, base = text.rpartition("/")
+        for stem in (base, base.zfill(PADDED_DIGITS)):
             if stem in self._by_stem:
-                return _only(self._by_stem[stem], text)
+                return _only(_in_folder(self._by_stem[stem], folder), text)
         return _only(self._by_number.get(int(text), []) if _is_number(text) else [], text)
 
     @cached_property
@@ -225,6 +228,11 @@ def _is_number(text: str) -> bool:
 def clean_name(name: str) -> str:
     """A document's file name with / between folders and nothing that leads out of the set."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+
+
+def _in_folder(names: list[str], folder: str) -> list[str]:
+    """Those of some stored names whose folder's path ends so; all of them if none does."""
+    return [n for n in names if f"/{PurePosixPath(n).parent}".endswith(f"/{folder}")] or names
 
 
 def _only(names: list[str], wanted: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,17 @@ def read_document(path: str | Path) -> Iterator[Entry]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not JSON in UTF-8 text ({error.reason})") from None
+
+
+def document_entries(document: Mapping[str, Any]) -> Iterator[Entry]:
+    """The pieces of a COCO document that is in memory, as `read_document` gives those of its file."""
+    for key, value in document.items():
+        if key not in STREAMED:
+            yield Entry(key, None, value, json.dumps(value))
+            continue
+        yield Entry(key, None, [], "[]")
+        for index, record in enumerate(value):
+            yield Entry(key, index, record, json.dumps(record))
 
 
 class _Reader:

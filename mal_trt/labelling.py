@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from mal_trt.boxes_in import boxes_sha256
 from mal_trt.digest import file_sha256
 from mal_trt.errors import InputError
 from mal_trt.images import open_images
@@ -72,7 +73,8 @@ def label(
 ) -> Summary:
     """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
 
-    images: folder, .tar or one picture. image_list: COCO document that names a bare list's pictures; without
+    images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, read as `boxes_in.read_boxes` says;
+    `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
     `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
     None = 16, on a GPU what the engine takes (64 at most). device: as for `Predictor`, or several with commas between,
@@ -99,7 +101,7 @@ def label(
         with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             facts = {
-                "boxes": file_sha256(boxes),
+                "boxes": boxes_sha256(Path(boxes)),
                 "image list": file_sha256(image_list) if image_list is not None else "none",
                 "images": str(Path(images).resolve()),
                 "model": file_sha256(resolve_model(model)),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.boxes import SizeClass, clip_box, size_class
+from mal_trt.boxes_in import read_entries
 from mal_trt.errors import InputError
 from mal_trt.images import ImageProblem, ImageSource
 from mal_trt.journal import Box, Journal, Result
@@ -48,13 +49,13 @@ def write_plan(
     """
     with journal.transaction():
         journal.create(facts)
-        keys = _load(journal, boxes)
+        keys = _load(journal, read_entries(Path(boxes), source), boxes)
         if BARE_LIST not in keys:
             _require(boxes, keys, "images", "annotations")
             if image_list is not None:
                 raise InputError(f"{image_list}: {boxes} names its pictures itself; leave out the image list")
         elif image_list is not None:
-            _require(image_list, _load(journal, image_list, only="images"), "images")
+            _require(image_list, _load(journal, read_document(image_list), image_list, only="images"), "images")
         journal.execute("CREATE INDEX annotation_image ON annotation(image_id)")
         journal.execute("CREATE INDEX annotation_id ON annotation(id)")
         if BARE_LIST in keys and image_list is None:
@@ -91,12 +92,12 @@ def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
         raise InputError(f"{path}: no {' and no '.join(missing)}; expected a COCO document, or a bare list of results")
 
 
-def _load(journal: Journal, path: str | Path, only: str | None = None) -> set[str]:
-    """Store the pieces of a document, or those under one key alone. Returns the keys found."""
+def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, only: str | None = None) -> set[str]:
+    """Store the pieces of the document at `path`, or those under one key alone. Returns the keys found."""
     keys: set[str] = set()
 
     def records() -> Iterator[Entry]:
-        for entry in read_document(path):
+        for entry in entries:
             if only not in (None, entry.key):
                 continue
             if entry.index is not None:

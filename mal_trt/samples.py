@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.boxes import SizeClass
+from mal_trt.boxes_in import read_boxes, read_coco
 from mal_trt.errors import InputError
-from mal_trt.images import ImageSource
+from mal_trt.images import ImageSource, open_images
 from mal_trt.journal import Journal
 from mal_trt.plan import write_plan
 
@@ -50,10 +51,10 @@ def choose_samples(
         raise InputError("pictures and boxes belong together: give --images and one of --boxes, --annotations, or none")
     if images is None or document is None:
         home = Path(str(resources.files(PACKAGE)))
-        made = _repeated(_read(home / "boxes.json"), COPIES)
+        made = _repeated(read_coco(home / "boxes.json"), COPIES)
         path = _write(made if count is None else _some(made, count), folder)
         return Samples("example photos", home / "photos", path, drawn=False)
-    content = _read(Path(document))
+    content = read_boxes(Path(document), open_images(images))
     if annotations is not None and not any(record.get("segmentation") for record in content["annotations"]):
         raise InputError(f"{document}: no box has a drawn mask; give it as --boxes to measure without")
     path = Path(document) if count is None else _write(_some(content, count), folder)
@@ -93,20 +94,6 @@ def plan_samples(samples: Samples, source: ImageSource, folder: Path) -> Plan:
         journal.close()
     shares = {SizeClass(size): number / boxes for size, number in sizes}
     return Plan(boxes, int(pictures), shares, tuple((name, w, h, tuple(box)) for name, w, h, *box in rows))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    for key in ("images", "annotations"):
-        records = document.get(key) if isinstance(document, dict) else None
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise InputError(f"{path}: not a COCO document; it needs the lists `images` and `annotations`")
-    return dict(document)
 
 
 def _write(document: dict[str, Any], folder: Path) -> Path:

@@ -34,7 +34,7 @@ def benchmark(
     images: Annotated[
         Path | None, Option(help="Pictures: a folder, a .tar or one file. Default: example photos.")
     ] = None,
-    boxes: Annotated[Path | None, Option(help="COCO JSON with their boxes.")] = None,
+    boxes: Annotated[Path | None, Option(help="Their boxes: COCO JSON, or a folder of YOLO .txt or VOC .xml.")] = None,
     annotations: Annotated[Path | None, Option(help="COCO JSON with drawn masks instead: gives the mIoU.")] = None,
     count: Annotated[int | None, Option(min=1, help="So many boxes, spread over the document; default: all.")] = None,
     batch: Annotated[str, Option(metavar="<number,...>", help="Batch sizes for the network alone.")] = "1,8,16,32",

@@ -34,7 +34,10 @@ def build_engine(
     images: Annotated[
         list[Path] | None, Option(metavar="<path>", help="Pictures to calibrate on; once for each --boxes.")
     ] = None,
-    boxes: Annotated[list[Path] | None, Option(metavar="<path>", help="COCO JSON with their boxes.")] = None,
+    boxes: Annotated[
+        list[Path] | None,
+        Option(metavar="<path>", help="Their boxes: COCO JSON, or a folder of YOLO .txt or VOC .xml."),
+    ] = None,
     batch: Annotated[
         str | None,
         Option(metavar="<least,best,most>", help="Or only the most. Default: by free memory, 1,16,32 at most."),

@@ -19,7 +19,10 @@ def calibrate(
         Path, Argument(metavar="MODEL", help="FP32 or FP16 .onnx of `mal-trt export`, `bundled`, or a checkpoint.")
     ],
     images: Annotated[list[Path], Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")],
-    boxes: Annotated[list[Path], Option(metavar="<path>", help="COCO JSON with boxes, in the order of --images.")],
+    boxes: Annotated[
+        list[Path],
+        Option(metavar="<path>", help="COCO JSON, or a folder of YOLO .txt or VOC .xml, in the order of --images."),
+    ],
     out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
     precision: Annotated[Literal["int8", "fp8"], Option(help="fp8 (E4M3) is experimental.")] = "int8",
     observer: Annotated[

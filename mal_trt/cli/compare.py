@@ -23,8 +23,12 @@ def compare(
         list[str], Argument(metavar="MODEL MODEL...", help=".onnx files, or `bundled`; the first is the reference.")
     ],
     images: ImagesOption,
-    annotations: Annotated[Path | None, Option(help="COCO JSON with boxes and drawn masks.")] = None,
-    boxes: Annotated[Path | None, Option(help="COCO JSON with boxes, where there are no masks.")] = None,
+    annotations: Annotated[
+        Path | None, Option(help="COCO JSON with boxes and drawn masks, or a folder of YOLO polygons.")
+    ] = None,
+    boxes: Annotated[
+        Path | None, Option(help="COCO JSON, or a folder of YOLO .txt or VOC .xml, where there are no masks.")
+    ] = None,
     count: Annotated[
         int | None, Option(min=1, help="Compare on so many boxes, spread over the document; default: all.")
     ] = None,

@@ -22,7 +22,7 @@ from mal_trt.cli.options import (
 
 
 def evaluate(
-    annotations: Annotated[Path, Option(help="COCO JSON with boxes and drawn masks.")],
+    annotations: Annotated[Path, Option(help="COCO JSON with boxes and drawn masks, or a folder of YOLO polygons.")],
     images: Annotated[Path | None, Option(help="Pictures: a folder, a .tar or one file.")] = None,
     model: ModelOption = "bundled",
     labels: Annotated[Path | None, Option(help="Score this label file instead of a model.")] = None,

@@ -34,7 +34,9 @@ SHEET_PICTURES = 48
 
 def label(
     images: ImagesOption,
-    boxes: Annotated[Path, Option(help="COCO JSON with the boxes: a data set, or a bare list of results.")],
+    boxes: Annotated[
+        Path, Option(help="COCO JSON (a data set, or a bare list of results), or a folder of YOLO .txt or VOC .xml.")
+    ],
     model: ModelOption = "bundled",
     out: Annotated[Path, Option(help="File to write.")] = Path("labels.json"),
     format: Annotated[Literal["coco"], Option(help="Format of the output.")] = "coco",

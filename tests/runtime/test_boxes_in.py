@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mal_trt.boxes_in import read_boxes
+from mal_trt.boxes_in import boxes_sha256, read_boxes
 from mal_trt.errors import InputError
 from mal_trt.images import open_images
 
@@ -59,7 +59,38 @@ def test_yolo_boxes_and_polygons(tmp_path: Path, pictures: Path) -> None:
     assert second["bbox"] == pytest.approx([0, 0, 16, 30], abs=1e-3)
     assert second["bbox"][0] == 0, "a rounding error does not leave the picture"
     assert polygon["bbox"] == [0, 0, 40, 60] and polygon["segmentation"] == [[0, 0, 40, 0, 40, 60]]
-    assert lost["image_id"] == 3
+    assert lost["image_id"] == 3 and min(lost["bbox"][2:]) > 0, "the picture is at fault, not the box"
+
+
+def test_yolo_scores(tmp_path: Path, pictures: Path) -> None:
+    labels = yolo(tmp_path, a="0 0.5 0.5 0.5 0.5 0.875\n0 0 0 0.5 0 0.5 1 0.25", b="0 0.5 0.5 0.5 0.5")
+    boxes = read_boxes(labels, open_images(pictures))["annotations"]
+    assert [box.get("score") for box in boxes] == [0.875, 0.25, None]
+    assert boxes[0]["bbox"] == boxes[2]["bbox"] and boxes[1]["segmentation"] == [[0, 0, 40, 0, 40, 60]]
+
+
+def test_yolo_folders_tell_pictures_of_one_name_apart(tmp_path: Path, pictures: Path) -> None:
+    for split, side in (("train", 20), ("val", 30)):
+        (pictures / split).mkdir()
+        Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(pictures / split / "c.png")
+        yolo(tmp_path, c="")  # makes the folder
+        (tmp_path / "labels" / split).mkdir()
+        (tmp_path / "labels" / split / "c.txt").write_text("0 0.5 0.5 1 1")
+    (tmp_path / "labels" / "c.txt").unlink()
+    document = read_boxes(tmp_path / "labels", open_images(pictures))
+    assert [(i["file_name"], i["width"]) for i in document["images"]] == [("train/c.png", 20), ("val/c.png", 30)]
+
+
+def test_what_is_read_has_a_fingerprint(tmp_path: Path, pictures: Path) -> None:
+    labels = yolo(tmp_path, a="1 0.5 0.5 0.5 0.5")
+    first = boxes_sha256(labels)
+    assert boxes_sha256(labels) == first
+    for change in ({"a": "0 0.5 0.5 0.5 0.5"}, {"a": "1 0.5 0.5 0.5 0.5", "b": ""}):
+        assert boxes_sha256(yolo(tmp_path, **change)) != first
+    (labels / "b.txt").unlink()
+    assert boxes_sha256(labels) == first
+    (labels / "classes.txt").write_text("cat\ndog\n")
+    assert boxes_sha256(labels) != first
 
 
 @pytest.mark.parametrize(
@@ -71,7 +102,7 @@ def test_yolo_names(tmp_path: Path, pictures: Path, text: str) -> None:
     assert document["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "big dog"}]
 
 
-@pytest.mark.parametrize("line", ["cat 0.1 0.1 0.1 0.1", "0 0.1 0.1 0.1", "0 nan 0.1 0.1 0.1"])
+@pytest.mark.parametrize("line", ["cat 0.1 0.1 0.1 0.1", "0 0.1 0.1 0.1", "0", "0 nan 0.1 0.1 0.1"])
 def test_bad_yolo_lines(tmp_path: Path, pictures: Path, line: str) -> None:
     labels = yolo(tmp_path, a=f"0 0.5 0.5 0.1 0.1\n{line}\n")
     with pytest.raises(InputError, match=r"a\.txt:2: "):
@@ -89,6 +120,15 @@ def test_voc_counts_from_one(tmp_path: Path, pictures: Path) -> None:
 def test_voc_that_counts_from_zero(tmp_path: Path, pictures: Path) -> None:
     document = read_boxes(voc(tmp_path, "a", [("cat", 0, 0, 80, 60), ("cat", 10, 20, 20, 40)]), open_images(pictures))
     assert [a["bbox"] for a in document["annotations"]] == [[0, 0, 80, 60], [10, 20, 10, 20]]
+
+
+def test_voc_whose_pictures_were_renamed(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "a.png").rename(pictures / "000017.png")
+    labels = voc(tmp_path, "a", [("cat", 1, 1, 80, 60)], size=False)
+    (labels / "a.xml").rename(labels / "000017.xml")
+    assert read_boxes(labels, open_images(pictures))["images"] == [
+        {"id": 1, "file_name": "000017.png", "width": WIDTH, "height": HEIGHT}
+    ]
 
 
 def test_bad_voc(tmp_path: Path, pictures: Path) -> None:

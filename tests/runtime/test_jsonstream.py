@@ -13,7 +13,7 @@ import pytest
 
 from mal_trt import jsonstream
 from mal_trt.errors import InputError
-from mal_trt.jsonstream import BARE_LIST, STREAMED, Entry, read_document
+from mal_trt.jsonstream import BARE_LIST, STREAMED, Entry, document_entries, read_document
 
 DOCUMENT = {
     "info": {"year": 2024, "text": 'brackets ]}" and \\ and \u00e9\u4e2d\U0001f600'},
@@ -51,6 +51,12 @@ def test_pieces_of_any_size(
     for document in (DOCUMENT, DOCUMENT["annotations"], [], {}):
         path.write_text(json.dumps(document, indent=indent, ensure_ascii=ascii), encoding="utf-8")
         assert rebuilt(read_document(path)) == document
+
+
+def test_a_document_in_memory_gives_the_same_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "document.json"
+    path.write_text(json.dumps(DOCUMENT))
+    assert list(document_entries(DOCUMENT)) == list(read_document(path))
 
 
 def test_texts_are_as_written(tmp_path: Path) -> None:
