@@ -1,14 +1,14 @@
 #!/bin/sh
 # Label real pictures on the CPU with the bundled model, on a machine that has only Python 3.10 or newer:
 #   sh demo.sh                     the photos and boxes in examples/
-#   sh demo.sh PICTURES BOXES.json your own folder, tar or picture, and COCO boxes
+#   sh demo.sh PICTURES BOXES      your own folder, tar or picture, and boxes: COCO, YOLO or VOC
 # Ends with out/labels.json, one overlay per picture in out/overlay/ and a contact sheet, out/contact_sheet.png.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${VENV:-$here/.venv-demo}
 out=${OUT:-out}
 if [ $# -ne 0 ] && [ $# -ne 2 ]; then
-    echo "usage: sh demo.sh [PICTURES BOXES.json]" >&2
+    echo "usage: sh demo.sh [PICTURES BOXES]" >&2
     exit 2
 fi
 images=${1:-$here/examples/photos}

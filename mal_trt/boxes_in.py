@@ -95,7 +95,7 @@ def _read_yolo(folder: Path, files: list[Path], images: ImageSource) -> Document
             annotation = _annotation(len(annotations) + 1, number, line.category, line.bbox)
             annotations.append({**annotation, **line.more})
     names = _yolo_names(folder)
-    categories = [{"id": c, "name": names.get(c, str(c))} for c in sorted(classes | set(names))]
+    categories = [{"id": c, "name": names.get(c, str(c))} for c in range(max(classes | set(names), default=-1) + 1)]
     return {"images": pictures, "annotations": annotations, "categories": categories}
 
 

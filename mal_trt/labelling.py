@@ -21,6 +21,9 @@ from mal_trt.plan import write_plan
 from mal_trt.predictor import Threshold, batch_size
 from mal_trt.progress import Progress
 from mal_trt.workers import Here, Processes, Settings, open_workers
+from mal_trt.yolo_out import write_yolo
+
+FORMATS = ("coco", "yolo")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def label(
     device: str = "auto",
     crops: str = "auto",
     decode: str = "cpu",
+    format: str = "coco",
     resume: bool = False,
     threshold: Threshold = None,
     flip: bool = False,
@@ -78,8 +82,8 @@ def label(
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
     `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
     None = 16, on a GPU what the engine takes (64 at most). device: as for `Predictor`, or several with commas between,
-    such as "cuda:0,cuda:1", one process each. crops, decode: see `open_masker`. For model, threshold, flip, refine and
-    weights see `Predictor`.
+    such as "cuda:0,cuda:1", one process each. crops, decode: see `open_masker`. format: "coco", or "yolo", for which
+    `out` is a folder, see `write_yolo`. For model, threshold, flip, refine and weights see `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -89,7 +93,7 @@ def label(
     journal_path = out.with_name(out.name + ".journal")
     if batch is not None:
         batch_size(batch, None)
-    _check_output(out, journal_path, resume)
+    _check_output(out, journal_path, resume, format)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
     source = open_images(images)
@@ -116,7 +120,7 @@ def label(
                 journal.check(facts)
             else:
                 write_plan(journal, facts, boxes, image_list, source, batch)
-            summary = _run(journal, workers, batch, resolve_model(model), out, box_area, progress)
+            summary = _run(journal, workers, batch, resolve_model(model), out, format, box_area, progress)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), bar.advance)
@@ -139,6 +143,7 @@ def _run(
     batch: int,
     model: Path,
     out: Path,
+    format: str,
     box_area: bool,
     progress: bool,
 ) -> Summary:
@@ -149,7 +154,11 @@ def _run(
         workers.run(journal, batch, bar.advance)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
-    write_labels(journal, out, box_area)
+    if format == "yolo":
+        with Progress("writing", journal.pictures(), unit="pictures", show=progress) as bar:
+            write_yolo(journal, out, bar.advance)
+    else:
+        write_labels(journal, out, box_area)
     labelled, total = journal.count()
     return Summary(
         total=total,
@@ -165,8 +174,10 @@ def _run(
     )
 
 
-def _check_output(out: Path, journal: Path, resume: bool) -> None:
-    if out.is_dir():
+def _check_output(out: Path, journal: Path, resume: bool, format: str) -> None:
+    if format not in FORMATS:
+        raise InputError(f"format {format}: expected {' or '.join(FORMATS)}")
+    if out.is_dir() and format == "coco":
         raise InputError(f"{out}: a folder; --out takes the name of a file")
     if resume and out.exists() and not journal.exists():
         raise InputError(f"{out}: already finished, nothing to resume; delete it to label again")

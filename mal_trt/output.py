@@ -82,7 +82,7 @@ def write_overlays(
     from mal_trt.masks import decode_rle
     from mal_trt.overlay import draw_overlay
 
-    names = _category_names(journal)
+    names = category_names(journal)
     rows = journal.execute(
         "SELECT image, x0, y0, x1, y1, category_id, rle "
         "FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL ORDER BY place"
@@ -152,7 +152,8 @@ def _write_list(file: TextIO, records: Iterator[str]) -> None:
     file.write("\n]")
 
 
-def _category_names(journal: Journal) -> dict[Any, str]:
+def category_names(journal: Journal) -> dict[Any, str]:
+    """Names of a document's categories by their ids, in its order."""
     row = journal.execute("SELECT value FROM part WHERE key='categories'").fetchone()
     categories = json.loads(row[0]) if row else []
     if not isinstance(categories, list):

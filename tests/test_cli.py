@@ -161,6 +161,18 @@ def test_missing_input_is_one_line(scene: Path, model: Path) -> None:
     assert "nowhere.json" in result.stderr
 
 
+def test_labels_for_yolo(scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scene)
+    source = ("--images", scene / "pictures", "--boxes", scene / "boxes.json", "--model", model)
+    done = call("label", *source, "--device", "cpu", "--threads", 1, "--format", "yolo")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("labels: 1 of 1 boxes labelled")
+    number, *shares = (scene / "labels" / "a.txt").read_text().split()
+    assert number == "0" and len(shares) >= 8 and all(0 <= float(share) <= 1 for share in shares)
+    again = call("evaluate", "--images", scene / "pictures", "--annotations", scene / "labels", "--model", model, "-q")
+    assert again.exit_code == 0, again.output
+
+
 def test_sheet_needs_overlay(scene: Path, model: Path) -> None:
     result = label(scene, model, "boxes.json", "--sheet", scene / "sheet.png")
     assert result.exit_code == 2
