@@ -17,6 +17,7 @@ from mal_trt.jsonstream import STREAMED, Entry, document_entries, read_document
 
 Document = dict[str, Any]
 NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
+MOST_CLASSES = 100_000
 EXPECTED = "expected COCO JSON, a folder of YOLO .txt files or a folder of VOC .xml files"
 
 
@@ -116,6 +117,8 @@ def _yolo_lines(file: Path, width: int, height: int) -> Iterator[_Line]:
             category, values = int(words[0]), [float(w) for w in words[1:]]
         except ValueError:
             raise InputError(f"{file}:{number}: not a YOLO line; expected a class number and numbers") from None
+        if not 0 <= category < MOST_CLASSES:
+            raise InputError(f"{file}:{number}: class {category}; expected 0 to {MOST_CLASSES - 1}")
         if not all(math.isfinite(v) for v in values):
             raise InputError(f"{file}:{number}: a number is not finite")
         count = len(values)

@@ -102,7 +102,17 @@ def test_yolo_names(tmp_path: Path, pictures: Path, text: str) -> None:
     assert document["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "big dog"}]
 
 
-@pytest.mark.parametrize("line", ["cat 0.1 0.1 0.1 0.1", "0 0.1 0.1 0.1", "0", "0 nan 0.1 0.1 0.1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat 0.1 0.1 0.1 0.1",
+        "0 0.1 0.1 0.1",
+        "0",
+        "-1 0.1 0.1 0.1 0.1",
+        "1000000000 0.1 0.1 0.1 0.1",
+        "0 nan 0.1 0.1 0.1",
+    ],
+)
 def test_bad_yolo_lines(tmp_path: Path, pictures: Path, line: str) -> None:
     labels = yolo(tmp_path, a=f"0 0.5 0.5 0.1 0.1\n{line}\n")
     with pytest.raises(InputError, match=r"a\.txt:2: "):
