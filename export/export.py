@@ -13,11 +13,11 @@ import onnx
 import torch
 
 from mal_trt import __version__
-from mal_trt.boxes import SizeClass
+from mal_trt.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
-from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, REFINE, WEIGHTS, Contract
+from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
 from mal_trt.digest import file_sha256
 from mal_trt.errors import InputError, RunError
 from mal_trt.export.graph import ExportGraph, trace
@@ -66,6 +66,7 @@ def export_onnx(
     precision: str = "fp32",
     fp16_weights: bool = False,
     thresholds: Sequence[float] | None = None,
+    margin: float | None = None,
     refine: str = "none",
     parity_images: Path | str | None = None,
     parity_boxes: Path | str | None = None,
@@ -78,8 +79,9 @@ def export_onnx(
     its scale has no such input ("fixed", which also declares that of a TAO file, whose tensors do not tell).
     weights "mixed": both networks, `logits` being their mean. arch: overrides the name guessed from the file.
     fp16_weights: weights rounded to and stored as FP16, computed in FP32. thresholds: one or three mask
-    probabilities. refine: what labelling does by default, see `Contract`. parity_images, parity_boxes: pictures (and
-    COCO boxes) for the check instead of the packaged.
+    probabilities; margin: by which a crop is larger than its box, see `Contract`; both default to what the checkpoint
+    was validated with in training, or MAL's 0.1 and 0.6. refine: what labelling does by default, see `Contract`.
+    parity_images, parity_boxes: pictures (and COCO boxes) for the check instead of the packaged.
     precision "fp16": a strongly typed FP16 graph, see `mal_trt.calibration.convert`.
     """
     say = progress or (lambda text: None)
@@ -97,7 +99,8 @@ def export_onnx(
         layout=config.layout,
         input_size=config.crop_size,
         input_dtype=input_dtype,
-        thresholds=_thresholds(thresholds),
+        thresholds=_thresholds(source.meta.get("thresholds", (0.1,)) if thresholds is None else thresholds),
+        margin_rate=_margin(source.meta.get("test_margin", TEST_MARGIN_RATE) if margin is None else margin),
         refine=refine,
         adjust_scale=config.adjust_scale,
         head=head if config.adjust_scale else "fixed",
@@ -217,9 +220,15 @@ def _check_size(networks: dict[str, MALNetwork], fp16_weights: bool) -> None:
         raise InputError(f"{used / 1e6:.0f} million weights do not fit an ONNX file (2 GiB); {hint}")
 
 
-def _thresholds(values: Sequence[float] | None) -> tuple[float, float, float]:
-    values = [0.1] if values is None else [float(v) for v in values]
+def _thresholds(values: Sequence[float]) -> tuple[float, float, float]:
+    values = [float(v) for v in values]
     if len(values) not in (1, 3) or not all(0 <= v < 1 for v in values):
         raise InputError(f"thresholds {values}: expected one or three numbers from 0 to below 1")
     small, medium, large = values * 3 if len(values) == 1 else values
     return small, medium, large
+
+
+def _margin(value: float) -> float:
+    if not 0 <= value <= MOST_MARGIN:
+        raise InputError(f"margin {value}: expected a number from 0 to {MOST_MARGIN}")
+    return float(value)

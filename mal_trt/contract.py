@@ -15,6 +15,7 @@ LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
 INPUT_DTYPES = ("uint8", "float32")
 HEADS = ("dynamic", "small", "medium", "large", "fixed")
 WEIGHTS = ("student", "teacher", "mixed")
+MOST_MARGIN = 10.0
 REFINE = ("none", "color")
 
 
@@ -22,12 +23,13 @@ REFINE = ("none", "color")
 class Contract:
     """What a model file says about itself (ONNX metadata key `mal_trt`, or an engine's manifest).
 
-    input_size: side S of the square crop, pixels. margin_rate: test margin shared by opposite sides of a box.
-    area_bounds: upper bounds of small and medium, original square pixels, half-open on the low side.
-    thresholds: mask probability above which a pixel is foreground, for small, medium and large boxes. refine: what
-    labelling does to the logits unless told otherwise, "none" or "color" (see `mal_trt.refine`).
-    head: "dynamic" takes the mask-head grid at run time from `head_grid`; "small", "medium" and "large"
-    have it baked in; "fixed" does not adjust its scale. extra: free-form facts (calibration, notes).
+    input_size: side S of the square crop, pixels. margin_rate: how far a crop reaches beyond its box, in half sides of
+    the box, shared by opposite sides: 0.6 makes it 1.3 times as long. area_bounds: upper bounds of small and medium,
+    original square pixels, half-open on the low side. thresholds: mask probability above which a pixel is foreground,
+    for small, medium and large boxes. refine: what labelling does to the logits unless told otherwise, "none" or
+    "color" (see `mal_trt.refine`). head: "dynamic" takes the mask-head grid at run time from `head_grid`; "small",
+    "medium" and "large" have it baked in; "fixed" does not adjust its scale. extra: free-form facts (calibration,
+    notes).
     """
 
     arch: str
@@ -121,8 +123,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         if not isinstance(value, int) or isinstance(value, bool) or value < 32 or value % 16:
             raise _bad(name, value, "a multiple of 16, at least 32", where)
     elif name == "margin_rate":
-        if not _is_number(value) or not 0 <= value <= 10:
-            raise _bad(name, value, "a number from 0 to 10", where)
+        if not _is_number(value) or not 0 <= value <= MOST_MARGIN:
+            raise _bad(name, value, f"a number from 0 to {MOST_MARGIN}", where)
         return float(value)
     elif name == "thresholds":
         if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) and 0 <= v < 1 for v in value):

@@ -94,14 +94,26 @@ def even_config(long: TrainConfig) -> TrainConfig:
     return replace(long, boxes_per_picture=2, epochs=30.0, teacher_momentum=0.997)
 
 
+def close_config(even: TrainConfig) -> TrainConfig:
+    """Sixth stage: the same again, cut closer around the boxes, so that objects have more of the crop's pixels."""
+    return replace(even, margin_rate=(0.0, 0.6), test_margin=0.3)
+
+
 def stages(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> list[TrainConfig]:
     """All stages, each in its own folder of `out` and from the one before it; the second needs out/priors.npz."""
     figures = figures_config(images, boxes, out / "figures")
     from_boxes = boxes_config(figures, out / PRIORS)
     detail = detail_config(from_boxes)
     long = long_config(detail)
+    even = even_config(long)
     chain = [figures]
-    for name, stage in (("boxes", from_boxes), ("detail", detail), ("long", long), ("even", even_config(long))):
+    for name, stage in (
+        ("boxes", from_boxes),
+        ("detail", detail),
+        ("long", long),
+        ("even", even),
+        ("close", close_config(even)),
+    ):
         chain.append(replace(stage, out=out / name, start_from=chain[-1].out / CHECKPOINT))
     return chain
 

@@ -34,7 +34,7 @@ def read_start(path: Path | str) -> Checkpoint:
 
 
 def read_exported(model: Path | str) -> Checkpoint:
-    """The networks in an exported file, in FP32. meta: the thresholds and refinement its masks are made with.
+    """The networks in an exported file, in FP32. meta: the thresholds, margin and refinement its masks are made with.
 
     A position table, which an export resamples to its crops, is brought back to the size that the network keeps; the
     same crops give the same logits. InputError if a file's weights cannot be trained.
@@ -69,7 +69,7 @@ def read_exported(model: Path | str) -> Checkpoint:
     if contract.layout != "hybrid":
         for state in networks.values():
             state["backbone.pos_embed"] = _own_positions(state["backbone.pos_embed"], contract)
-    meta = {"thresholds": contract.thresholds, "refine": contract.refine}
+    meta = {"thresholds": contract.thresholds, "test_margin": contract.margin_rate, "refine": contract.refine}
     return Checkpoint(path, "onnx", config, networks.get("student"), networks.get("teacher"), meta=meta)
 
 

@@ -152,7 +152,12 @@ class Trainer:
             self.network_config,
             student=self.student.state_dict(),
             teacher=self.teacher.state_dict(),
-            meta={"step": self.step, "run": plain(self.config)},
+            meta={
+                "step": self.step,
+                "run": plain(self.config),
+                "thresholds": list(self.config.thresholds),
+                "test_margin": self.config.test_margin,
+            },
             trainer=state if resumable else None,
         )
 
@@ -211,7 +216,7 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def network_options(path: Path) -> dict[str, Any]:
-    """TrainConfig's values for the network in a checkpoint, as far as the file tells."""
+    """TrainConfig's values for the network in a checkpoint and how its masks are made, as far as the file tells."""
     checkpoint = read_start(path)
     config = checkpoint.config
     if config is None:
@@ -226,6 +231,9 @@ def network_options(path: Path) -> dict[str, Any]:
         options["adjust_scale"] = config.adjust_scale
         options["scale_ratio_pre"] = config.mask_scale_ratio_pre
         options["scale_ratio"] = config.mask_scale_ratio
-    if checkpoint.kind == "onnx":
-        options["thresholds"] = checkpoint.meta["thresholds"]
+        if "test_margin" in checkpoint.meta:
+            margin = float(checkpoint.meta["test_margin"])
+            options["thresholds"] = tuple(checkpoint.meta["thresholds"])
+            options["test_margin"] = margin
+            options["margin_rate"] = 0.0, 2 * margin  # as MAL's own: crops are cut as in the middle of training's
     return options

@@ -43,6 +43,15 @@ def export(
     ] = False,
     arch: Annotated[str | None, Option(help="Where the checkpoint does not tell: as for `train`.")] = None,
     threshold: ThresholdOption = None,
+    margin: Annotated[
+        float | None,
+        Option(
+            min=0,
+            max=10,
+            help="How far crops reach beyond their boxes, both ends together, in half sides of the box. "
+            "Default: as the checkpoint was validated, 0.6 if unknown.",
+        ),
+    ] = None,
     refine: Annotated[Literal["none", "color"], Option(help="What `label` does with this model by default.")] = "none",
     parity_images: Annotated[Path | None, Option(help="Compare on these pictures, not the packaged.")] = None,
     parity_boxes: Annotated[Path | None, Option(help="COCO boxes in them.")] = None,
@@ -74,6 +83,7 @@ def export(
         precision=precision,
         fp16_weights=fp16_weights,
         thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
+        margin=margin,
         refine=refine,
         parity_images=parity_images,
         parity_boxes=parity_boxes,

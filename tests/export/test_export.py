@@ -175,8 +175,9 @@ def test_half_precision(options: dict[str, Any], tmp_path: Path) -> None:
 def test_baked_head_and_float_input(head: str, tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path)
     out = tmp_path / "m.onnx"
-    report = export_onnx(checkpoint, out, head=head, input_dtype="float32", opset=18, thresholds=[0.2, 0.3, 0.4])
-    assert report.contract.thresholds == (0.2, 0.3, 0.4)
+    masks: dict[str, Any] = {"thresholds": [0.2, 0.3, 0.4], "margin": 0.25}
+    report = export_onnx(checkpoint, out, head=head, input_dtype="float32", opset=18, **masks)
+    assert (report.contract.thresholds, report.contract.margin_rate) == ((0.2, 0.3, 0.4), 0.25)
     session = ort.InferenceSession(out)
     assert [(i.name, i.type) for i in session.get_inputs()] == [("image", "tensor(float)")]
     image = crops(3)

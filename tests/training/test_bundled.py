@@ -16,9 +16,9 @@ def test_stages_are_a_chain(tmp_path: Path) -> None:
     images, boxes = sources(tmp_path)
     assert images == (tmp_path / "one" / "images-00.tar", tmp_path / "two" / "images-00.tar")
     chain = stages(images, boxes, tmp_path / "out")
-    assert [stage.out.name for stage in chain] == ["figures", "boxes", "detail", "long", "even"]
+    assert [stage.out.name for stage in chain] == ["figures", "boxes", "detail", "long", "even", "close"]
     assert chain[0].start_from is None
     for before, stage in pairwise(chain):
         assert stage.start_from == before.out / CHECKPOINT
         assert (stage.images, stage.boxes) == (images, boxes)
-    assert [stage.priors is not None for stage in chain] == [False, True, False, False, False]
+    assert [stage.priors is not None for stage in chain] == [False, True, False, False, False, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,10 +81,11 @@ def difference(model: Path | str, checkpoint: Checkpoint, part: str = "student",
     ],
 )
 def test_logits_are_those_of_the_file(
-    config: NetworkConfig, options: dict[str, object], limit: float, tmp_path: Path
+    config: NetworkConfig, options: dict[str, Any], limit: float, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.onnx"
-    export_onnx(written(config, tmp_path), out, thresholds=(0.1, 0.2, 0.3), **options)  # type: ignore[arg-type]
+    masks: dict[str, Any] = {"thresholds": (0.1, 0.2, 0.3), "margin": 0.4}
+    export_onnx(written(config, tmp_path), out, **masks, **options)
     checkpoint = read_start(out)
     assert checkpoint.kind == "onnx" and checkpoint.config == config
     if options.get("head") != "large":
@@ -92,7 +94,8 @@ def test_logits_are_those_of_the_file(
         torch.testing.assert_close(
             checkpoint.weights("student"), {k: v for k, v in written_state(tmp_path).items() if ".head." not in k}
         )
-    assert network_options(out)["thresholds"] == (0.1, 0.2, 0.3)
+    found = network_options(out)
+    assert (found["thresholds"], found["test_margin"], found["margin_rate"]) == ((0.1, 0.2, 0.3), 0.4, (0.0, 0.8))
 
 
 def written_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -128,11 +131,14 @@ def test_training_goes_on_from_the_bundled_model(drawn: Path, plan: TrainConfig,
     few = {"batch": 4, "epochs": 0.3, "min_area": 100, "device": "cpu", "workers": 0, "crf_iterations": 2}
     config = recipe_config("small", **network_options(Path("bundled")), **given, **few, picture_steps=0)
     assert start.config is not None
-    last = train(replace(config, figures=0.0))
+    last = train(replace(config, figures=0.0, test_margin=0.2))
     trained = read_checkpoint(last)
     assert trained.trainer is not None and trained.trainer["step"] == 3
     assert trained.config == replace(start.config, frozen_stages=config.frozen_stages)
-    export_onnx(last, tmp_path / "fine.onnx")
+    made = export_onnx(last, tmp_path / "fine.onnx").contract
+    bundled = read_exported("bundled").meta
+    assert made.thresholds == bundled["thresholds"] and made.margin_rate == 0.2, "what it was validated with"
+    assert network_options(last)["test_margin"] == 0.2
     moved = difference(tmp_path / "fine.onnx", start)
     assert 1e-4 < moved < 0.2
 
