@@ -232,8 +232,6 @@ def network_options(path: Path) -> dict[str, Any]:
         options["scale_ratio_pre"] = config.mask_scale_ratio_pre
         options["scale_ratio"] = config.mask_scale_ratio
         if "test_margin" in checkpoint.meta:
-            margin = float(checkpoint.meta["test_margin"])
             options["thresholds"] = tuple(checkpoint.meta["thresholds"])
-            options["test_margin"] = margin
-            options["margin_rate"] = 0.0, 2 * margin  # as MAL's own: crops are cut as in the middle of training's
+            options["test_margin"] = float(checkpoint.meta["test_margin"])
     return options

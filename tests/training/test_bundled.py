@@ -16,7 +16,7 @@ def test_stages_are_a_chain(tmp_path: Path) -> None:
     images, boxes = sources(tmp_path)
     assert images == (tmp_path / "one" / "images-00.tar", tmp_path / "two" / "images-00.tar")
     chain = stages(images, boxes, tmp_path / "out")
-    assert [stage.out.name for stage in chain] == ["figures", "boxes", "detail", "long", "even", "close"]
+    assert [stage.out.name for stage in chain] == ["figures", "boxes", "detail", "long", "even", "more"]
     assert chain[0].start_from is None
     for before, stage in pairwise(chain):
         assert stage.start_from == before.out / CHECKPOINT

@@ -95,7 +95,7 @@ def test_logits_are_those_of_the_file(
             checkpoint.weights("student"), {k: v for k, v in written_state(tmp_path).items() if ".head." not in k}
         )
     found = network_options(out)
-    assert (found["thresholds"], found["test_margin"], found["margin_rate"]) == ((0.1, 0.2, 0.3), 0.4, (0.0, 0.8))
+    assert (found["thresholds"], found["test_margin"]) == ((0.1, 0.2, 0.3), 0.4)
 
 
 def written_state(folder: Path) -> dict[str, torch.Tensor]:
