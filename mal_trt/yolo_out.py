@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mal_trt.errors import RunError
@@ -30,19 +30,19 @@ def write_yolo(journal: Journal, out: Path, done: Callable[[int], None] = lambda
 
     done: told of each picture. RunError if the disk refuses, or if two pictures would share a file.
     """
-    if out.is_dir():
+    if (out / CLASSES).exists():
         return  # by a run that was killed after this; a folder that has its name is complete
     names = _classes(journal)
     numbers = {key: number for number, key in enumerate(names)}
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    written: dict[str, str] = {}
+    written = {CLASSES: "the class names"}
     try:
         part.mkdir()
         (part / CLASSES).write_text("".join(f"{' '.join(name.split())}\n" for name in names.values()), encoding="utf-8")
         for picture, lines in _pictures(journal, numbers):
-            name = f"{clean_name(picture).rpartition('.')[0] or clean_name(picture)}.txt"
-            if written.setdefault(name, picture) != picture or name == CLASSES:
+            name = str(PurePosixPath(clean_name(picture)).with_suffix(".txt"))
+            if written.setdefault(name, picture) != picture:
                 raise RunError(
                     f"{out}: {picture} and {written[name]} would share the label file {name}, which YOLO cannot tell "
                     f"apart; run again with --resume --format coco --out {out}"

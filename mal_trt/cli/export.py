@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.cli.options import ThresholdOption, Weights, needs, numbers
+from mal_trt.contract import MOST_MARGIN
 from mal_trt.errors import InputError
 from mal_trt.models import BUNDLED
 
@@ -47,7 +48,7 @@ def export(
         float | None,
         Option(
             min=0,
-            max=10,
+            max=MOST_MARGIN,
             help="How far crops reach beyond their boxes, both ends together, in half sides of the box. "
             "Default: as the checkpoint was validated, 0.6 if unknown.",
         ),

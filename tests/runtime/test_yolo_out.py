@@ -131,6 +131,45 @@ def test_a_full_disk_leaves_no_half_folder(tmp_path: Path, tiny_model: Write, da
     assert run(images, boxes, model, out, format="yolo", resume=True).resumed == 18
 
 
+def test_names_with_dots_and_a_picture_called_like_the_class_names(
+    tmp_path: Path, tiny_model: Write, data_set: Write
+) -> None:
+    images, boxes = data_set(pictures=2)
+    document = json.loads(boxes.read_text())
+    (images / "v1.0").mkdir()
+    for record, name in zip(document["images"], ("v1.0/plain", "a.b.png"), strict=True):
+        (images / record["file_name"]).rename(images / name)
+        record["file_name"] = name
+    boxes.write_text(json.dumps(document))
+    model = tiny_model()
+    run(images, boxes, model, tmp_path / "labels", format="yolo")
+    assert names(tmp_path / "labels") == ["a.b.txt", "classes.txt", "v1.0/plain.txt"]
+    (images / "a.b.png").rename(images / "classes.png")
+    document["images"][1]["file_name"] = "classes.png"
+    boxes.write_text(json.dumps(document))
+    with pytest.raises(RunError, match=r"classes\.png and the class names would share"):
+        run(images, boxes, model, tmp_path / "other", format="yolo")
+
+
+def test_a_folder_that_came_between_hides_nothing(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=1)
+    model, out = tiny_model(), tmp_path / "labels"
+    with monkeypatch.context() as patch:
+        patch.setattr("mal_trt.labelling.write_yolo", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(images, boxes, model, out, format="yolo")
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"labels: cannot be written"):
+        run(images, boxes, model, out, format="yolo", resume=True)
+    assert names(out) == ["mine.txt"]
+    (out / "mine.txt").unlink()
+    assert run(images, boxes, model, out, format="yolo", resume=True).resumed == 6
+    assert names(out) == ["000000000001.txt", "classes.txt"]
+
+
 def test_an_existing_folder_is_kept(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
     images, boxes = data_set(pictures=1)
     out = tmp_path / "labels"
