@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from common import Box, boxes_by_picture, save
 
-from mal_trt.boxes import TEST_MARGIN_RATE, extended_box
-from mal_trt.masks import LocalMask, encode_rle
-from mal_trt.metrics import ObjectScore, score_object, summarize
-from mal_trt.segmentations import to_rle
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.geometry.boxes import TEST_MARGIN_RATE, extended_box
+from mal_trt.geometry.masks import LocalMask, encode_rle
+from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 
 LONG_SIDE = 320
 ITERATIONS = 5

@@ -27,9 +27,9 @@ from typing import Any
 
 from common import save
 
-from mal_trt.manifest import read_manifest
-from mal_trt.models import resolve_model
-from mal_trt.onnxfile import read_contract
+from mal_trt.artifacts.manifest import read_manifest
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.onnxfile import read_contract
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
 from mal_trt.calibration.sample import crops, draw
+from mal_trt.geometry.boxes import SizeClass
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.boxes import clip_box
-from mal_trt.images import open_images
+from mal_trt.formats.images import open_images
+from mal_trt.geometry.boxes import clip_box
 
 Box = tuple[float, float, float, float]
 

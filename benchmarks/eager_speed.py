@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from common import boxes_by_picture, first_boxes, save
 
-from mal_trt.crops import Frame, make_frame, read_crop
-from mal_trt.labelling import label
-from mal_trt.masks import RLE, rle_from_logits
-from mal_trt.metrics import mask_iou
-from mal_trt.predictor import Predictor
+from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.masks import RLE, rle_from_logits
+from mal_trt.labelling.predictor import Predictor
+from mal_trt.labelling.run import label
+from mal_trt.measure.metrics import mask_iou
 from mal_trt.training.checkpoint import load_into, read_checkpoint
 from mal_trt.training.network import MALNetwork, build_network
 

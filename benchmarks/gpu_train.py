@@ -3,7 +3,7 @@
     python benchmarks/gpu_train.py --data PACKED --out OUT --minutes 8
     python benchmarks/gpu_train.py --data PACKED --out OUT256 --from OUT/last.pth --crop-size 256 --minutes 6
 
-The last stage of training/bundled.py, with a batch and workers for a GPU. A short run first measures boxes/s, the run
+The last stage of export/bundled.py, with a batch and workers for a GPU. A short run first measures boxes/s, the run
 proper is as long as fits into the minutes; killed, the same command goes on with it. PACKED is pack_data.py's folder.
 OUT gets last.pth, its logs, speed.json and the model, mal_tiny.onnx, with the threshold that its boxes choose.
 """
@@ -20,7 +20,7 @@ import torch
 from common import save
 from rich.console import Console
 
-from mal_trt.training.bundled import export_bundled, sources, stages
+from mal_trt.export.bundled import export_bundled, sources, stages
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import Samples

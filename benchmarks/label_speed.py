@@ -20,10 +20,10 @@ import numpy as np
 import onnxruntime as ort
 from common import boxes_by_picture, first_boxes, save
 
-from mal_trt.boxes import SizeClass
-from mal_trt.labelling import label
-from mal_trt.models import resolve_model
-from mal_trt.predictor import Predictor
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.predictor import Predictor
+from mal_trt.labelling.run import label
 
 Batch = dict[str, np.ndarray]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mal_trt.images import ImageSource, open_images
+from mal_trt.formats.images import ImageSource, open_images
 
 
 def pack(source: Path, out: Path, side: int, quality: int, min_area: float) -> int:

@@ -22,7 +22,7 @@ from mal_trt.calibration.convert import convert
 from mal_trt.calibration.emulate import emulate
 from mal_trt.calibration.observe import OBSERVERS
 from mal_trt.calibration.settings import Settings
-from mal_trt.compare import compare
+from mal_trt.measure.compare import compare
 
 SETS = ("coco", "coco_person", "sysu_shape", "ccp", "caltech", "nuclei", "tile_defects")
 

@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 from common import save
 
-from mal_trt.compare import compare
+from mal_trt.measure.compare import compare
 
 
 def nodes(path: Path) -> dict[str, Any]:

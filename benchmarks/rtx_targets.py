@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from common import save
 
+from mal_trt.artifacts.flavor import Flavor, Messages, open_flavor
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.cuda.open import open_driver
-from mal_trt.flavor import Flavor, Messages, open_flavor
+from mal_trt.geometry.boxes import SizeClass
 
 BATCH = 4
 

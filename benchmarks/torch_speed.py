@@ -15,7 +15,7 @@ import torch
 from common import save
 from torch import Tensor
 
-from mal_trt.boxes import SizeClass
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.checkpoint import load_into, read_checkpoint
 from mal_trt.training.network import MALNetwork, build_network
 

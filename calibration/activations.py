@@ -10,12 +10,12 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto
 
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import RunError
 from mal_trt.calibration.graph import expose, value_types
 from mal_trt.calibration.observe import Spectrum
 from mal_trt.calibration.quantize import Layer
 from mal_trt.calibration.sample import CropBatch
-from mal_trt.contract import Contract
-from mal_trt.errors import RunError
 
 
 @dataclass(frozen=True)

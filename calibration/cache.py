@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 import mal_trt
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.gate import Cost
 from mal_trt.calibration.observe import Spectrum
 from mal_trt.calibration.sample import Spot
-from mal_trt.errors import InputError, RunError
-from mal_trt.images import ImageProblem, open_images
+from mal_trt.formats.images import ImageProblem, open_images
 
 # What turns a picture and a box into a crop.
-PIPELINE = ("boxes.py", "crops.py", "images.py")
+PIPELINE = ("geometry/boxes.py", "geometry/crops.py", "formats/images.py")
 MEANING = {
     "model": "the model",
     "data": "the boxes or pictures",

@@ -9,6 +9,9 @@ from typing import Any
 
 import onnx
 
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError
+from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured, spectra
 from mal_trt.calibration.cache import Cache, cache_key
 from mal_trt.calibration.convert import describe_drop, half_of
@@ -20,10 +23,7 @@ from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, Settings
 from mal_trt.calibration.smooth import channel_maxima, smooth
-from mal_trt.contract import Contract
-from mal_trt.errors import InputError
-from mal_trt.evaluate import write_json
-from mal_trt.progress import Progress
+from mal_trt.measure.evaluate import write_json
 
 Source = tuple[Path, Path]
 

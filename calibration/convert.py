@@ -9,14 +9,14 @@ from typing import Any
 
 import onnx
 
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.activations import maxima
 from mal_trt.calibration.gate import Check, drop_of
 from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, set_contract
 from mal_trt.calibration.half import to_half, too_wide
 from mal_trt.calibration.output import check_out, parity_batches, parity_of, publish, save, scratch
 from mal_trt.calibration.sample import CropBatch, crops, draw
-from mal_trt.contract import Contract
-from mal_trt.errors import InputError, RunError
 
 MOST_DROP = 0.001  # change of mIoU against drawn masks
 MOST_CHANGE = 0.005  # how far the mean IoU with the FP32 model's masks may be from 1, where no masks are drawn

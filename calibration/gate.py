@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mal_trt.agreement import Agreement, Answer, Truth, answers
 from mal_trt.backends import open_backend
+from mal_trt.base.errors import NanLogits, RunError
 from mal_trt.calibration.emulate import emulate
 from mal_trt.calibration.output import save
 from mal_trt.calibration.quantize import Layer, quantize
 from mal_trt.calibration.sample import CropBatch, Spot
-from mal_trt.errors import NanLogits, RunError
-from mal_trt.refine import refine_colour
+from mal_trt.geometry.refine import refine_colour
+from mal_trt.measure.agreement import Agreement, Answer, Truth, answers
 
 
 @dataclass(frozen=True)

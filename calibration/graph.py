@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mal_trt.contract import METADATA_KEY, Contract
-from mal_trt.errors import InputError, RunError
-from mal_trt.models import resolve_model
-from mal_trt.onnxfile import contract_of
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.onnxfile import contract_of
+from mal_trt.base.errors import InputError, RunError
 
 # What our graphs may be made of: operators that TensorRT 10.3 (JetPack 6) imports, by onnx-tensorrt's
 # docs/operators.md for TensorRT 10.1 and the builds of later versions in the tests.

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mal_trt.base.errors import RunError
 from mal_trt.calibration.graph import fold_constants, opset, replace_nodes, value_types
-from mal_trt.errors import RunError
 
 FLOAT, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 SINGLE = frozenset({"LayerNormalization", "InstanceNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
 
 OBSERVERS = ("max", "percentile", "entropy", "mse")
 PERCENTILE = 99.99

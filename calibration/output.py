@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.sample import CropBatch, Spot
-from mal_trt.contract import Contract
-from mal_trt.crops import make_frame
-from mal_trt.errors import InputError, RunError
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import make_frame
 
 PARITY_CROPS = 4
 

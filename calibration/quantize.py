@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mal_trt.base.errors import InputError
 from mal_trt.calibration.graph import fold_constants, opset, replace_nodes, value_types
-from mal_trt.errors import InputError
 
 GROUPS = ("linear", "patch", "head")
 TYPES = {"int8": (TensorProto.INT8, 127.0), "fp8": (TensorProto.FLOAT8E4M3FN, 448.0)}

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import Contract
-from mal_trt.crops import Frame, make_frame, read_crop
-from mal_trt.errors import InputError
-from mal_trt.images import ImageProblem, ImageSource, open_images
-from mal_trt.journal import Journal
-from mal_trt.masks import RLE
-from mal_trt.plan import write_plan
-from mal_trt.segmentations import to_rle
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError
+from mal_trt.formats.images import ImageProblem, ImageSource, open_images
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.masks import RLE
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.plan import write_plan
 
 
 @dataclass(frozen=True)

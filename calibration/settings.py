@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mal_trt.base.errors import InputError
 from mal_trt.calibration.observe import OBSERVERS
 from mal_trt.calibration.quantize import GROUPS, TYPES
-from mal_trt.errors import InputError
 
 LEAST_CROPS = 32
 

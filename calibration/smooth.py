@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from mal_trt.artifacts.contract import Contract
 from mal_trt.calibration.activations import Probe
 from mal_trt.calibration.quantize import Layer
 from mal_trt.calibration.sample import CropBatch
-from mal_trt.contract import Contract
 
 SMALLEST = 1e-5
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt import __version__
-from mal_trt.digest import file_sha256
+from mal_trt.artifacts.flavor import Messages
+from mal_trt.artifacts.manifest import UNCHECKED, Manifest, manifest_path
+from mal_trt.artifacts.parity import engine_reference
+from mal_trt.artifacts.trtmessages import explain, known
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import platform_tag
 from mal_trt.engines import timing_cache
 from mal_trt.engines.job import Job
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
 from mal_trt.engines.profiles import shapes
 from mal_trt.engines.worker import run_beside
-from mal_trt.errors import InputError, RunError
-from mal_trt.flavor import Messages
-from mal_trt.gpu import platform_tag
-from mal_trt.manifest import UNCHECKED, Manifest, manifest_path
-from mal_trt.parity import engine_reference
-from mal_trt.trtmessages import explain, known
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.artifacts.parity import Verdict, reference_path
+from mal_trt.base.errors import RunError
+from mal_trt.base.progress import Progress
 from mal_trt.engines.build import Built, build, write
 from mal_trt.engines.job import Job, Options, prepare
 from mal_trt.engines.precision import LADDER, check_precision, typed_model
 from mal_trt.engines.trial import Open, runs_here, try_out
 from mal_trt.engines.worker import run_beside
-from mal_trt.errors import RunError
-from mal_trt.models import resolve_model
-from mal_trt.onnxfile import read_contract
-from mal_trt.parity import Verdict, reference_path
-from mal_trt.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from mal_trt.contract import Contract
-from mal_trt.enginefile import PORTABLE, covers
+from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.enginefile import PORTABLE, covers
+from mal_trt.artifacts.flavor import INSTALL, TITLES, Flavor, open_flavor
+from mal_trt.artifacts.manifest import Profile
+from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import Gpu, Machine, find_gpus
 from mal_trt.engines.profiles import default_batch, profiles
 from mal_trt.engines.timing_cache import default_path
-from mal_trt.errors import InputError, RunError
-from mal_trt.flavor import INSTALL, TITLES, Flavor, open_flavor
-from mal_trt.gpu import Gpu, Machine, find_gpus
-from mal_trt.manifest import Profile
-from mal_trt.models import BUNDLED, resolve_model
-from mal_trt.onnxfile import read_contract
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Any
 
-from mal_trt.flavor import Flavor
+from mal_trt.artifacts.flavor import Flavor
 
 
 @dataclass

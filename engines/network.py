@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal_trt.errors import InputError, RunError
-from mal_trt.flavor import Flavor, Messages
-from mal_trt.trtmessages import explain
+from mal_trt.artifacts.flavor import Flavor, Messages
+from mal_trt.artifacts.trtmessages import explain
+from mal_trt.base.errors import InputError, RunError
 
 TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 KINDS = {"CONVOLUTION": "convolution", "NORMALIZATION": "normalization", "SOFTMAX": "softmax", "RESIZE": "resize"}

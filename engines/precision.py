@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mal_trt.contract import Contract
-from mal_trt.errors import InputError
-from mal_trt.models import resolve_model
-from mal_trt.onnxfile import read_contract
+from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.base.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 WIDE_ATTENTION = "fp16 with fp32 attention"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import Contract
-from mal_trt.manifest import Profile
+from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.manifest import Profile
+from mal_trt.geometry.boxes import SizeClass
 
 BATCHES = (32, 16, 8, 4, 2, 1)
 # Allowance for one crop, not a measurement: attention scores and mask head of a ViT-Base at 512 pixels in FP32.

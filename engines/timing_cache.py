@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mal_trt.caches import cache_folder, keep
-from mal_trt.flavor import Flavor
-from mal_trt.gpu import Gpu
+from mal_trt.artifacts.flavor import Flavor
+from mal_trt.base.caches import cache_folder, keep
+from mal_trt.base.gpu import Gpu
 
 
 def default_path(flavor: Flavor, gpu: Gpu) -> Path:

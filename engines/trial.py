@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mal_trt.boxes import SizeClass
-from mal_trt.enginefile import covers
+from mal_trt.artifacts.enginefile import covers
+from mal_trt.artifacts.manifest import UNCHECKED
+from mal_trt.artifacts.parity import Verdict, check
+from mal_trt.base.errors import MalTrtError
+from mal_trt.base.gpu import find_gpus
 from mal_trt.engines.build import Built
 from mal_trt.engines.job import Job
-from mal_trt.errors import MalTrtError
-from mal_trt.gpu import find_gpus
-from mal_trt.manifest import UNCHECKED
-from mal_trt.parity import Verdict, check
+from mal_trt.geometry.boxes import SizeClass
 
 # Types by what the inspector's "Format/Datatype" says of them, the narrowest first.
 TYPES = (

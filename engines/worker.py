@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from threading import Event, Thread, current_thread, main_thread
 from typing import TypeVar
 
-from mal_trt.errors import MalTrtError, RunError
-from mal_trt.trtmessages import explain
+from mal_trt.artifacts.trtmessages import explain
+from mal_trt.base.errors import MalTrtError, RunError
 
 T = TypeVar("T")
 

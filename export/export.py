@@ -13,13 +13,12 @@ import onnx
 import torch
 
 from mal_trt import __version__
-from mal_trt.boxes import TEST_MARGIN_RATE, SizeClass
+from mal_trt.artifacts.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
-from mal_trt.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
-from mal_trt.digest import file_sha256
-from mal_trt.errors import InputError, RunError
 from mal_trt.export.graph import ExportGraph, trace
 from mal_trt.export.parity import (
     Parity,
@@ -31,6 +30,7 @@ from mal_trt.export.parity import (
     reference,
 )
 from mal_trt.export.weights import round_weights, store_half
+from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
 

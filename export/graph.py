@@ -15,7 +15,7 @@ import onnx.version_converter
 import torch
 from torch import Tensor, nn
 
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
 from mal_trt.training.network import MALNetwork
 from mal_trt.training.vit import STRIDE, ViT
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import Contract
-from mal_trt.crops import make_frame, read_crop
-from mal_trt.errors import InputError, RunError
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.export.graph import MEAN, STD
-from mal_trt.images import ImageProblem, open_images
+from mal_trt.formats.images import ImageProblem, open_images
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.training.network import MALNetwork
 
 TOLERANCE = 1e-4

@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
 
 # Smaller tensors (norms, biases) are not worth a Cast each.
 AT_LEAST = 1024

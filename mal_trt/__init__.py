@@ -9,17 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mal_trt.labeler import Labeler, Masks
-    from mal_trt.labelling import Summary, label
+    from mal_trt.labelling.labeler import Labeler, Masks
+    from mal_trt.labelling.run import Summary, label
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name lives; imported on first use, so that `import mal_trt` costs nothing.
 _HOMES = {
-    "Labeler": "mal_trt.labeler",
-    "Masks": "mal_trt.labeler",
-    "label": "mal_trt.labelling",
-    "Summary": "mal_trt.labelling",
+    "Labeler": "mal_trt.labelling.labeler",
+    "Masks": "mal_trt.labelling.labeler",
+    "label": "mal_trt.labelling.run",
+    "Summary": "mal_trt.labelling.run",
 }
 
 __all__ = ["Labeler", "Masks", "Summary", "__version__", "label"]

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
-from mal_trt.gpu import find_gpus
+from mal_trt.base.gpu import find_gpus
+
+pytest_plugins = ["label_data"]
 
 
 def pytest_configure() -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from mal_trt.crops import read_crop, resize_line
+from mal_trt.geometry.crops import read_crop, resize_line
 
 # The loader's processes are the parallel part, and OpenCV's own threads do not survive a fork.
 cv2.setNumThreads(1)

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.heads import resize
 from mal_trt.training.vit import STRIDE
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_network, some
 from mal_trt.training.network import MALNetwork, NetworkConfig
 from mal_trt.training.pickled import load_tensors, read_zip

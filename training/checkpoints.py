@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
 from mal_trt.training.trainer import Trainer
 
 LAST = "last.pth"

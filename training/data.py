@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mal_trt.boxes import extended_box, inclusive_pixels
-from mal_trt.crops import inner_box, read_crop
-from mal_trt.errors import RunError
-from mal_trt.images import ImageProblem
+from mal_trt.base.errors import RunError
+from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.boxes import extended_box, inclusive_pixels
+from mal_trt.geometry.crops import inner_box, read_crop
 from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.pictures import Order, TrainingBoxes, TrainingPicture, epoch_order

@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.config import TrainConfig
 
 MIXED: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

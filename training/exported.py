@@ -12,10 +12,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from mal_trt.contract import REEXPORT, Contract
-from mal_trt.errors import InputError
-from mal_trt.models import BUNDLED, resolve_model
-from mal_trt.onnxfile import contract_of
+from mal_trt.artifacts.contract import REEXPORT, Contract
+from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.onnxfile import contract_of
+from mal_trt.base.errors import InputError
 from mal_trt.training.checkpoint import Checkpoint, mal_config, read_checkpoint
 from mal_trt.training.loading import State
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions

@@ -11,7 +11,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.backbones import TimmBackbone
 from mal_trt.training.network import MALNetwork
 from mal_trt.training.vit import resample_positions

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
-from mal_trt.errors import InputError, MalTrtError, RunError
+from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.training.checkpoints import LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples

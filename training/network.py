@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mal_trt.boxes import MEDIUM_AREA, SMALL_AREA, SizeClass
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
+from mal_trt.geometry.boxes import MEDIUM_AREA, SMALL_AREA, SizeClass
 from mal_trt.training.backbones import TimmBackbone
 from mal_trt.training.heads import HybridHead, KHead, VHead, dot, resize
 from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit

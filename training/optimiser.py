@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.network import MALNetwork
 from mal_trt.training.vit import ViT

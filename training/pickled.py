@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 
 STORAGES = {
     "DoubleStorage": torch.float64,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.boxes_in import read_boxes
-from mal_trt.errors import InputError
-from mal_trt.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
+from mal_trt.base.errors import InputError
+from mal_trt.formats.boxes import read_boxes
+from mal_trt.formats.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
 
 UNKNOWN = "annotation of an unknown picture"
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mal_trt.crops import make_frame, read_crop
-from mal_trt.images import ImageProblem
+from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.training.pictures import TrainingBoxes
 
 # Side of a stored prior, which covers exactly the box; crop side and context margins of the runs averaged.

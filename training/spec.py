@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.config import Precision, Recipe, TrainConfig
 from mal_trt.training.spec_schema import OLD_NAMES, Spec
 

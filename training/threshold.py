@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mal_trt.images import ImageProblem
-from mal_trt.masks import LocalMask, mask_from_logits
-from mal_trt.predictor import Predictor
+from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.masks import LocalMask, mask_from_logits
+from mal_trt.labelling.predictor import Predictor
 from mal_trt.training.pictures import TrainingBoxes
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 13))

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.augment import normalise
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.colour import ColourBatch, ColourLoss

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mal_trt.boxes import size_class
-from mal_trt.boxes_in import read_boxes
-from mal_trt.crops import Frame, make_frame, read_crop
-from mal_trt.errors import InputError
-from mal_trt.evaluate import score_labels
-from mal_trt.images import DAMAGED, ImageProblem, open_images
-from mal_trt.masks import rle_from_logits
+from mal_trt.base.errors import InputError
+from mal_trt.formats.boxes import read_boxes
+from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
+from mal_trt.geometry.boxes import size_class
+from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.measure.evaluate import score_labels
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.network import MALNetwork
@@ -80,7 +80,7 @@ class Validation:
 
     @torch.no_grad()
     def run(self, trainer: Trainer) -> dict[str, Any]:
-        """Figures of the present weights; see `mal_trt.metrics.summarize` for the keys."""
+        """Figures of the present weights; see `mal_trt.measure.metrics.summarize` for the keys."""
         fabric, config = trainer.fabric, self.config
         crops = ValidationCrops(self.boxes, self.rows[fabric.global_rank :: fabric.world_size], config)
         networks = [trainer.student] * (config.val_weights != "teacher")

@@ -16,7 +16,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 
 STRIDE = 16
 PRETRAINING_SIZE = 224

@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import Contract
+from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.errors import InputError
 from mal_trt.cuda.driver import Driver
-from mal_trt.errors import InputError
-from mal_trt.models import resolve_model
+from mal_trt.geometry.boxes import SizeClass
 
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = (".engine", ".plan")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mal_trt.artifacts.contract import METADATA_KEY, REEXPORT, Contract
 from mal_trt.backends.signature import LOGITS, check_image, output_name
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import METADATA_KEY, REEXPORT, Contract
-from mal_trt.errors import InputError, NanLogits, RunError
+from mal_trt.base.errors import InputError, NanLogits, RunError
+from mal_trt.geometry.boxes import SizeClass
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -11,10 +11,10 @@ import numpy as np
 
 from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend, one_line
 from mal_trt.backends.signature import LOGITS
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
-from mal_trt.errors import InputError, MalTrtError, RunError
+from mal_trt.geometry.boxes import SizeClass
 
 MOST = 1024  # it takes any number of crops that fit the memory
 # FP32 is FP32, not TF32; and no search for the best convolution with every new size of batch.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mal_trt.contract import Contract
-from mal_trt.errors import InputError
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError
 
 LOGITS = "logits"
 

@@ -11,18 +11,18 @@ from threading import Lock
 
 import numpy as np
 
+from mal_trt.artifacts.enginefile import check_machine, load_engine
+from mal_trt.artifacts.flavor import Flavor, open_flavor
+from mal_trt.artifacts.manifest import UNCHECKED, Manifest, write_manifest
+from mal_trt.artifacts.parity import check, engine_reference
 from mal_trt.backends.signature import LOGITS, check_image, output_name
 from mal_trt.backends.tensorrt_cache import RuntimeSettings
 from mal_trt.backends.tensorrt_context import ProfileContext, Tensors
 from mal_trt.backends.tensorrt_load import Loaded, load_plan
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, NanLogits, RunError
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import CudaError, Driver
-from mal_trt.enginefile import check_machine, load_engine
-from mal_trt.errors import InputError, NanLogits, RunError
-from mal_trt.flavor import Flavor, open_flavor
-from mal_trt.manifest import UNCHECKED, Manifest, write_manifest
-from mal_trt.parity import check, engine_reference
+from mal_trt.geometry.boxes import SizeClass
 
 TENSOR_TYPES = {"uint8": "UINT8", "float32": "FLOAT"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.backends.tensorrt_load import Loaded
-from mal_trt.caches import cache_folder, keep
+from mal_trt.base.caches import cache_folder, keep
 
 
 class RuntimeSettings:

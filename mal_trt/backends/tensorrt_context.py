@@ -10,9 +10,9 @@ from threading import Lock
 from typing import Any
 
 from mal_trt.backends.tensorrt_load import Loaded
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
-from mal_trt.errors import InputError, RunError
 
 # Of one profile; the one not used for longest makes room. A graph is for one pair of buffers, and a pipeline has many.
 MOST_GRAPHS = 128

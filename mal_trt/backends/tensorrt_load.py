@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mal_trt.digest import file_sha256
-from mal_trt.errors import InputError, RunError
-from mal_trt.flavor import Flavor, Messages
-from mal_trt.manifest import Manifest
-from mal_trt.models import BUNDLED, resolve_model
-from mal_trt.trtmessages import explain, known
+from mal_trt.artifacts.flavor import Flavor, Messages
+from mal_trt.artifacts.manifest import Manifest
+from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.trtmessages import explain, known
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError, RunError
 
 
 @dataclass

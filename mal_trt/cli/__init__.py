@@ -9,6 +9,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from mal_trt import __version__
+from mal_trt.base.errors import MalTrtError
 from mal_trt.cli.benchmark import benchmark
 from mal_trt.cli.build_engine import build_engine
 from mal_trt.cli.calibrate import calibrate
@@ -19,7 +20,6 @@ from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.train import train
-from mal_trt.errors import MalTrtError
 
 RESUMABLE = ("label", "train")
 

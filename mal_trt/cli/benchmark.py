@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
+from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     CropsOption,
     DeviceOption,
@@ -20,7 +21,6 @@ from mal_trt.cli.options import (
     needs,
     threshold_of,
 )
-from mal_trt.errors import InputError
 
 
 def benchmark(
@@ -66,8 +66,8 @@ def benchmark(
     if plot is not None:
         with needs("benchmark"):
             import matplotlib  # noqa: F401
-    from mal_trt.benchmark import benchmark as run
-    from mal_trt.benchmark_report import print_report
+    from mal_trt.measure.benchmark import benchmark as run
+    from mal_trt.measure.benchmark_report import print_report
 
     result: dict[str, Any] = {}
     try:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from mal_trt.artifacts.models import BUNDLED
+from mal_trt.base.errors import InputError
 from mal_trt.cli.options import QuietOption, Weights, needs
-from mal_trt.errors import InputError
-from mal_trt.models import BUNDLED
 
 if TYPE_CHECKING:
     from mal_trt.engines import EngineReport, Options

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from mal_trt.artifacts.models import BUNDLED
+from mal_trt.base.errors import InputError
 from mal_trt.cli.options import QuietOption, ThreadsOption, Weights, needs
-from mal_trt.errors import InputError
-from mal_trt.models import BUNDLED
 
 
 def calibrate(

@@ -42,8 +42,8 @@ def compare(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """How far models are from the first: logits, masks, mIoU."""
-    from mal_trt.compare import compare as run
-    from mal_trt.compare import print_report
+    from mal_trt.measure.compare import compare as run
+    from mal_trt.measure.compare import print_report
 
     result = run(
         models,

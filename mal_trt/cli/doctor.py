@@ -12,7 +12,7 @@ MARKS = {"ok": "ok     ", "missing": "missing", "warning": "warning"}
 
 def doctor(as_json: Annotated[bool, Option("--json", help="Findings as JSON.")] = False) -> None:
     """What this machine has for mal-trt, and what to do where something is missing."""
-    from mal_trt.doctor import examine, to_json
+    from mal_trt.measure.doctor import examine, to_json
 
     if as_json:
         typer.echo(to_json(list(examine())))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from mal_trt.artifacts.contract import MOST_MARGIN
+from mal_trt.artifacts.models import BUNDLED
+from mal_trt.base.errors import InputError
 from mal_trt.cli.options import ThresholdOption, Weights, needs, numbers
-from mal_trt.contract import MOST_MARGIN
-from mal_trt.errors import InputError
-from mal_trt.models import BUNDLED
 
 if TYPE_CHECKING:
     from mal_trt.calibration.convert import HalfReport

@@ -18,7 +18,7 @@ def inspect(
     as_json: Annotated[bool, Option("--json", help="All of it as JSON.")] = False,
 ) -> None:
     """What a model file is: sizes, precision, profiles, metadata."""
-    from mal_trt.inspection import inspect as run
+    from mal_trt.artifacts.inspection import inspect as run
 
     document = run(file, _checkpoint)
     if as_json:

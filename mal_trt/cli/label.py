@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Option
 
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BatchOption,
     CropsOption,
@@ -23,10 +24,9 @@ from mal_trt.cli.options import (
     WeightsOption,
     threshold_of,
 )
-from mal_trt.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from mal_trt.labelling import Summary
+    from mal_trt.labelling.run import Summary
 
 # Pictures on a contact sheet, taken evenly from all overlays where there are more.
 SHEET_PICTURES = 48
@@ -62,7 +62,7 @@ def label(
     """Boxes and pictures in, masks out."""
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
-    from mal_trt.labelling import label as run
+    from mal_trt.labelling.run import label as run
 
     summary = run(
         images,
@@ -97,7 +97,7 @@ def label(
 def _write_sheet(folder: Path, path: Path) -> None:
     from PIL import Image
 
-    from mal_trt.overlay import contact_sheet
+    from mal_trt.formats.overlay import contact_sheet
 
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".png", ".jpg"))
     if not files:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 
 Weights = Literal["student", "teacher", "mixed"]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from mal_trt.base.errors import InputError
 from mal_trt.cli.options import needs
-from mal_trt.errors import InputError
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
 

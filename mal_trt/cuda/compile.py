@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from mal_trt.caches import cache_folder, keep
+from mal_trt.base.caches import cache_folder, keep
+from mal_trt.base.errors import RunError
+from mal_trt.base.gpu import find_gpus
 from mal_trt.cuda.driver import Device
-from mal_trt.errors import RunError
-from mal_trt.gpu import find_gpus
 
 FOLDER = Path(__file__).with_name("kernels")
 # Without fused multiply-adds a kernel rounds as the processor does, which its results must equal.
@@ -83,12 +83,6 @@ def choose_target(capability: tuple[int, int], compiler: Compiler) -> str:
         name = f"compute capability {capability[0]}.{capability[1]}"
         raise RunError(f"{compiler.title} does not know GPUs of {name} any more; install an older one: {INSTALL}")
     return f"compute_{max(older)}"
-
-
-def first_error(log: str) -> str:
-    """The first line of a compiler's log that says what is wrong."""
-    lines = [" ".join(line.split()) for line in log.replace("\0", "").splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no reason given")
 
 
 def _key(path: Path, target: str, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Crops on the GPU, bit for bit those of `mal_trt.crops.read_crop`, and the pictures they are cut from."""
+"""Crops on the GPU, bit for bit those of `mal_trt.geometry.crops.read_crop`, and the pictures they are cut from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mal_trt.crops import Frame
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.groups import groups_within
 from mal_trt.cuda.module import Kernels
+from mal_trt.geometry.crops import Frame
 
 # Bytes of half-resized rows held at once; a single crop whose rows are more takes what it needs.
 ROWS_LIMIT = 1 << 28

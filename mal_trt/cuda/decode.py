@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.cuda.driver import Driver
-from mal_trt.errors import InputError, RunError
-from mal_trt.images import ImageSource, read_picture
+from mal_trt.formats.images import ImageSource, read_picture
 
 PACKAGE = "nvidia-nvimgcodec-cu13"
 JPEG, END = b"\xff\xd8\xff", b"\xff\xd9"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
 
 Grid = tuple[int, int, int]
 

@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from mal_trt.cuda.compile import first_error
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
+from mal_trt.cuda.compiler_log import first_error
 
 SECONDS = 300  # for one file
 USUAL = "/usr/local/cuda/bin/nvcc"  # JetPack's toolkit is not in PATH

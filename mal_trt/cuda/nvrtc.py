@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mal_trt.cuda.compile import first_error
-from mal_trt.errors import RunError
+from mal_trt.base.errors import RunError
+from mal_trt.cuda.compiler_log import first_error
 
 MODULE = "cuda.bindings.nvrtc"
 # All of cuda.bindings.nvrtc that is used; the tests look each of them up.

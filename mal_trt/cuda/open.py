@@ -6,9 +6,9 @@ import os
 from importlib.util import find_spec
 from types import MappingProxyType
 
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import find_gpus
 from mal_trt.cuda.driver import Driver
-from mal_trt.errors import InputError, RunError
-from mal_trt.gpu import find_gpus
 
 VARIABLE = "MAL_TRT_CUDA"
 # In the order of preference: provider -> the package that is imported, how to install it.

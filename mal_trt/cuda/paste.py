@@ -1,4 +1,4 @@
-"""Masks on the GPU: from logits to where each mask switches on and off, as `mal_trt.masks` finds it."""
+"""Masks on the GPU: from logits to where each mask switches on and off, as `mal_trt.geometry.masks` finds it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mal_trt.crops import Frame
+from mal_trt.base.errors import InputError
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.groups import groups_within
 from mal_trt.cuda.module import Kernels
-from mal_trt.errors import InputError
+from mal_trt.geometry.crops import Frame
 
 SEGMENT = 64  # SEGMENT and CHUNK in paste.cu
 CHUNK = 32
@@ -101,7 +101,7 @@ class Paster:
         self._paste(stream)
 
     def edges(self, stream: int) -> list[np.ndarray]:
-        """Wait for the batch; for each box the indices that `mal_trt.masks.rle_from_edges` takes, int64 [2n]."""
+        """Wait for the batch; for each box the indices that `rle_from_edges` takes, int64 [2n]."""
         if self._queued is None:
             return []
         count = self._queued[-1][-1].last

@@ -1,4 +1,4 @@
-"""Done to logits on the GPU: sharpened by colour as `mal_trt.refine` does, averaged with the mirrored, checked."""
+"""Done to logits on the GPU: sharpened by colour as `geometry.refine` does, averaged with the mirrored, checked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.crops import Frame
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.module import Kernels
-from mal_trt.refine import BINS
+from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.refine import BINS
 
 BLOCK = 128
 

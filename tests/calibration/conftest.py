@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper
 
-from mal_trt.contract import METADATA_KEY, Contract
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
 
 SIDE = 64
 WIDTH = 16

@@ -14,14 +14,14 @@ import pytest
 onnx = pytest.importorskip("onnx")
 
 from mal_trt import label
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration import calibrate as module
 from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
 from mal_trt.calibration.settings import Settings
-from mal_trt.contract import METADATA_KEY, Contract
-from mal_trt.errors import InputError, RunError
+from mal_trt.geometry.boxes import SizeClass
 
 Write = Callable[..., Any]
 QUICK = Settings(crops=32, check_crops=4, sensitivity_crops=0)
@@ -119,7 +119,7 @@ def test_cache_is_used_and_a_stale_one_refused(
     picture = images / "3.png"
     picture.write_bytes((images / "4.png").read_bytes())
     refused("the boxes or pictures")
-    monkeypatch.setattr("mal_trt.calibration.cache.PIPELINE", ("boxes.py",))
+    monkeypatch.setattr("mal_trt.calibration.cache.PIPELINE", ("geometry/boxes.py",))
     refused("crop pipeline")
     cache.write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a calibration cache"):

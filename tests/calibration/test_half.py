@@ -13,11 +13,11 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper
 
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.convert import convert
 from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, opset, value_types
 from mal_trt.calibration.half import to_half, too_wide
-from mal_trt.errors import InputError, RunError
+from mal_trt.geometry.boxes import SizeClass
 
 Write = Callable[..., Any]
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mal_trt.base.errors import RunError
 from mal_trt.calibration.observe import Spectrum
-from mal_trt.errors import RunError
 
 
 def spectrum(values: np.ndarray) -> Spectrum:

@@ -12,11 +12,11 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper
 
+from mal_trt.base.errors import RunError
 from mal_trt.calibration.gate import largest_set
 from mal_trt.calibration.graph import check_graph, constant, fold_constants, load_onnx, value_types
 from mal_trt.calibration.half import to_half
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, to_levels, weight_scales
-from mal_trt.errors import RunError
 
 Write = Callable[..., Any]
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 pytest.importorskip("onnx")
 
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError
 from mal_trt.calibration.graph import load_onnx
 from mal_trt.calibration.sample import Losses, crops, draw, split
-from mal_trt.errors import InputError
-from mal_trt.predictor import Predictor
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.predictor import Predictor
 
 Write = Callable[..., Any]
 

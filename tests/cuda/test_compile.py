@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from host_cuda import HostDriver
+from mal_trt.base.errors import RunError
+from mal_trt.base.gpu import Machine
 from mal_trt.cuda import compile as compiling
-from mal_trt.cuda.compile import FLAGS, FOLDER, Compiler, choose_target, compiled, find_compiler, first_error
+from mal_trt.cuda.compile import FLAGS, FOLDER, Compiler, choose_target, compiled, find_compiler
+from mal_trt.cuda.compiler_log import first_error
 from mal_trt.cuda.driver import CudaError, Device
 from mal_trt.cuda.module import Kernels
 from mal_trt.cuda.nvcc import Nvcc, find_nvcc
 from mal_trt.cuda.nvrtc import open_nvrtc
-from mal_trt.errors import RunError
-from mal_trt.gpu import Machine
 
 SOURCES = sorted(path.name for path in FOLDER.glob("*.cu"))
 # Turing, A100, RTX 30, Orin, RTX 40, Hopper, Blackwell, RTX 50.

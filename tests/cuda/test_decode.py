@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from host_cuda import HostDriver
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.cuda.decode import JpegDecoder
-from mal_trt.errors import InputError, RunError
-from mal_trt.images import ImageProblem, open_images
+from mal_trt.formats.images import ImageProblem, open_images
 
 SIZE = (48, 32)
 

@@ -13,15 +13,15 @@ from compiled_kernels import compiled
 from host_cuda import HostDriver
 from kernel_cases import Rig, framed, random_frame, random_logits, random_picture
 from kernels import KERNELS
-from mal_trt.crops import make_frame, read_crop
+from mal_trt.base.errors import InputError
 from mal_trt.cuda import crop as crop_module
 from mal_trt.cuda import paste as paste_module
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
-from mal_trt.errors import InputError
-from mal_trt.masks import rle_from_logits
-from mal_trt.refine import refine_colour
+from mal_trt.geometry.crops import make_frame, read_crop
+from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.geometry.refine import refine_colour
 
 Functions = dict[str, Callable[..., None]]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cuda import cuda_python, nvrtc, with_pycuda
 from mal_trt.cuda import open as opening
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.open import choose_provider, open_driver
-from mal_trt.errors import InputError, RunError
-from mal_trt.gpu import Gpu, Machine
 
 NONE = {"memory": 0, "pinned": 0, "stream": 0, "event": 0, "module": 0, "graph": 0}
 both = pytest.mark.parametrize("provider", ["cuda-python", "pycuda"])

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from host_cuda import HostDriver
-from mal_trt.boxes import SizeClass
-from mal_trt.enginefile import MAGIC
-from mal_trt.flavor import Flavor
-from mal_trt.gpu import platform_tag
-from mal_trt.manifest import Manifest, Profile, manifest_path
-from mal_trt.onnxfile import read_contract
+from mal_trt.artifacts.enginefile import MAGIC
+from mal_trt.artifacts.flavor import Flavor
+from mal_trt.artifacts.manifest import Manifest, Profile, manifest_path
+from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.base.gpu import platform_tag
+from mal_trt.geometry.boxes import SizeClass
 
 HEADER = 64
 VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}

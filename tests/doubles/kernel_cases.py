@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.crops import Frame, inner_box, make_frame
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
-from mal_trt.masks import rle_from_edges
+from mal_trt.geometry.crops import Frame, inner_box, make_frame
+from mal_trt.geometry.masks import rle_from_edges
 
 
 class Rig:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mal_trt.backends import DeviceBackend
-from mal_trt.boxes import SizeClass
 from mal_trt.cuda.buffers import DeviceBuffer
+from mal_trt.geometry.boxes import SizeClass
 
 
 def crops(count: int, seed: int = 0, dtype: str = "uint8", side: int = 64) -> np.ndarray:

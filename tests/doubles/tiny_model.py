@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mal_trt.contract import METADATA_KEY, Contract
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
 
 SIDE = 64
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from mal_trt.errors import RunError
-from mal_trt.flavor import API, MORE, open_flavor
+from mal_trt.artifacts.flavor import API, MORE, open_flavor
+from mal_trt.base.errors import RunError
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"10.3.0": "tensorrt-cu12-bindings", "10.16.1.11": "tensorrt-cu13-bindings"}
@@ -30,7 +30,7 @@ SYMBOLS = (
 )
 LOOK_UP = """
 import importlib.util, json, sys
-from mal_trt import flavor
+from mal_trt.artifacts import flavor
 spec = importlib.util.spec_from_file_location("tensorrt", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -91,7 +91,7 @@ def test_the_table_is_what_the_code_uses() -> None:
         pytest.skip(str(error))
     files = [
         *(ROOT / "engines").glob("*.py"),
-        ROOT / "mal_trt" / "flavor.py",
+        ROOT / "mal_trt" / "artifacts" / "flavor.py",
         *ROOT.glob("mal_trt/backends/tensorrt*.py"),
     ]
     attributes: set[str] = set()

@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 
 pytest.importorskip("tensorrt_rtx")
 
+from mal_trt.artifacts.enginefile import load_engine
+from mal_trt.artifacts.flavor import Messages, open_flavor
+from mal_trt.artifacts.manifest import Manifest, Profile, manifest_path
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import platform_tag
 from mal_trt.cli import app
-from mal_trt.enginefile import load_engine
 from mal_trt.engines import Options, build_engine, timing_cache
 from mal_trt.engines.build import inspect_network
 from mal_trt.engines.job import prepare
 from mal_trt.engines.network import parse
-from mal_trt.errors import InputError, RunError
-from mal_trt.flavor import Messages, open_flavor
-from mal_trt.gpu import platform_tag
-from mal_trt.manifest import Manifest, Profile, manifest_path
-from mal_trt.models import resolve_model
 
 RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
 

@@ -15,20 +15,20 @@ pytest.importorskip("onnx")
 
 from host_cuda import HostDriver
 from host_tensorrt import host_flavor, write_engine
+from mal_trt.artifacts.enginefile import load_engine
+from mal_trt.artifacts.manifest import Manifest
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.parity import check, engine_reference, reference_path
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cuda import open as cuda_open
-from mal_trt.enginefile import load_engine
 from mal_trt.engines import Options, build_engine, job, trial
 from mal_trt.engines.build import Built
 from mal_trt.engines.job import Job
 from mal_trt.engines.precision import WIDE_ATTENTION
 from mal_trt.engines.trial import Open, precision
-from mal_trt.errors import InputError, RunError
-from mal_trt.gpu import Gpu, Machine
-from mal_trt.manifest import Manifest
-from mal_trt.models import resolve_model
-from mal_trt.parity import check, engine_reference, reference_path
+from mal_trt.geometry.boxes import SizeClass
 
 RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
 BUNDLED = resolve_model("bundled")

@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
-from mal_trt.contract import Contract
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.export import ExportReport, export_onnx
 from mal_trt.export import export as export_module
 from mal_trt.export.parity import packaged_crops
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
 
@@ -317,7 +317,7 @@ def test_parity_from_own_pictures(tmp_path: Path) -> None:
 def test_packaged_crops_are_photos() -> None:
     """They can be made again from scikit-image's pictures: see the boxes here."""
     data = pytest.importorskip("skimage.data")
-    from mal_trt.crops import make_frame, read_crop
+    from mal_trt.geometry.crops import make_frame, read_crop
 
     boxes = {
         "chelsea": (120, 40, 330, 260),

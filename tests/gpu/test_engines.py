@@ -15,18 +15,18 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from lane import Lane, crops
+from mal_trt.artifacts.flavor import MODULES, open_flavor
+from mal_trt.artifacts.manifest import read_manifest, write_manifest
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import DeviceBackend, open_backend
 from mal_trt.backends.onnxruntime import CUDA
 from mal_trt.backends.tensorrt import TensorRTBackend, open_engine
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import MalTrtError, RunError
 from mal_trt.cuda.driver import CudaError
 from mal_trt.cuda.open import open_driver
 from mal_trt.engines import Options, build_engine
 from mal_trt.engines.trial import opener
-from mal_trt.errors import MalTrtError, RunError
-from mal_trt.flavor import MODULES, open_flavor
-from mal_trt.manifest import read_manifest, write_manifest
-from mal_trt.models import resolve_model
+from mal_trt.geometry.boxes import SizeClass
 from tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.gpu

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from kernel_cases import Rig, random_frame, random_logits, random_picture
-from mal_trt.crops import make_frame, read_crop
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
-from mal_trt.masks import rle_from_logits
-from mal_trt.refine import refine_colour
+from mal_trt.geometry.crops import make_frame, read_crop
+from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.geometry.refine import refine_colour
 
 pytestmark = pytest.mark.gpu
 

@@ -16,15 +16,15 @@ import pytest
 from pycocotools import mask as coco
 
 from mal_trt import label
+from mal_trt.artifacts.flavor import MODULES
 from mal_trt.backends import open_backend
 from mal_trt.backends.tensorrt import TensorRTBackend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import RunError
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
-from mal_trt.errors import RunError
-from mal_trt.flavor import MODULES
-from mal_trt.masker import open_masker
-from mal_trt.predictor import Predictor
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.open_masker import open_masker
+from mal_trt.labelling.predictor import Predictor
 
 pytestmark = pytest.mark.gpu
 

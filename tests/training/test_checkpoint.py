@@ -22,7 +22,7 @@ import timm
 import torch
 from torch import Tensor
 
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
 from mal_trt.training.vit import resample_positions

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from mal_trt.boxes import extended_box, inclusive_pixels
-from mal_trt.crops import read_crop
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.geometry.boxes import extended_box, inclusive_pixels
+from mal_trt.geometry.crops import read_crop
 from mal_trt.training import augment
 from mal_trt.training.augment import (
     gated_margins,

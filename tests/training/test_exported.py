@@ -16,13 +16,13 @@ pytest.importorskip("onnxruntime")
 
 from typer.testing import CliRunner
 
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import open_backend
-from mal_trt.boxes import SizeClass
+from mal_trt.base.errors import InputError
 from mal_trt.cli import app
-from mal_trt.contract import METADATA_KEY, Contract
-from mal_trt.errors import InputError
 from mal_trt.export import export_onnx
-from mal_trt.models import resolve_model
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.augment import normalise
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.config import TrainConfig, recipe_config

@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from mal_trt.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.training import loop
 from mal_trt.training.checkpoint import read_checkpoint, save_checkpoint
 from mal_trt.training.config import TrainConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mal_trt.errors import InputError
+from mal_trt.base.errors import InputError
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
 from mal_trt.training.vit import ViT
 

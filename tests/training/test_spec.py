@@ -14,8 +14,8 @@ pytest.importorskip("omegaconf")
 
 from omegaconf import OmegaConf
 
+from mal_trt.base.errors import InputError
 from mal_trt.cli import app
-from mal_trt.errors import InputError
 from mal_trt.training.config import RECIPES, TrainConfig, recipe_config
 from mal_trt.training.spec import read_spec, spec_text
 from mal_trt.training.spec_schema import Spec

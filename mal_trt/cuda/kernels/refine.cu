@@ -1,4 +1,4 @@
-// Logits sharpened by the colours of their crops, as mal_trt/refine.py does it; and small things done to logits.
+// Logits sharpened by the colours of their crops, as mal_trt/geometry/refine.py does it; and small things done to logits.
 
 #include "common.cuh"
 

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, progress, digests, caches, and what the machine says of its GPU."""

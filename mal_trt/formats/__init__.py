@@ -1,0 +1,1 @@
+"""What a picture, a label file and a drawing are: read and written here, whoever asks."""

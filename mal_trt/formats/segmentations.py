@@ -1,0 +1,52 @@
+"""COCO's three ways to write a segmentation, read into one: compressed RLE."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mal_trt.geometry.masks import RLE, compress, run_lengths
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> RLE:
+    """Compressed RLE of polygons, an uncompressed or a compressed RLE of a height x width picture.
+
+    Polygons are merged into one mask. ValueError says what is wrong with a segmentation that cannot be read.
+    """
+    from pycocotools import mask as coco
+
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise ValueError("empty segmentation")
+        if not all(_is_polygon(part) for part in segmentation):
+            raise ValueError("a polygon is not a list of at least three x, y pairs of finite numbers")
+        rle = coco.merge(coco.frPyObjects(segmentation, height, width))
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    if isinstance(segmentation, dict):
+        return compress(_checked_runs(segmentation, height, width), height, width)
+    raise ValueError("segmentation is neither polygons nor RLE")
+
+
+def _is_polygon(part: Any) -> bool:
+    return (
+        isinstance(part, list)
+        and len(part) >= 6
+        and len(part) % 2 == 0
+        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in part)
+    )
+
+
+def _checked_runs(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """Run lengths known to fill the picture: pycocotools itself does not check."""
+    size = rle.get("size")
+    if size != [height, width]:
+        raise ValueError(f"RLE of size {size} for a picture of [{height}, {width}]")
+    try:
+        runs = run_lengths(rle)
+    except (KeyError, OverflowError, TypeError, ValueError):
+        raise ValueError("RLE counts cannot be read") from None
+    if not runs.size or np.any(runs < 0) or int(runs.sum()) != height * width:
+        raise ValueError("RLE counts do not add up to the picture's pixels")
+    return runs

@@ -1,0 +1,130 @@
+"""The crop around one box: where it lies, its pixels, and where the box falls inside it.
+
+The crop wraps around the picture's borders, and is resized with Pillow's antialiased bicubic filter,
+exactly as MAL was trained and evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass, extended_box, inclusive_pixels, size_class
+
+# Above this many source pixels the two passes of the resize run in bands, to bound memory.
+BAND_PIXELS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Geometry of one crop.
+
+    box: XYXY in original pixels. extended: XYXY whole pixels, may reach outside the picture.
+    inner: XYXY of the box's pixels in the resized crop (0..size), zero outside the picture.
+    """
+
+    box: tuple[float, float, float, float]
+    extended: tuple[int, int, int, int]
+    inner: tuple[int, int, int, int]
+    width: int
+    height: int
+    size: int
+
+    @property
+    def area(self) -> float:
+        """Box area in original square pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+    @property
+    def size_class(self) -> SizeClass:
+        return size_class(self.area)
+
+
+def make_frame(
+    box: Sequence[float],
+    width: int,
+    height: int,
+    size: int,
+    margin_rate: float = TEST_MARGIN_RATE,
+) -> Frame:
+    """Geometry of the test-time crop of an XYXY box in a `width` x `height` picture.
+
+    margin_rate is shared by opposite sides, so each side grows by half of it.
+    """
+    x0, y0, x1, y1 = (float(v) for v in box)
+    extended = extended_box((x0, y0, x1, y1), (margin_rate / 2,) * 4)
+    inner = inner_box((x0, y0, x1, y1), extended, width, height, size)
+    return Frame((x0, y0, x1, y1), extended, inner, width, height, size)
+
+
+def inner_box(
+    box: Sequence[float], extended: Sequence[int], width: int, height: int, size: int
+) -> tuple[int, int, int, int]:
+    """XYXY crop pixels that an XYXY box of a `width` x `height` picture covers in the crop of `extended`."""
+    x0, y0, x1, y1 = inclusive_pixels(box)
+    ix0, ix1 = _resized_span(max(x0, 0), min(x1, width), extended[0], extended[2], size)
+    iy0, iy1 = _resized_span(max(y0, 0), min(y1, height), extended[1], extended[3], size)
+    return ix0, iy0, ix1, iy1
+
+
+def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.ndarray:
+    """Pixels of an extended box, wrapped around the borders and resized.
+
+    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels. Returns uint8 [size,size,...].
+    """
+    x0, y0, x1, y1 = extended
+    if (x1 - x0) * (y1 - y0) <= BAND_PIXELS:
+        return _resize(wrap(picture, x0, y0, x1, y1), size, size)
+    # Rows come first and are kept in 8 bits, so bands of rows give the same bytes.
+    step = max(1, BAND_PIXELS // (x1 - x0))
+    bands = [_resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y)) for y in range(y0, y1, step)]
+    return _resize(np.concatenate(bands), size, size)
+
+
+def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    """picture[y mod H, x mod W] for y0 <= y < y1, x0 <= x < x1; any trailing axes are kept."""
+    height, width = picture.shape[:2]
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        return picture[y0:y1, x0:x1]
+    wrapped = np.empty((y1 - y0, x1 - x0, *picture.shape[2:]), picture.dtype)
+    for rows, from_rows in _pieces(y0, y1, height):
+        for columns, from_columns in _pieces(x0, x1, width):
+            wrapped[rows, columns] = picture[from_rows, from_columns]
+    return wrapped
+
+
+def _pieces(start: int, stop: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of start..stop that lie within one repeat of 0..side: where they go, and where they come from."""
+    at = start
+    while at < stop:
+        source = at % side
+        length = min(stop - at, side - source)
+        yield slice(at - start, at - start + length), slice(source, source + length)
+        at += length
+
+
+def resize_line(line: np.ndarray, size: int) -> np.ndarray:
+    """One line of a 0/1 mask (uint8 [n]) resized as the crop is; uint8 [size], still 0/1."""
+    return _resize(line[None], size, 1).reshape(size)
+
+
+def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    # Along the rows, then along the columns, as MAL was trained: Pillow 13 turns that round for tall pixels.
+    for size in ((width, image.height), (width, height)):
+        image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _resized_span(first: int, last: int, start: int, stop: int, size: int) -> tuple[int, int]:
+    """Where pixels first..last of a start..stop line are 1 after MAL's resize of its 0/1 box mask.
+
+    The filter is separable and rounds to 8 bits between passes, so one line tells all.
+    """
+    line = np.zeros(stop - start, np.uint8)
+    line[max(first - start, 0) : max(last - start, 0)] = 1
+    inside = np.flatnonzero(resize_line(line, size))
+    return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)

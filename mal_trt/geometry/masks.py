@@ -1,0 +1,291 @@
+"""From a crop's logits to the object's mask in the picture, and to COCO's run lengths.
+
+The path is MAL's: logits, bilinear to the crop, sigmoid, zero outside the box, bilinear to the extended box,
+the part inside the picture, threshold. Every step is separable and the box is a rectangle, so only the pixels
+the box can reach are ever computed, in bands of columns: memory follows the crop, not the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mal_trt.geometry.crops import Frame
+
+# Pixels of one band of columns: 256 KB of float32, so a band stays in the processor's cache.
+BAND_PIXELS = 1 << 16
+SIGMOID_BAND = 1 << 14  # likewise, float64 beside float32
+
+# Thresholds that `tight_threshold` tries, and how well a mask's own box must fit.
+TIGHT = tuple(round(0.6 - 0.05 * step, 2) for step in range(12))
+TIGHT_IOU = 0.95
+
+RLE = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LocalMask:
+    """A mask in a window of the picture; every pixel outside the window is background.
+
+    x0, y0: the window's top left corner, picture pixels. mask: bool [rows, columns].
+    """
+
+    x0: int
+    y0: int
+    mask: np.ndarray
+
+    @property
+    def area(self) -> int:
+        """Foreground pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    def full(self, height: int, width: int) -> np.ndarray:
+        """The mask on the whole picture, bool [height, width]."""
+        canvas = np.zeros((height, width), bool)
+        rows, columns = self.mask.shape
+        canvas[self.y0 : self.y0 + rows, self.x0 : self.x0 + columns] = self.mask
+        return canvas
+
+
+def mask_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> LocalMask:
+    """The mask of one box: probability strictly above `threshold`, inside the box and the picture.
+
+    logits: float32 [h,w] of the whole crop that `frame` describes, of any resolution.
+    """
+    window = _Window(logits, frame)
+    bands = list(window.bands(threshold))
+    mask = np.concatenate(bands).T if bands else np.zeros((0, 0), bool)
+    return LocalMask(window.x0, window.y0, mask)
+
+
+def rle_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> RLE:
+    """encode_rle(mask_from_logits(...)) without holding the mask: for boxes of any size."""
+    window = _Window(logits, frame)
+    edges = []
+    x0 = window.x0
+    for band in window.bands(threshold):
+        edges.append(_edges(band, x0, window.y0, frame.height))
+        x0 += len(band)
+    return rle_from_edges(np.concatenate([*edges, np.zeros(0, np.int64)]), frame.height, frame.width)
+
+
+def tight_threshold(logits: np.ndarray, frame: Frame) -> float:
+    """The highest threshold whose mask still fills its box: from .6 down to .05, the first at which the mask's own
+    bounding box has an IoU of .95 with that of a mask that is all of the box; the lowest where none has.
+    """
+    window = _Window(logits, frame)
+    columns, rows = [], np.zeros(0, np.float32)
+    for band in window.soft_bands():
+        columns.append(band.max(axis=1))
+        rows = np.maximum(rows, band.max(axis=0)) if rows.size else band.max(axis=0)
+    if not columns:
+        return TIGHT[-1]
+    across = np.concatenate(columns)
+    whole = window.whole()
+    for threshold in TIGHT:
+        shared = areas = 1.0
+        for values, (first, last) in zip((across, rows), whole, strict=True):
+            (own,) = np.nonzero(values > np.float32(threshold))
+            low, high = (int(own[0]), int(own[-1]) + 1) if own.size else (0, 0)
+            shared *= max(0, min(high, last) - max(low, first))
+            areas *= high - low
+        full = (whole[0][1] - whole[0][0]) * (whole[1][1] - whole[1][0])
+        if shared >= TIGHT_IOU * (areas + full - shared):
+            return threshold
+    return TIGHT[-1]
+
+
+def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
+    """COCO's compressed RLE {"size": [height, width], "counts": str} of a mask in a height x width picture.
+
+    The same string as pycocotools.mask.encode of the whole canvas, which is never made.
+    """
+    rows, columns = local.mask.shape
+    if local.mask.size and not (0 <= local.y0 <= height - rows and 0 <= local.x0 <= width - columns):
+        raise ValueError(f"a {columns}x{rows} mask at ({local.x0}, {local.y0}) leaves its {width}x{height} picture")
+    return rle_from_edges(_edges(local.mask.T, local.x0, local.y0, height), height, width)
+
+
+def rle_from_edges(edges: np.ndarray, height: int, width: int) -> RLE:
+    """COCO's compressed RLE from the column-major picture indices where a mask switches on, off, on, ...
+
+    edges: int64 [2n], each column's own, so a run that goes on in the next column is off and on at one index.
+    """
+    bounds = np.concatenate([[0], edges, [height * width]])
+    keep = np.ones(len(bounds), bool)
+    keep[2:-2:2] = keep[3:-1:2] = edges[1:-1:2] != edges[2::2]
+    bounds = bounds[keep]
+    runs = bounds[1:] - bounds[:-1]
+    return compress(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, height, width)
+
+
+def decode_rle(rle: RLE) -> LocalMask:
+    """The mask of a COCO RLE (counts compressed or a list) in its smallest window."""
+    height = int(rle["size"][0])
+    runs = run_lengths(rle)
+    edges = np.cumsum(runs)
+    starts, ends = edges[0::2][: len(runs) // 2], edges[1::2]
+    solid = ends > starts
+    starts, ends = starts[solid], ends[solid]
+    if not starts.size:
+        return LocalMask(0, 0, np.zeros((0, 0), bool))
+    x0, x1 = int(starts[0] // height), int((ends[-1] - 1) // height) + 1
+    steps = np.zeros((x1 - x0) * height + 1, np.int8)
+    np.add.at(steps, starts - x0 * height, 1)
+    np.add.at(steps, ends - x0 * height, -1)
+    mask = np.cumsum(steps[:-1], dtype=np.int8).astype(bool).reshape(x1 - x0, height).T
+    rows = np.flatnonzero(mask.any(axis=1))
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    return LocalMask(x0, y0, mask[y0:y1])
+
+
+def run_lengths(rle: RLE) -> np.ndarray:
+    """Run lengths of a COCO RLE, int64 [n]: background first, then foreground and background in turn.
+
+    ValueError if the compressed counts are not what COCO writes.
+    """
+    counts = rle["counts"]
+    return np.asarray(counts, np.int64) if isinstance(counts, list) else _unpack(counts)
+
+
+def compress(runs: np.ndarray, height: int, width: int) -> RLE:
+    """Compressed COCO RLE of run lengths, int64 [n], that add up to height * width."""
+    from pycocotools import mask as coco
+
+    packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+
+
+class _Window:
+    """The picture pixels one box can reach, and how to compute them from its logits.
+
+    x0, y0: top left corner, picture pixels.
+    """
+
+    def __init__(self, logits: np.ndarray, frame: Frame) -> None:
+        left, top, right, bottom = frame.extended
+        ix0, iy0, ix1, iy1 = frame.inner
+        rows = _Axis(top, bottom, iy0, iy1, frame.height, frame.size)
+        self._columns = columns = _Axis(left, right, ix0, ix1, frame.width, frame.size)
+        self.x0, self.y0 = columns.start, rows.start
+        crop = _resample(logits.astype(np.float32, copy=False), *_taps(logits.shape[0], frame.size, rows.used))
+        crop = _resample(crop.T, *_taps(logits.shape[1], frame.size, columns.used))  # (columns used, rows used)
+        self._rows = rows
+        self._soft = _resample(_sigmoid(crop).T, *rows.taps)  # (rows out, columns used)
+
+    def whole(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last column, first and last row (exclusive) of a mask that is all of the box, in the window."""
+        spans = []
+        for _, _, low, high in (self._columns.taps, self._rows.taps):
+            (inside,) = np.nonzero(low + high > np.float32(0.5))
+            spans.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0))
+        return spans[0], spans[1]
+
+    def bands(self, threshold: float) -> Iterator[np.ndarray]:
+        """The mask, transposed: bool [some columns, all rows], left to right."""
+        for band in self.soft_bands():
+            yield band > np.float32(threshold)
+
+    def soft_bands(self) -> Iterator[np.ndarray]:
+        """The probabilities likewise, float32."""
+        low, high, weight_low, weight_high = self._columns.taps
+        soft = np.ascontiguousarray(self._soft.T)
+        step = max(1, BAND_PIXELS // max(1, soft.shape[1]))
+        for start in range(0, len(low) if soft.shape[1] else 0, step):
+            part = slice(start, start + step)
+            yield _resample(soft, low[part], high[part], weight_low[part], weight_high[part])
+
+
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class _Axis:
+    """One axis of the way from the crop back to the picture.
+
+    start: first picture pixel reached. used: crop indices that matter, int [k]. taps: per picture pixel, two
+    positions in `used` and their weights; a tap outside the box weighs nothing.
+    """
+
+    def __init__(self, first: int, last: int, inner_first: int, inner_last: int, limit: int, size: int) -> None:
+        pixels = np.arange(max(first, 0), min(last, limit))
+        low, high, weight_low, weight_high = _taps(size, last - first, pixels - first)
+        reached = (high >= inner_first) & (low < inner_last)
+        pixels, low, high = pixels[reached], low[reached], high[reached]
+        weight_low = weight_low[reached] * ((low >= inner_first) & (low < inner_last))
+        weight_high = weight_high[reached] * ((high >= inner_first) & (high < inner_last))
+        low, high = (np.clip(index, inner_first, inner_last - 1) for index in (low, high))
+        seen = np.zeros(size, bool)
+        seen[low] = seen[high] = True
+        place = np.cumsum(seen) - 1
+        self.start = int(pixels[0]) if pixels.size else 0
+        self.used = np.flatnonzero(seen)
+        self.taps: Taps = place[low], place[high], weight_low, weight_high
+
+
+def _taps(source: int, target: int, at: np.ndarray) -> Taps:
+    """Bilinear from `source` to `target` samples, at target indices `at`: half-pixel, edges repeated."""
+    half = np.float32(0.5)
+    position = np.maximum(np.float32(source / target) * (at.astype(np.float32) + half) - half, 0)
+    low = np.minimum(position.astype(np.intp), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    weight_high = position - low.astype(np.float32)
+    return low, high, np.float32(1) - weight_high, weight_high
+
+
+def _resample(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, w_low: np.ndarray, w_high: np.ndarray
+) -> np.ndarray:
+    """values[low] * w_low + values[high] * w_high along the first axis."""
+    result: np.ndarray = values[low]
+    result *= w_low[:, None]
+    other = values[high]
+    other *= w_high[:, None]
+    result += other
+    return result
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-values)), float32; it takes the memory of `values`.
+
+    The exponential is rounded from float64: float32's own differs between processors, and from the GPU's.
+    """
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore"):
+        for start in range(0, flat.size, SIGMOID_BAND):
+            band = flat[start : start + SIGMOID_BAND]
+            wide = band.astype(np.float64)
+            band[...] = np.exp(np.negative(wide, out=wide), out=wide)
+    flat += 1
+    np.divide(1, flat, out=flat)
+    return flat.reshape(values.shape)
+
+
+def _edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarray:
+    """Column-major picture indices where a transposed mask [columns, rows] switches on, off, on, ..."""
+    count, rows = columns.shape
+    padded = np.zeros((count, rows + 2), np.int8)
+    padded[:, 1:-1] = columns
+    column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
+    return (column + x0) * height + row + y0
+
+
+def _unpack(counts: str | bytes) -> np.ndarray:
+    """Run lengths of COCO's compressed counts: digits of 5 bits, lowest first, then differences by two."""
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    raw = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((raw & 0x20) == 0)
+    if np.any((raw < 0) | (raw > 63)) or not last.size or last[-1] != len(raw) - 1:
+        raise ValueError("not COCO's compressed counts")
+    first = np.concatenate([[0], last[:-1] + 1])
+    length = last - first + 1
+    if length.max() > 7:
+        raise ValueError("a run length of more than 35 bits")
+    digit = np.arange(len(raw)) - np.repeat(first, length)
+    runs = np.add.reduceat((raw & 0x1F) << (5 * digit), first)
+    runs -= ((raw[last] & 0x10) != 0) * (np.int64(1) << (5 * length))
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs

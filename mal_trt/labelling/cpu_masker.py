@@ -1,0 +1,46 @@
+"""Crops and masks by the processor, around any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mal_trt.formats.images import ImageSource
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.masks import RLE
+from mal_trt.labelling.masker import Batch, Picture, Place
+from mal_trt.labelling.predictor import Predictor
+
+
+class HostMasker:
+    """Crops and masks by the processor; see `Masker`."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def batch(self, boxes: int, size: SizeClass) -> Batch:
+        """See `Masker.batch`; crops is [boxes,3,S,S]."""
+        return Batch(boxes, size, self._predictor.batch(boxes))
+
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+        """See `Masker.load`."""
+        return source.load(file_name, expected)
+
+    def cut(self, picture: Picture, places: Sequence[Place]) -> None:
+        """See `Masker.cut`."""
+        for batch, slot, frame in places:
+            self._predictor.crop(picture, frame, batch.crops[slot])
+            batch.frames[slot] = frame
+
+    def masks(self, batch: Batch) -> list[RLE | None]:
+        """See `Masker.masks`."""
+        frames = [frame for frame in batch.frames if frame]
+        whole = len(frames) == len(batch.frames)
+        crops = batch.crops if whole else batch.crops[[i for i, frame in enumerate(batch.frames) if frame]]
+        batch.crops = None
+        if not frames:
+            return [None] * len(batch.frames)
+        logits = iter(self._predictor.run(crops, batch.size, frames))
+        return [self._predictor.rle(next(logits), frame) if frame else None for frame in batch.frames]
+
+    def close(self) -> None:
+        """See `Masker.close`: nothing is kept."""

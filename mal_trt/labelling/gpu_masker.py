@@ -1,0 +1,232 @@
+"""Crops and masks on the GPU: pictures' bytes go up, run lengths come down, and nothing waits for the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Generic, Protocol, TypeVar, cast
+
+import numpy as np
+
+from mal_trt.backends import DeviceBackend
+from mal_trt.base.errors import NanLogits
+from mal_trt.cuda.buffers import DeviceBuffer
+from mal_trt.cuda.crop import Cropper, DevicePicture, PicturePool, Pixels
+from mal_trt.cuda.decode import JpegDecoder
+from mal_trt.cuda.driver import CudaError
+from mal_trt.cuda.paste import Paster
+from mal_trt.cuda.refine import Refiner
+from mal_trt.formats.images import ImageSource
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.masks import RLE, rle_from_edges
+from mal_trt.labelling.masker import Batch, Picture, Place
+from mal_trt.labelling.predictor import Predictor
+
+
+class DeviceMasker:
+    """See `Masker`. The predictor's backend must be a `DeviceBackend`; its `close` must come after this one's.
+
+    Each thread that cuts, and each batch in the network, has a stream and buffers of its own for as long as it
+    works; they wait in pools for the next one, so that after the first few batches nothing is allocated.
+    """
+
+    def __init__(self, predictor: Predictor, decode: str = "cpu") -> None:
+        self._predictor = predictor
+        self._backend = cast(DeviceBackend, predictor.backend)
+        self._on_gpu = decode == "gpu"
+        self._driver = self._backend.driver
+        self._cutters = _Pool(lambda: _Cutter(predictor, self._backend))
+        self._lanes = _Pool(lambda: _Lane(predictor, self._backend))
+        self._crops = _Pool(lambda: DeviceBuffer(self._driver))
+        self._decoders = _Pool(lambda: JpegDecoder(self._driver))
+        if self._on_gpu:  # whether it can is told at once
+            with self._driver.current(), self._decoders.lent():
+                pass
+
+    def batch(self, boxes: int, size: SizeClass) -> Batch:
+        """See `Masker.batch`; crops is a buffer of the GPU with [boxes,3,S,S]."""
+        room = max(boxes, self._backend.least(size)) * _crop_bytes(self._predictor)
+        buffer = self._crops.take()
+        with self._driver.current():
+            if buffer.size < room:
+                # Slots whose picture fails keep what was there before, which must be numbers.
+                stream = self._driver.create_stream()
+                try:
+                    self._driver.fill(buffer.reserve(room), 0, room, stream)
+                    self._driver.synchronize(stream)
+                finally:
+                    self._driver.destroy_stream(stream)
+        return Batch(boxes, size, buffer)
+
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+        """See `Masker.load`."""
+        if not self._on_gpu:
+            return source.load(file_name, expected)
+        with self._driver.current(), self._decoders.lent() as decoder:
+            return decoder.load(source, file_name, expected)
+
+    def cut(self, picture: Picture, places: Sequence[Place]) -> None:
+        """See `Masker.cut`."""
+        each = _crop_bytes(self._predictor)
+        with self._driver.current(), self._cutters.lent() as cutter:
+            into = [batch.crops.pointer + slot * each for batch, slot, _ in places]
+            cutter.cut(picture, [frame for _, _, frame in places], into)
+        for batch, slot, frame in places:
+            batch.frames[slot] = frame
+
+    def masks(self, batch: Batch) -> list[RLE | None]:
+        """See `Masker.masks`."""
+        buffer, batch.crops = batch.crops, None
+        try:
+            if not any(batch.frames):
+                return [None] * len(batch.frames)
+            with self._driver.current(), self._lanes.lent() as lane:
+                return lane.masks(buffer.pointer, batch.frames, batch.size)
+        finally:
+            self._crops.give(buffer)
+
+    def close(self) -> None:
+        """See `Masker.close`."""
+        with suppress(CudaError), self._driver.current():
+            for pool in (self._cutters, self._lanes, self._crops, self._decoders):
+                pool.close()
+
+
+class _Cutter:
+    """A stream on which pictures go up and crops are cut."""
+
+    def __init__(self, predictor: Predictor, backend: DeviceBackend) -> None:
+        self._driver = backend.driver
+        self._stream = self._driver.create_stream()
+        contract = predictor.contract
+        self._pictures = PicturePool(self._driver)
+        self._cropper = Cropper(self._driver, contract.input_size, contract.input_dtype)
+
+    def cut(self, picture: Picture, frames: Sequence[Frame], into: Sequence[int]) -> None:
+        with ExitStack() as closing:
+            if isinstance(picture, np.ndarray):
+                pixels: DevicePicture | Pixels = closing.enter_context(self._pictures.upload(picture, self._stream))
+            else:
+                height, width, _ = picture.shape
+                pixels = Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
+            try:
+                self._cropper.cut([pixels] * len(frames), frames, into, self._stream)
+            except BaseException:
+                with suppress(CudaError):
+                    self._driver.synchronize(self._stream)
+                raise
+            self._driver.synchronize(self._stream)
+
+    def close(self) -> None:
+        self._cropper.close()
+        self._pictures.close()
+        self._driver.destroy_stream(self._stream)
+
+
+class _Lane:
+    """A stream on which one batch at a time goes through the network and becomes run lengths."""
+
+    def __init__(self, predictor: Predictor, backend: DeviceBackend) -> None:
+        self._predictor, self._backend, self._driver = predictor, backend, backend.driver
+        self._stream = self._driver.create_stream()
+        self._logits, self._others, self._mirrored = (DeviceBuffer(self._driver) for _ in range(3))
+        contract = predictor.contract
+        self._refiner = Refiner(self._driver, contract.input_size, contract.input_dtype)
+        self._paster = Paster(self._driver)
+
+    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[RLE | None]:
+        """RLE of each slot that has a frame. crops: pointer to [n,3,S,S]."""
+        try:
+            return self._masks(crops, frames, size)
+        except BaseException:
+            # What is queued must not outlive the buffers, which the next batch takes.
+            with suppress(CudaError):
+                self._driver.synchronize(self._stream)
+            raise
+
+    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[RLE | None]:
+        count, side = len(frames), self._backend.logits_side(size)
+        shape = (count, side, side)
+        room = max(count, self._backend.least(size)) * side * side * 4
+        logits = self._logits.reserve(room)
+        self._run(crops, logits, count, size)
+        if self._predictor.flip:
+            mirrored = self._mirrored.reserve(max(count, self._backend.least(size)) * _crop_bytes(self._predictor))
+            self._refiner.mirror(crops, mirrored, count, self._stream)
+            self._run(mirrored, self._others.reserve(room), count, size)
+            self._refiner.average(logits, self._others.pointer, shape, self._stream)
+        # A slot without a crop gets the frame of another one; its mask is dropped.
+        some = next(frame for frame in frames if frame)
+        whole = [frame or some for frame in frames]
+        if self._predictor.refine == "color":
+            self._refiner.refine(crops, logits, shape, whole, self._stream)
+        thresholds = [self._predictor.thresholds[size]] * count
+        self._paster.queue(logits, shape, whole, thresholds, self._stream)
+        edges = self._paster.edges(self._stream)
+        if self._refiner.found_nan():
+            raise NanLogits(f"{self._predictor.provider}: the model gave NaN logits; export it with --precision fp32")
+        return [
+            rle_from_edges(at, frame.height, frame.width) if frame else None
+            for at, frame in zip(edges, frames, strict=True)
+        ]
+
+    def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
+        self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)
+        side = self._backend.logits_side(size)
+        self._refiner.check(logits, (count, side, side), self._stream)
+
+    def close(self) -> None:
+        for part in (self._refiner, self._paster, self._logits, self._others, self._mirrored):
+            part.close()
+        self._driver.destroy_stream(self._stream)
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closes)
+
+
+class _Pool(Generic[T]):
+    """Things that threads take and give back; as many exist as were in use at once."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+        self._idle: list[T] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> T:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            thing = self._make()
+            self._made.append(thing)
+            return thing
+
+    def give(self, thing: T) -> None:
+        with self._lock:
+            self._idle.append(thing)
+
+    @contextmanager
+    def lent(self) -> Iterator[T]:
+        thing = self.take()
+        try:
+            yield thing
+        finally:
+            self.give(thing)
+
+    def close(self) -> None:
+        """Close all that was made, what a failed run never gave back too."""
+        with self._lock:
+            made, self._made, self._idle = self._made, [], []
+        for thing in made:
+            with suppress(CudaError):  # a GPU that was lost frees everything by itself
+                thing.close()
+
+
+def _crop_bytes(predictor: Predictor) -> int:
+    return 3 * predictor.contract.input_size**2 * np.dtype(predictor.contract.input_dtype).itemsize

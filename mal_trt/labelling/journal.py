@@ -1,0 +1,224 @@
+"""The journal of a label run: a SQLite file beside the output that holds the plan and every finished box.
+
+Everything a run must remember lies here and not in memory: the document's records, which box goes into which
+batch, and the results. A batch's results arrive in one transaction, so whatever kills the run, the journal
+holds whole batches; a resumed run asks it for the boxes without a result.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.geometry.boxes import SizeClass
+
+FORMAT = "1"
+PAGE = 256  # rows a page of the plan holds
+
+# Ids have no declared type: 7 and "7" stay different.
+TABLES = """
+CREATE TABLE fact(name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE part(position INTEGER PRIMARY KEY, key TEXT, value TEXT);
+CREATE TABLE image(position INTEGER PRIMARY KEY, id, file_name TEXT, width INTEGER, height INTEGER,
+                   reason TEXT, detail TEXT, record TEXT);
+CREATE TABLE category(id PRIMARY KEY);
+CREATE TABLE annotation(seq INTEGER PRIMARY KEY, id, image_id, category_id, x REAL, y REAL, w REAL, h REAL,
+                        record TEXT);
+CREATE TABLE box(place INTEGER PRIMARY KEY, seq INTEGER, image INTEGER, x0 REAL, y0 REAL, x1 REAL, y1 REAL,
+                 batch INTEGER, slot INTEGER);
+CREATE TABLE batch(number INTEGER PRIMARY KEY, size INTEGER, boxes INTEGER);
+CREATE TABLE result(seq INTEGER PRIMARY KEY ON CONFLICT REPLACE, rle TEXT, area INTEGER, reason TEXT, detail TEXT);
+"""
+
+
+class Box(NamedTuple):
+    """One planned box. place: its turn. seq: its place in the document. x0..y1: clipped, picture pixels."""
+
+    place: int
+    seq: int
+    image: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    batch: int
+    slot: int
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        return self.x0, self.y0, self.x1, self.y1
+
+
+class Result(NamedTuple):
+    """What became of one box: its RLE as JSON and its mask's area in pixels, or why it was skipped."""
+
+    seq: int
+    rle: str | None
+    area: int | None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class Journal:
+    """An open journal; only one process can hold it. Plan and output read and write its rows with SQL."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Autocommit: transactions are opened by `transaction` alone.
+            self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
+            # One holder needs no shared memory file, so this works on network file systems too.
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise InputError(f"{path}: another run is writing it; wait for it or choose another --out") from None
+            raise InputError(f"{path}: cannot be written ({error}); choose another --out") from None
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path}: not a journal of mal-trt ({error}); delete it to start over") from None
+
+    @property
+    def planned(self) -> bool:
+        """Whether it holds a whole plan; a new one does not."""
+        return bool(self.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
+
+    def create(self, facts: Mapping[str, str]) -> None:
+        """Make the tables; `facts` are what a resumed run must have in common with this one."""
+        for statement in TABLES.split(";"):
+            self.execute(statement)
+        self.insert("fact", [("format", FORMAT), ("facts", json.dumps(dict(facts)))])
+
+    def check(self, facts: Mapping[str, str]) -> None:
+        """InputError if the journal was begun by another version or with other facts, saying which."""
+        if self._fact("format") != FORMAT:
+            raise InputError(f"{self.path}: written by another version of mal-trt; delete it to start over")
+        begun: dict[str, str] = json.loads(self._fact("facts") or "{}")
+        changed = [
+            f"{name} was {begun.get(name)}, now {facts.get(name)}"
+            for name in {**begun, **facts}
+            if begun.get(name) != facts.get(name)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path}: cannot resume, this is another run ({'; '.join(changed)}); "
+                "go on with what it was begun with, or delete it to start over"
+            )
+
+    def pending(self) -> Iterator[Box]:
+        """Planned boxes without a result, in the order of the plan. Results may be added meanwhile."""
+        place = -1
+        while rows := self.execute(
+            "SELECT box.* FROM box LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
+            "ORDER BY place LIMIT ?",
+            (place, PAGE),
+        ).fetchall():
+            yield from (Box(*row) for row in rows)
+            place = rows[-1][0]
+
+    def picture(self, image: int) -> tuple[str, int, int]:
+        """File name, width and height, pixels, of a planned picture."""
+        row = self.execute("SELECT file_name, width, height FROM image WHERE position=?", (image,)).fetchone()
+        return str(row[0]), int(row[1]), int(row[2])
+
+    def batch(self, number: int) -> tuple[SizeClass, int]:
+        """Size class of a planned batch, and how many boxes it holds."""
+        size, boxes = self.execute("SELECT size, boxes FROM batch WHERE number=?", (number,)).fetchone()
+        return SizeClass(size), int(boxes)
+
+    def add(self, results: Iterable[Result]) -> None:
+        """Record the outcome of a batch, all of it or nothing; doing so twice is harmless."""
+        with self.transaction():
+            self.insert("result", results)
+
+    def count(self) -> tuple[int, int]:
+        """(boxes labelled so far, records in the document)."""
+        labelled = self.execute("SELECT COUNT(*) FROM result WHERE rle IS NOT NULL").fetchone()[0]
+        return labelled, self.execute("SELECT COUNT(*) FROM annotation").fetchone()[0]
+
+    def planned_boxes(self) -> tuple[int, int]:
+        """(boxes in the plan, those among them without a result)."""
+        row = self.execute(
+            "SELECT COUNT(*), COUNT(*) - COUNT(result.seq) FROM box LEFT JOIN result USING(seq)"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def pictures(self) -> int:
+        """Pictures with at least one labelled box."""
+        found = self.execute(
+            "SELECT COUNT(DISTINCT image) FROM box JOIN result USING(seq) WHERE rle IS NOT NULL"
+        ).fetchone()
+        return int(found[0])
+
+    def skipped(self) -> dict[str, int]:
+        """How many records were skipped, by reason, most frequent first."""
+        return dict(
+            self.execute(
+                "SELECT reason, COUNT(*) FROM result WHERE reason IS NOT NULL GROUP BY reason ORDER BY 2 DESC, 1"
+            ).fetchall()
+        )
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        with self.guard():
+            return self._db.execute(sql, values)
+
+    def insert(self, table: str, rows: Iterable[Sequence[Any]], ignore: bool = False) -> None:
+        """Insert rows that fill the table's columns in order. ignore: keep a row that is already there."""
+        columns = len(self.execute(f"PRAGMA table_info({table})").fetchall())
+        marks = ",".join("?" * columns)
+        with self.guard():
+            self._db.executemany(f"INSERT {'OR IGNORE ' * ignore}INTO {table} VALUES({marks})", rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside are kept, or none."""
+        try:
+            self.execute("BEGIN")
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.rollback()
+            raise
+
+    def close(self) -> None:
+        # On a full disk this may fail; what was committed is in the files all the same.
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    def delete(self) -> None:
+        """Close and remove the journal."""
+        self.close()
+        for end in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Close the journal of a failed run, and remove it if there is nothing in it to go on from."""
+        try:
+            planned = self.planned
+        except RunError:
+            planned = True
+        if planned:
+            self.close()
+        else:
+            self.delete()
+
+    def _fact(self, name: str) -> str | None:
+        row = self.execute("SELECT value FROM fact WHERE name=?", (name,)).fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """SQLite's errors inside, those of reading rows too, become RunError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{self.path}: cannot write or read the journal ({error}); is the disk full? "
+                "Nothing finished is lost: make room and run again with --resume"
+            ) from error

@@ -1,0 +1,188 @@
+"""Python API: masks for the boxes of one picture."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mal_trt.artifacts.contract import Contract
+from mal_trt.base.errors import InputError
+from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
+from mal_trt.geometry.boxes import SizeClass, clip_box
+from mal_trt.geometry.masks import RLE, LocalMask, decode_rle, encode_rle
+from mal_trt.labelling.open_masker import open_masker
+from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
+
+FORMATS = ("xyxy", "xywh")
+NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of one picture's boxes, in the order of the boxes.
+
+    local: each mask in its own window of the picture. height, width: the picture's, pixels.
+    `len(masks)` boxes; iterating or indexing gives bool [height,width].
+    """
+
+    local: tuple[LocalMask, ...]
+    height: int
+    width: int
+
+    @property
+    def masks(self) -> np.ndarray:
+        """All masks on the whole picture, bool [N,height,width]."""
+        return np.stack(list(self)) if self.local else np.zeros((0, self.height, self.width), bool)
+
+    @property
+    def rle(self) -> list[RLE]:
+        """All masks as COCO's compressed RLE, {"size": [height, width], "counts": str}."""
+        return [encode_rle(mask, self.height, self.width) for mask in self.local]
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Foreground pixels of each mask, int64 [N]."""
+        return np.array([mask.area for mask in self.local], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.local)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.local[index].full(self.height, self.width)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (mask.full(self.height, self.width) for mask in self.local)
+
+
+class Labeler:
+    """A model that turns boxes into masks, one picture at a time.
+
+        labeler = Labeler()
+        result = labeler("photo.jpg", [[30, 40, 200, 260]])
+        result.masks  # bool [1, height, width]
+
+    See `Predictor` for model, device, threshold, flip, refine, weights and threads, `open_masker` for crops. batch:
+    boxes run at once, None = 16, on a GPU what the engine takes.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "bundled",
+        device: str = "auto",
+        *,
+        batch: int | None = None,
+        crops: str = "auto",
+        threshold: Threshold = None,
+        flip: bool = False,
+        refine: str | None = None,
+        weights: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._predictor = Predictor(
+            model, device, threshold=threshold, flip=flip, refine=refine, weights=weights, threads=threads
+        )
+        try:
+            self._batch = batch_size(batch, self._predictor.most)
+            self._masker = open_masker(self._predictor, crops)
+        except BaseException:
+            self._predictor.close()
+            raise
+
+    @property
+    def contract(self) -> Contract:
+        """What the model says about itself."""
+        return self._predictor.contract
+
+    @property
+    def provider(self) -> str:
+        """What really runs the model, such as "CPUExecutionProvider"."""
+        return self._predictor.provider
+
+    def __call__(self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy") -> Masks:
+        """Masks of boxes in one picture.
+
+        picture: a file, a Pillow image, or uint8 [H,W,3] RGB or [H,W] grey. boxes: numbers [N,4], picture
+        pixels, half-open, as XYXY or XYWH. Boxes are clipped to the picture; one that lies outside gets an
+        empty mask. InputError for a picture that cannot be read and for a box with NaN, infinite, zero or
+        negative size.
+        """
+        pixels = _pixels(picture)
+        height, width = pixels.shape[:2]
+        clipped = [clip_box(box, width, height) for box in _boxes(boxes, format)]
+        frames = {i: self._predictor.frame(box, width, height) for i, box in enumerate(clipped) if box}
+        local = [NOTHING] * len(clipped)
+        for size in SizeClass:
+            places = [i for i, frame in frames.items() if frame.size_class is size]
+            for start in range(0, len(places), self._batch):
+                part = places[start : start + self._batch]
+                batch = self._masker.batch(len(part), size)
+                self._masker.cut(pixels, [(batch, slot, frames[place]) for slot, place in enumerate(part)])
+                for place, rle in zip(part, self._masker.masks(batch), strict=True):
+                    if rle is not None:
+                        local[place] = decode_rle(rle)
+        return Masks(tuple(local), height, width)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._masker.close()
+        self._predictor.close()
+
+    def __enter__(self) -> Labeler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _pixels(picture: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3] RGB of whatever the caller has."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+            raise InputError(
+                f"picture: an array of {picture.dtype} {list(picture.shape)}; expected uint8 [H,W,3] RGB or [H,W]"
+            )
+        if not picture.size:
+            raise InputError("picture: an array without pixels")
+        return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+    try:
+        if isinstance(picture, Image.Image):
+            return to_rgb(picture)
+        with open(os.fspath(picture), "rb") as file:
+            return read_picture(file)
+    except ImageProblem as problem:
+        where = "picture" if isinstance(picture, Image.Image) else picture
+        raise InputError(f"{where}: {problem}") from None
+    except OSError as error:
+        raise InputError(f"{picture}: cannot be read ({error.strerror})") from None
+
+
+def _boxes(boxes: Any, format: str) -> list[tuple[float, float, float, float]]:
+    """Checked boxes as XYXY."""
+    if format not in FORMATS:
+        raise InputError(f"box format {format!r}: expected one of {', '.join(FORMATS)}")
+    try:
+        array = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        raise InputError("boxes: expected numbers of shape [N,4]") from None
+    if array.size == 0:
+        return []
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InputError(f"boxes: shape {list(array.shape)}; expected [N,4], for one box [[x0, y0, x1, y1]]")
+    checked = []
+    for index, (x0, y0, x1, y1) in enumerate(array.tolist()):
+        if format == "xywh":
+            x1, y1 = x0 + x1, y0 + y1
+        if not all(math.isfinite(v) for v in (x0, y0, x1, y1)) or x1 <= x0 or y1 <= y0:
+            raise InputError(f"box {index}: {array[index].tolist()} ({format}) is not finite or has no width or height")
+        checked.append((x0, y0, x1, y1))
+    return checked

@@ -1,0 +1,267 @@
+"""From a COCO document to a journal: every record stored, checked and given its turn.
+
+The plan follows from the document alone: pictures in the order they are listed, boxes of one size class
+gathered into one batch across pictures. A box that fails later leaves a hole in its batch, so an interrupted
+run that goes on runs the very batches an uninterrupted one would have run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError
+from mal_trt.formats.boxes import read_entries
+from mal_trt.formats.images import ImageProblem, ImageSource
+from mal_trt.formats.jsonstream import BARE_LIST, STREAMED, Entry, read_document
+from mal_trt.geometry.boxes import SizeClass, clip_box, size_class
+from mal_trt.labelling.journal import Box, Journal, Result
+
+ROWS = 1000  # rows per statement while loading
+
+NO_BBOX = "bbox missing"
+NOT_FOUR = "bbox is not four numbers"
+NOT_FINITE = "bbox has a NaN or infinite value"
+NO_SIZE = "bbox has zero or negative width or height"
+OUTSIDE = "bbox has no pixel inside the picture"
+UNKNOWN_IMAGE = "unknown image_id"
+UNKNOWN_CATEGORY = "unknown category_id"
+DUPLICATE = "duplicate id"
+NO_FILE_NAME = "image record without file_name"
+
+
+def write_plan(
+    journal: Journal,
+    facts: Mapping[str, str],
+    boxes: str | Path,
+    image_list: str | Path | None,
+    source: ImageSource,
+    batch: int,
+) -> None:
+    """Load a document (or a bare list, whose pictures `image_list` may name) and plan batches of `batch`
+    boxes.
+
+    facts: see `Journal.create`. All is stored in one transaction: a journal holds a whole plan or none.
+    InputError if a file is not what it should be. Records that cannot be labelled get their reason at once.
+    """
+    with journal.transaction():
+        journal.create(facts)
+        keys = _load(journal, read_entries(Path(boxes), source), boxes)
+        if BARE_LIST not in keys:
+            _require(boxes, keys, "images", "annotations")
+            if image_list is not None:
+                raise InputError(f"{image_list}: {boxes} names its pictures itself; leave out the image list")
+        elif image_list is not None:
+            _require(image_list, _load(journal, read_document(image_list), image_list, only="images"), "images")
+        journal.execute("CREATE INDEX annotation_image ON annotation(image_id)")
+        journal.execute("CREATE INDEX annotation_id ON annotation(id)")
+        if BARE_LIST in keys and image_list is None:
+            journal.execute(
+                "INSERT INTO image(id) SELECT image_id FROM annotation WHERE image_id IS NOT NULL "
+                "GROUP BY image_id ORDER BY MIN(seq)"
+            )
+        journal.execute("CREATE INDEX image_id ON image(id)")
+        _find_sizes(journal, source)
+        _skip_records(journal)
+        _plan_batches(journal, batch)
+
+
+def parse_bbox(value: Any) -> tuple[float, float, float, float] | str:
+    """x, y, width, height in pixels of a record's `bbox`, or why it cannot be used."""
+    if value is None:
+        return NO_BBOX
+    if not isinstance(value, list) or len(value) != 4:
+        return NOT_FOUR
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
+        return NOT_FOUR
+    try:
+        x, y, w, h = (float(v) for v in value)
+    except OverflowError:
+        return NOT_FINITE
+    if not all(math.isfinite(v) for v in (x, y, w, h)):
+        return NOT_FINITE
+    return (x, y, w, h) if w > 0 and h > 0 else NO_SIZE
+
+
+def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
+    missing = [f"`{key}`" for key in wanted if key not in keys]
+    if missing:
+        raise InputError(f"{path}: no {' and no '.join(missing)}; expected a COCO document, or a bare list of results")
+
+
+def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, only: str | None = None) -> set[str]:
+    """Store the pieces of the document at `path`, or those under one key alone. Returns the keys found."""
+    keys: set[str] = set()
+
+    def records() -> Iterator[Entry]:
+        for entry in entries:
+            if only not in (None, entry.key):
+                continue
+            if entry.index is not None:
+                yield entry
+                continue
+            keys.add(entry.key)
+            if only is None:
+                text = None if entry.key in (*STREAMED, BARE_LIST) else entry.text
+                journal.insert("part", [(None, entry.key, text)])
+            if entry.key == "categories":
+                _load_categories(journal, entry.value)
+
+    rest = records()
+    for first in rest:
+        chunk = list(islice(chain([first], rest), ROWS))
+        if first.key == BARE_LIST and first.index == 0:
+            _check_results(path, first.value)
+        journal.insert("image", [_image_row(e) for e in chunk if e.key == "images"])
+        boxes = [e for e in chunk if e.key != "images"]
+        journal.insert("annotation", [_annotation_row(e) for e in boxes])
+        journal.insert("result", [r for e in boxes if (r := _bad_bbox(e))])
+    return keys
+
+
+def _check_results(path: str | Path, record: dict[str, Any]) -> None:
+    if not {"image_id", "bbox"} & record.keys():
+        raise InputError(
+            f"{path}: record 0 of the list has neither `image_id` nor `bbox`; expected results such as "
+            '{"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}'
+        )
+
+
+def _image_row(entry: Entry) -> tuple[Any, ...]:
+    record = entry.value
+    name = record.get("file_name")
+    width, height = _side(record.get("width")), _side(record.get("height"))
+    if width is None or height is None:
+        width = height = None
+    named = isinstance(name, str) and bool(name)
+    return (
+        entry.index,
+        _identity(record.get("id")),
+        _storable(name) if named else None,
+        width,
+        height,
+        None if named else NO_FILE_NAME,
+        None,
+        entry.text,
+    )
+
+
+def _annotation_row(entry: Entry) -> tuple[Any, ...]:
+    record = entry.value
+    box = parse_bbox(record.get("bbox"))
+    x, y, w, h = (None,) * 4 if isinstance(box, str) else box
+    ids = (_identity(record.get(key)) for key in ("id", "image_id", "category_id"))
+    return (entry.index, *ids, x, y, w, h, entry.text)
+
+
+def _bad_bbox(entry: Entry) -> Result | None:
+    box = parse_bbox(entry.value.get("bbox"))
+    return Result(entry.index or 0, None, None, box) if isinstance(box, str) else None
+
+
+def _load_categories(journal: Journal, categories: Any) -> None:
+    ids = [c.get("id") for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    journal.insert("category", [(key,) for key in map(_identity, ids) if key is not None], ignore=True)
+
+
+def _find_sizes(journal: Journal, source: ImageSource) -> None:
+    """Ask the pictures themselves where the document does not tell their size, or their file."""
+    position = -1
+    while rows := journal.execute(
+        "SELECT position, id, file_name FROM image WHERE position > ? AND width IS NULL AND reason IS NULL "
+        "AND EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) ORDER BY position LIMIT ?",
+        (position, ROWS),
+    ).fetchall():
+        for position, key, name in rows:
+            try:
+                name = source.find_id(key) if name is None else name
+                found: tuple[Any, ...] = (name, *source.size(name), None, None)
+            except ImageProblem as problem:
+                found = (name, None, None, problem.reason, problem.detail)
+            journal.execute(
+                "UPDATE image SET file_name=?, width=?, height=?, reason=?, detail=? WHERE position=?",
+                (*found, position),
+            )
+
+
+def _skip_records(journal: Journal) -> None:
+    """Give a reason to every record that does not fit the document; the first reason found stays."""
+    checks = (
+        f"SELECT seq, NULL, NULL, '{UNKNOWN_IMAGE}', NULL FROM annotation "
+        "WHERE NOT EXISTS (SELECT 1 FROM image WHERE id = annotation.image_id)",
+        f"SELECT seq, NULL, NULL, '{UNKNOWN_CATEGORY}', NULL FROM annotation "
+        "WHERE EXISTS (SELECT 1 FROM category) "
+        "AND NOT EXISTS (SELECT 1 FROM category WHERE id = annotation.category_id)",
+        f"SELECT seq, NULL, NULL, '{DUPLICATE}', NULL FROM annotation AS later WHERE EXISTS "
+        "(SELECT 1 FROM annotation WHERE id = later.id AND seq < later.seq)",
+        f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} WHERE image.reason IS NOT NULL",
+    )
+    for check in checks:
+        journal.execute(f"INSERT OR IGNORE INTO result {check}")
+
+
+# Should two images share an id, the first one counts.
+_WITH_IMAGE = (
+    "annotation JOIN image ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id)"
+)
+
+
+def _plan_batches(journal: Journal, batch: int) -> None:
+    """Give every box that is left its batch and its slot there, pictures in order."""
+    rows = journal.execute(
+        f"SELECT annotation.seq, position, width, height, x, y, w, h FROM {_WITH_IMAGE} "
+        "WHERE NOT EXISTS (SELECT 1 FROM result WHERE seq = annotation.seq) ORDER BY position, annotation.seq"
+    )
+    batches = 0
+    filling: dict[SizeClass, list[int]] = {}  # number of the batch being filled, boxes in it
+    place = 0
+    while page := rows.fetchmany(ROWS):
+        planned: list[Box] = []
+        outside: list[Result] = []
+        full: list[tuple[int, int, int]] = []
+        for seq, position, width, height, x, y, w, h in page:
+            clipped = clip_box((x, y, x + w, y + h), width, height)
+            if clipped is None:
+                outside.append(Result(seq, None, None, OUTSIDE, f"the picture is {width}x{height}"))
+                continue
+            size = size_class((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]))
+            if size not in filling:
+                filling[size] = [batches, 0]
+                batches += 1
+            number, slot = filling[size]
+            planned.append(Box(place, seq, position, *clipped, number, slot))
+            place += 1
+            filling[size][1] += 1
+            if slot + 1 == batch:
+                full.append((number, size, batch))
+                del filling[size]
+        journal.insert("box", planned)
+        journal.insert("result", outside)
+        journal.insert("batch", full)
+    journal.insert("batch", [(number, size, boxes) for size, (number, boxes) in filling.items()])
+
+
+def _identity(value: Any) -> int | float | str | None:
+    """An id as SQLite compares it: 7 equals 7.0, but not "7"; None if it is no id at all."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 1 << 53 else value
+    return value if abs(value) < 1 << 63 else str(value)
+
+
+def _storable(text: str) -> str:
+    """The text with lone surrogates, which JSON can express and SQLite cannot, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _side(value: Any) -> int | None:
+    """A picture's width or height, or None where the document has nothing usable."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 < value < 1 << 31 and value == int(value) else None

@@ -1,0 +1,131 @@
+"""From the pixels around boxes to their masks: what the Python API and the label run have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mal_trt.artifacts.contract import REFINE
+from mal_trt.backends import Backend, DeviceBackend, open_backend
+from mal_trt.base.errors import InputError
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.masks import RLE, rle_from_logits, tight_threshold
+from mal_trt.geometry.refine import refine_colour
+
+TIGHT = "tight"
+# Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
+DEFAULT_BATCH, LARGEST_BATCH = 16, 64
+Threshold = float | Sequence[float] | str | None
+
+
+class Predictor:
+    """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
+
+    model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
+    or three (small, medium, large boxes), or "tight", see `geometry.masks.tight_threshold`; None is the model's own.
+    flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
+    model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
+    of the network.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "bundled",
+        device: str = "auto",
+        *,
+        threshold: Threshold = None,
+        flip: bool = False,
+        refine: str | None = None,
+        weights: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        given = None if threshold is None or threshold == TIGHT else _three(threshold)
+        if refine not in (None, *REFINE):
+            raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
+        self.backend: Backend = open_backend(model, device, threads)
+        self.contract = self.backend.contract
+        self.provider = self.backend.provider
+        self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
+        self.tight = threshold == TIGHT
+        self.flip, self.refine = flip, refine or self.contract.refine
+        self.weights = weights
+        try:
+            # Shows at once whether the model runs and has these weights.
+            self.run(self.batch(1), SizeClass.LARGE)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def most(self) -> int | None:
+        """Boxes in the largest batch the model takes, None where there is no limit."""
+        backend = self.backend
+        return min(backend.most(size) for size in SizeClass) if isinstance(backend, DeviceBackend) else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the model runs, such as that CUDA graphs could not be used."""
+        return tuple(getattr(self.backend, "notes", ()))
+
+    def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
+        """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
+        return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate)
+
+    def batch(self, boxes: int) -> np.ndarray:
+        """Room for the crops of so many boxes: zeros [boxes,3,S,S], of the type the model takes."""
+        side = self.contract.input_size
+        return np.zeros((boxes, 3, side, side), self.contract.input_dtype)
+
+    def crop(self, picture: np.ndarray, frame: Frame, into: np.ndarray) -> None:
+        """Cut one crop out of a picture, uint8 [H,W,3], into one place [3,S,S] of a batch."""
+        into[...] = read_crop(picture, frame.extended, frame.size).transpose(2, 0, 1)
+
+    def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | None = None) -> np.ndarray:
+        """Mask logits of a batch of crops of one size class, float32 [N,h,w]; refined only where `frames` are given."""
+        logits = self.backend.run(crops, size, self.weights)
+        if self.flip:
+            mirrored = self.backend.run(np.ascontiguousarray(crops[..., ::-1]), size, self.weights)
+            logits = (logits + mirrored[..., ::-1]) / 2
+        logits = logits[:, 0]
+        return np.stack([self.refined(*one) for one in zip(logits, crops, frames, strict=True)]) if frames else logits
+
+    def refined(self, logits: np.ndarray, crop: np.ndarray, frame: Frame) -> np.ndarray:
+        """Logits [h,w] as the mask is made of them, from those of the network and the crop [3,S,S]."""
+        return refine_colour(logits, crop, frame) if self.refine == "color" else logits
+
+    def threshold(self, logits: np.ndarray, frame: Frame) -> float:
+        """Mask probability for one box."""
+        return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
+
+    def rle(self, logits: np.ndarray, frame: Frame) -> RLE:
+        """The mask of one box from its logits [h,w], as COCO's compressed RLE."""
+        return rle_from_logits(logits, frame, self.threshold(logits, frame))
+
+    def close(self) -> None:
+        """Free the model."""
+        self.backend.close()
+
+
+def batch_size(wanted: int | None, most: int | None) -> int:
+    """Boxes in a batch: what is wanted, or what suits a model that takes `most` (None: any number)."""
+    if wanted is None:
+        return DEFAULT_BATCH if most is None else min(most, LARGEST_BATCH)
+    if wanted < 1:
+        raise InputError(f"batch {wanted}: expected 1 or more")
+    if most is not None and wanted > most:
+        raise InputError(f"batch {wanted}: the engine takes up to {most}; build it with a larger --batch")
+    return wanted
+
+
+def _three(threshold: float | Sequence[float] | str) -> tuple[float, float, float]:
+    values: tuple[Any, ...] = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
+    if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
+        raise InputError(
+            f"threshold {threshold}: expected a number from 0 to below 1, three (small, medium, large), or {TIGHT}"
+        )
+    small, medium, large = (float(v) for v in values)
+    return small, medium, large

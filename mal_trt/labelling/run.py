@@ -1,0 +1,198 @@
+"""`mal-trt label`: masks for every box of a COCO document, streamed, resumable, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError
+from mal_trt.base.progress import Progress
+from mal_trt.formats.boxes import boxes_sha256
+from mal_trt.formats.images import open_images
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.pipeline import usable_cores
+from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.predictor import Threshold, batch_size
+from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
+from mal_trt.labelling.write_coco import write_labels, write_overlays, write_skipped
+from mal_trt.labelling.write_yolo import write_yolo
+
+FORMATS = ("coco", "yolo")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a label run did.
+
+    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
+    labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
+    really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
+    user should know of how the model ran, such as that CUDA graphs could not be used.
+    """
+
+    total: int
+    labelled: int
+    skipped: dict[str, int]
+    resumed: int
+    seconds: float
+    provider: str
+    model: Path
+    out: Path
+    skipped_list: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def boxes_per_second(self) -> float:
+        """Boxes labelled by this run, per second."""
+        return (self.labelled - self.resumed) / self.seconds if self.seconds else 0.0
+
+
+def label(
+    images: str | Path,
+    boxes: str | Path,
+    model: str | Path = "bundled",
+    out: str | Path = "labels.json",
+    *,
+    batch: int | None = None,
+    device: str = "auto",
+    crops: str = "auto",
+    decode: str = "cpu",
+    format: str = "coco",
+    resume: bool = False,
+    threshold: Threshold = None,
+    flip: bool = False,
+    refine: str | None = None,
+    weights: str | None = None,
+    box_area: bool = False,
+    overlay: str | Path | None = None,
+    image_list: str | Path | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Summary:
+    """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
+
+    images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, read as `boxes_in.read_boxes` says;
+    `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
+    it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
+    `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
+    None = 16, on a GPU what the engine takes (64 at most). device: as for `Predictor`, or several with commas between,
+    such as "cuda:0,cuda:1", one process each. crops, decode: see `open_masker`. format: "coco", or "yolo", for which
+    `out` is a folder, see `write_yolo`. For model, threshold, flip, refine and weights see `Predictor`.
+
+    Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
+    with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
+    or if `out` exists; RunError if the run fails, with all finished boxes kept for a resumed run.
+    """
+    out = Path(out)
+    journal_path = out.with_name(out.name + ".journal")
+    if batch is not None:
+        batch_size(batch, None)
+    _check_output(out, journal_path, resume, format)
+    for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
+        _make_folder(folder)
+    source = open_images(images)
+    if threads is None:
+        threads = usable_cores()
+    journal = Journal(journal_path)
+    try:
+        settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
+        with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
+            batch = batch_size(batch, workers.opened.most)
+            facts = {
+                "boxes": boxes_sha256(Path(boxes)),
+                "image list": file_sha256(image_list) if image_list is not None else "none",
+                "images": str(Path(images).resolve()),
+                "model": file_sha256(resolve_model(model)),
+                "batch": str(batch),
+                "decode": decode,
+                "flip": str(flip),
+                "weights": str(weights),
+                "box area": str(box_area),
+                **workers.opened.facts,
+            }
+            if journal.planned:
+                journal.check(facts)
+            else:
+                write_plan(journal, facts, boxes, image_list, source, batch)
+            summary = _run(journal, workers, batch, resolve_model(model), out, format, box_area, progress)
+        if overlay is not None:
+            with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
+                write_overlays(journal, source, Path(overlay), bar.advance)
+    except BaseException:
+        journal.abandon()
+        raise
+    journal.delete()
+    return summary
+
+
+def skipped_path(out: str | Path) -> Path:
+    """Where the list of records without a mask lies: beside the labels."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}.skipped.json")
+
+
+def _run(
+    journal: Journal,
+    workers: Here | Processes,
+    batch: int,
+    model: Path,
+    out: Path,
+    format: str,
+    box_area: bool,
+    progress: bool,
+) -> Summary:
+    resumed, _ = journal.count()
+    planned, pending = journal.planned_boxes()
+    began = time.monotonic()
+    with Progress("labelling", planned, planned - pending, show=progress) as bar:
+        workers.run(journal, batch, bar.advance)
+    seconds = time.monotonic() - began
+    has_skipped = write_skipped(journal, skipped_path(out))
+    if format == "yolo":
+        with Progress("writing", journal.pictures(), unit="pictures", show=progress) as bar:
+            write_yolo(journal, out, bar.advance)
+    else:
+        write_labels(journal, out, box_area)
+    labelled, total = journal.count()
+    return Summary(
+        total=total,
+        labelled=labelled,
+        skipped=journal.skipped(),
+        resumed=resumed,
+        seconds=seconds,
+        provider=workers.opened.provider,
+        model=model,
+        out=out,
+        skipped_list=skipped_path(out) if has_skipped else None,
+        notes=workers.notes,
+    )
+
+
+def _check_output(out: Path, journal: Path, resume: bool, format: str) -> None:
+    if format not in FORMATS:
+        raise InputError(f"format {format}: expected {' or '.join(FORMATS)}")
+    if out.is_dir() and format == "coco":
+        raise InputError(f"{out}: a folder; --out takes the name of a file")
+    if resume and out.exists() and not journal.exists():
+        raise InputError(f"{out}: already finished, nothing to resume; delete it to label again")
+    if resume:
+        return
+    if journal.exists():
+        raise InputError(f"{journal}: an unfinished run; add --resume to go on, or delete it to start over")
+    if out.exists():
+        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None

@@ -1,0 +1,308 @@
+"""Who labels: this process, or one process for each of several GPUs, with the journal kept by this one alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.formats.images import ImageSource, open_images
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.masker import Masker
+from mal_trt.labelling.open_masker import open_masker
+from mal_trt.labelling.pipeline import network_threads, run_plan
+from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
+
+SHARE = 2048  # boxes a process gets at once, in whole batches
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to label. See `Predictor` and `open_masker`. threads: CPU threads of the whole run."""
+
+    model: str | Path
+    threads: int
+    threshold: Threshold = None
+    flip: bool = False
+    refine: str | None = None
+    weights: str | None = None
+    crops: str = "auto"
+    decode: str = "cpu"
+
+    def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
+        """A predictor that may use so many CPU threads, and its masker; close the masker first."""
+        predictor = Predictor(
+            self.model,
+            device,
+            threshold=self.threshold,
+            flip=self.flip,
+            refine=self.refine,
+            weights=self.weights,
+            threads=network_threads(threads),
+        )
+        try:
+            return predictor, open_masker(predictor, self.crops, self.decode)
+        except BaseException:
+            predictor.close()
+            raise
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an open model says. provider: what really runs it. most: boxes in its largest batch, None = any number.
+    facts: what a resumed run must have in common with this one."""
+
+    provider: str
+    most: int | None
+    facts: dict[str, str]
+
+
+def open_workers(settings: Settings, device: str, images: str | Path, source: ImageSource) -> Here | Processes:
+    """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"; to be closed.
+
+    source: the pictures of `images`, which other processes open for themselves.
+    """
+    devices = [part.strip() for part in device.split(",")]
+    return Here(settings, devices[0], source) if len(devices) == 1 else Processes(settings, devices, images)
+
+
+class Here:
+    """This process labels."""
+
+    def __init__(self, settings: Settings, device: str, source: ImageSource) -> None:
+        self._threads, self._source = settings.threads, source
+        self._predictor, self._masker = settings.open(device, settings.threads)
+        self.opened = _opened(self._predictor)
+
+    def run(self, journal: Journal, batch: int, done: Callable[[int], None]) -> None:
+        """Label all that is pending; `done` is told of each batch of boxes once it is safe."""
+        run_plan(journal, self._source, self._predictor, self._masker, batch, self._threads, done)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Predictor.notes`."""
+        return self._predictor.notes
+
+    def close(self) -> None:
+        self._masker.close()
+        self._predictor.close()
+
+
+class Processes:
+    """One process for each device labels; each gets whole batches of the plan, so the labels are those of one."""
+
+    def __init__(self, settings: Settings, devices: Sequence[str], images: str | Path) -> None:
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self._children: list[_Child] = []
+        threads = max(1, settings.threads // len(devices))
+        try:
+            for device in devices:
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, settings, device, threads, images), daemon=True)
+                process.start()
+                there.close()
+                self._children.append(_Child(device, here, process))
+            opened: list[Opened] = [child.receive() for child in self._children]
+        except BaseException:
+            self.close()
+            raise
+        providers = list(dict.fromkeys(one.provider for one in opened))
+        limits = [one.most for one in opened if one.most is not None]
+        if len(providers) > 1:
+            self.close()
+            raise InputError(f"device {','.join(devices)}: they run the model differently ({', '.join(providers)})")
+        self.opened = Opened(providers[0], min(limits, default=None), opened[0].facts)
+        self.notes: tuple[str, ...] = ()
+
+    def run(self, journal: Journal, batch: int, done: Callable[[int], None]) -> None:
+        """See `Here.run`."""
+        shares = _shares(journal)
+        busy: dict[Any, _Child] = {}
+        failure: MalTrtError | None = None
+
+        def give(child: _Child) -> None:
+            if share := next(shares, None):
+                child.send((share, batch))
+                busy[child.connection] = child
+
+        try:
+            for child in self._children:
+                give(child)
+            while busy:
+                for connection in wait(list(busy)):
+                    child = busy[connection]
+                    try:
+                        results = child.receive()
+                    except MalTrtError as error:
+                        failure, results = failure or error, None
+                    if results is not None:
+                        journal.add(results)
+                        done(len(results))
+                        continue
+                    del busy[connection]
+                    if failure is None:  # else what the others have under way is kept before it is raised
+                        give(child)
+        except BaseException:
+            with suppress(MalTrtError):  # should the journal not take more, the first error says so
+                for child in busy.values():
+                    journal.add(child.finished())
+            raise
+        if failure is not None:
+            raise failure
+        said = [note for child in self._children for note in child.ask()]
+        self.notes = tuple(dict.fromkeys(said))
+
+    def close(self) -> None:
+        for child in self._children:
+            child.connection.close()
+        for child in self._children:
+            child.process.join(10)
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A process and the way to it."""
+
+    device: str
+    connection: Connection
+    process: BaseProcess
+
+    def send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self) -> Any:
+        """Its next message; raises the error that it sent or died of."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if isinstance(message, MalTrtError):
+            raise message
+        return message
+
+    def ask(self) -> tuple[str, ...]:
+        """What the user should know of how the model ran there."""
+        self.send(None)
+        return tuple(self.receive())
+
+    def finished(self) -> list[Result]:
+        """The results that have arrived and were not read yet."""
+        found: list[Result] = []
+        with suppress(EOFError, OSError):
+            while self.connection.poll():
+                message = self.connection.recv()
+                found += message if isinstance(message, list) else []
+        return found
+
+    def _died(self) -> RunError:
+        self.process.join(5)
+        return RunError(
+            f"device {self.device}: its process ended with exit code {self.process.exitcode} (out of memory, or "
+            "killed?); what is finished is kept, run again with --resume"
+        )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Some batches of a plan: what a process needs to label them."""
+
+    boxes: list[Box]
+    pictures: dict[int, tuple[str, int, int]]
+    batches: dict[int, tuple[SizeClass, int]]
+
+
+class _Part:
+    """A share as a `Plan`: results go to the process that holds the journal."""
+
+    def __init__(self, share: _Share, connection: Connection) -> None:
+        self._share, self._connection = share, connection
+
+    def pending(self) -> Iterator[Box]:
+        return iter(self._share.boxes)
+
+    def picture(self, image: int) -> tuple[str, int, int]:
+        return self._share.pictures[image]
+
+    def batch(self, number: int) -> tuple[SizeClass, int]:
+        return self._share.batches[number]
+
+    def add(self, results: Sequence[Result]) -> None:
+        self._connection.send(results)
+
+
+def _shares(journal: Journal) -> Iterator[_Share]:
+    """The pending boxes in whole batches, about SHARE boxes at a time, in the order of the plan."""
+    filling: dict[int, list[Box]] = {}
+    whole: list[Box] = []
+    for box in journal.pending():
+        filling.setdefault(box.batch, []).append(box)
+        if len(filling[box.batch]) == journal.batch(box.batch)[1]:
+            whole += filling.pop(box.batch)
+        if len(whole) >= SHARE:
+            yield _share(journal, whole)
+            whole = []
+    whole += [box for boxes in filling.values() for box in boxes]
+    if whole:
+        yield _share(journal, whole)
+
+
+def _share(journal: Journal, boxes: list[Box]) -> _Share:
+    boxes = sorted(boxes, key=lambda box: box.place)
+    pictures = {image: journal.picture(image) for image in dict.fromkeys(box.image for box in boxes)}
+    batches = {number: journal.batch(number) for number in dict.fromkeys(box.batch for box in boxes)}
+    return _Share(boxes, pictures, batches)
+
+
+def _work(connection: Connection, settings: Settings, device: str, threads: int, images: str | Path) -> None:
+    """A process: open the model, then label shares until the other side closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process with the journal decides when to stop
+    try:
+        source = open_images(images)
+        predictor, masker = settings.open(device, threads)
+        try:
+            connection.send(_opened(predictor))
+            while True:
+                message = connection.recv()
+                if message is None:
+                    connection.send(predictor.notes)
+                    continue
+                share, batch = message
+                run_plan(_Part(share, connection), source, predictor, masker, batch, threads)
+                connection.send(None)
+        finally:
+            masker.close()
+            predictor.close()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except MalTrtError as error:
+        # Of the two kinds alone: others may not survive the way.
+        connection.send(InputError(str(error)) if isinstance(error, InputError) else RunError(str(error)))
+    except Exception as error:
+        connection.send(RunError(f"device {device}: {error!r} in {traceback.extract_tb(error.__traceback__)[-1].name}"))
+
+
+def _opened(predictor: Predictor) -> Opened:
+    return Opened(
+        provider=predictor.provider,
+        most=predictor.most,
+        facts={
+            "provider": predictor.provider,
+            "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
+            "refine": predictor.refine,
+        },
+    )

@@ -1,0 +1,1 @@
+"""What judges: evaluate, compare, benchmark and doctor. It prints nothing; `cli` does."""

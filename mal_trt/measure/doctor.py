@@ -1,0 +1,228 @@
+"""`mal-trt doctor`: what this machine has for mal-trt, whether it really works, and what to do where it does not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mal_trt import __version__
+from mal_trt.artifacts.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
+from mal_trt.base.errors import InputError
+from mal_trt.base.gpu import Machine, find_gpus, platform_tag
+from mal_trt.cuda.open import VARIABLE, choose_provider, installed
+
+OK, MISSING, WARNING = "ok", "missing", "warning"
+# Runs the bundled model as `label` does. That a provider is offered says little: one whose libraries do not load is
+# quietly replaced by the CPU.
+PARITY = """
+import numpy as np
+from mal_trt.backends import open_backend
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.artifacts.models import resolve_model
+stored = np.load(resolve_model("bundled").with_suffix(".parity.npz"))
+backend = open_backend("bundled", device={device!r})
+expected = stored["logits"][0]
+logits = backend.run(stored["image"], SizeClass(int(stored["size_classes"][0])))
+print(backend.provider, f"{{np.abs(logits - expected).max() / np.ptp(expected):.0e}}")
+"""
+LIMIT = 0.01  # of the logits' range; CUDA may round products to TF32
+SECONDS = 60  # for a library to load
+LEAST_DISK = 2 << 30  # an FP32 ViT-Base: model, engine and their temporary copies
+LEAST_MEMORY = 2 << 30
+# L4T release of a Jetson -> JetPack, TensorRT it brings.
+JETPACKS = (((39,), "7.2", "10.16"), ((38,), "7.0", "10.13"), ((36, 4), "6.1", "10.3"), ((36,), "6.0", "8.6"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. status: "ok", "missing" or "warning"; advice: what to do, "" where there is nothing."""
+
+    name: str
+    status: str
+    value: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding after the other; a check that fails is a finding too."""
+    machine = find_gpus()
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _program,
+        lambda: _driver(machine),
+        lambda: _tensorrt(machine),
+        lambda: _cuda(machine),
+        lambda: _onnxruntime(machine),
+        _packages,
+        _disk,
+    )
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # a doctor that dies of what it finds helps nobody
+            yield Finding(check.__name__.strip("_"), WARNING, f"could not be examined ({error})", "report this")
+
+
+def _program() -> Iterator[Finding]:
+    yield Finding("mal-trt", OK, f"{__version__}, Python {platform.python_version()}, {platform_tag()}")
+    release = Path("/etc/nv_tegra_release")
+    if release.exists():
+        yield jetpack(release.read_text())
+
+
+def jetpack(text: str) -> Finding:
+    """JetPack of a Jetson, from /etc/nv_tegra_release: `# R36 (release), REVISION: 4.0, ...`."""
+    found = re.search(r"R(\d+).*REVISION:\s*(\d+)", text)
+    if found is None:
+        return Finding("JetPack", WARNING, "a release that is not known", "expected /etc/nv_tegra_release to tell it")
+    release = (int(found[1]), int(found[2]))
+    for l4t, name, tensorrt in JETPACKS:
+        if release[: len(l4t)] >= l4t:
+            old = version_numbers(tensorrt) < OLDEST["tensorrt"]
+            advice = "install JetPack 6.1 or newer: TensorRT before 10.3 gets transformers wrong" if old else ""
+            value = f"{name} or its updates (L4T {release[0]}.{release[1]}), which brings TensorRT {tensorrt}"
+            return Finding("JetPack", WARNING if old else OK, value, advice)
+    return Finding(
+        "JetPack", WARNING, f"L4T {release[0]}.{release[1]}", "too old; Orin and newer with JetPack 6.1 work"
+    )
+
+
+def _driver(machine: Machine) -> Iterator[Finding]:
+    if not machine.gpus:
+        advice = "install NVIDIA's driver to use a GPU; labelling, training and RTX engine builds work without"
+        yield Finding("GPU", MISSING, machine.problem, advice)
+        return
+    yield Finding("driver", OK, f"runs CUDA up to {machine.cuda}")
+    for number, gpu in enumerate(machine.gpus):
+        memory = f"{gpu.total_bytes / 2**30:.1f} GiB"
+        if gpu.free_bytes is not None:
+            memory += f", {gpu.free_bytes / 2**30:.1f} GiB free"
+        low = gpu.free_bytes is not None and gpu.free_bytes < LEAST_MEMORY
+        advice = "close other programs, or use a small --batch" if low else ""
+        value = f"{gpu.name}, compute capability {gpu.compute_capability}, {memory}"
+        yield Finding(f"GPU {number}", WARNING if low else OK, value, advice)
+
+
+def _tensorrt(machine: Machine) -> Iterator[Finding]:
+    for flavor, module in MODULES.items():
+        done = _try(f"import {module}; print({module}.__version__)")
+        if done.ok:
+            version = done.output
+            old = version_numbers(version) < OLDEST[flavor]
+            floor = ".".join(map(str, OLDEST[flavor]))
+            advice = f"install {floor} or newer: {INSTALL[flavor]}" if old else ""
+            value = version
+            if not machine.gpus:
+                value += " (no GPU: builds engines, cannot run them)" if flavor == "tensorrt-rtx" else " (no GPU)"
+            yield Finding(TITLES[flavor], WARNING if old else OK, value, advice)
+        elif f"No module named '{module}'" in done.output:
+            yield Finding(TITLES[flavor], MISSING, "not installed", INSTALL[flavor])
+        else:
+            yield Finding(TITLES[flavor], WARNING, f"cannot be loaded: {done.output}", INSTALL[flavor])
+
+
+def _cuda(machine: Machine) -> Iterator[Finding]:
+    """What talks to the GPU for engines, and what compiles kernels for it."""
+    try:
+        chosen = choose_provider()
+    except InputError as error:
+        value, _, install = str(error).partition("; run: ")
+        yield Finding("CUDA", WARNING if VARIABLE in value else MISSING, value, install or f"correct {VARIABLE}")
+        return
+    others = [name for name in installed() if name != chosen]
+    value = f"by {chosen}" + (f" ({VARIABLE} can choose {others[0]} instead)" if others else "")
+    done = _try("from mal_trt.cuda.compile import find_compiler; print(find_compiler().title)")
+    if done.ok:
+        yield Finding("CUDA", OK, f"{value}, kernels by {done.output}" + ("" if machine.gpus else " (no GPU)"))
+    else:
+        advice = done.output.rpartition("RunError: ")[2]
+        yield Finding("CUDA", WARNING, f"{value}, but kernels cannot be compiled", advice)
+
+
+def _onnxruntime(machine: Machine) -> Iterator[Finding]:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if not installed:
+        yield Finding("ONNX Runtime", MISSING, "not installed", 'pip install "mal-trt[cpu]" (or [gpu])')
+        return
+    if len(installed) == 2:
+        advice = "uninstall both, then install one: they overwrite each other's files"
+        yield Finding("ONNX Runtime", WARNING, "onnxruntime and onnxruntime-gpu are both installed", advice)
+    else:
+        yield Finding("ONNX Runtime", OK, f"{installed[0]} {_version(installed[0])}")
+    for device in ("cpu", "cuda"):
+        name = f"{device.upper()}ExecutionProvider"
+        done = _try(PARITY.format(device=device))
+        provider, _, moved = done.output.partition(" ")
+        if done.ok and provider == name and float(moved) < LIMIT:
+            yield Finding(name, OK, f"runs the bundled model, {moved} of the logits' range from its reference")
+        elif done.ok and provider == name:
+            value = f"gives other logits than the bundled model's reference ({moved} of their range)"
+            yield Finding(name, WARNING, value, "install another version of ONNX Runtime, and report this")
+        elif device == "cpu":
+            yield Finding(name, WARNING, f"does not run: {done.output}", 'pip install --force-reinstall "mal-trt[cpu]"')
+        else:
+            advice = 'in an environment of its own: pip install "mal-trt[gpu]"' if machine.gpus else ""
+            yield Finding(name, MISSING, "does not run here", advice)
+
+
+def _packages() -> Iterator[Finding]:
+    wanted = (
+        ("torch", "train, export", 'pip install "mal-trt[train]" or "mal-trt[export]"'),
+        ("onnx", "export, calibrate", 'pip install "mal-trt[export]" or "mal-trt[calibrate]"'),
+        ("cuda-bindings", "engines", 'pip install "mal-trt[gpu]"'),
+        ("pycuda", "engines where cuda-bindings are not to be had", 'pip install "mal-trt[pycuda]"'),
+    )
+    for package, purpose, install in wanted:
+        if version := _version(package):
+            yield Finding(package, OK, version)
+        else:
+            yield Finding(package, MISSING, f"not installed; for {purpose}", install)
+
+
+def _disk() -> Iterator[Finding]:
+    for name, folder in (("disk", Path.cwd()), ("temporary files", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free
+        low = free < LEAST_DISK
+        advice = f"make room: a large model and its engine take up to {LEAST_DISK >> 30} GiB" if low else ""
+        yield Finding(name, WARNING if low else OK, f"{free / 2**30:.1f} GiB free", advice)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    ok: bool
+    output: str
+
+
+def _try(code: str) -> _Tried:
+    """Run a line of Python in a process of its own: a library that crashes or hangs takes only that with it."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return _Tried(False, f"no answer within {SECONDS} s")
+    if done.returncode == 0:
+        return _Tried(True, (done.stdout.strip().splitlines() or [""])[-1])
+    if done.returncode < 0:
+        return _Tried(False, f"crashed (signal {-done.returncode})")
+    return _Tried(False, (done.stderr.strip().splitlines() or ["failed without a word"])[-1])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def to_json(findings: list[Finding]) -> str:
+    """All findings as a JSON list."""
+    return json.dumps([vars(finding) for finding in findings], indent=1)

@@ -1,0 +1,243 @@
+"""Score masks against drawn ones: those of a model, or of a label file that exists already."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.boxes import Document, read_boxes, read_coco
+from mal_trt.formats.images import open_images
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.labelling.predictor import Threshold
+from mal_trt.measure.metrics import ObjectScore, score_object, summarize
+
+MOST_ROWS = 40  # of the table on the screen; the JSON result has every class
+
+
+def evaluate(
+    images: str | Path | None,
+    annotations: str | Path,
+    model: str | Path = "bundled",
+    labels: str | Path | None = None,
+    *,
+    batch: int | None = None,
+    device: str = "auto",
+    crops: str = "auto",
+    flip: bool = False,
+    refine: str | None = None,
+    weights: str | None = None,
+    threshold: Threshold = None,
+    threads: int | None = None,
+    progress: bool = True,
+    json_out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Mask quality on annotated pictures, as the dict `mal-trt evaluate --json` writes.
+
+    images: folder, tar or file. annotations: COCO JSON with boxes and segmentations (polygons or RLE), or a folder of
+    YOLO polygons. Either `model` labels every box, by the very path `mal-trt label` takes, or `labels`, a label file,
+    is scored as it is (images may then be None, unless annotations is a folder). The other options are those of
+    `label`; json_out: a file for the result.
+
+    Annotations and labels meet by annotation id. Keys: see `mal_trt.measure.metrics.summarize`; besides, `skipped`
+    counts the annotations left out (no readable segmentation, or no label), `skipped_reasons` says why.
+    """
+    if json_out is not None and not Path(json_out).absolute().parent.is_dir():
+        raise InputError(f"{json_out}: its folder does not exist; the result could not be written there")
+    truth = _truth(Path(annotations), images)
+    if labels is not None:
+        result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
+        result["labels"] = str(labels)
+    elif images is None:
+        raise InputError("evaluate needs pictures to label (--images), or a label file to score (--labels)")
+    else:
+        from mal_trt.labelling.run import label
+
+        with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
+            out = Path(folder) / "labels.json"
+            summary = label(
+                images,
+                annotations,
+                model,
+                out,
+                batch=batch,
+                device=device,
+                crops=crops,
+                threshold=threshold,
+                flip=flip,
+                refine=refine,
+                weights=weights,
+                threads=threads,
+                progress=progress,
+            )
+            unlabelled = _read_json(summary.skipped_list) if summary.skipped_list else []
+            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled)
+        result.update(model=str(model), provider=summary.provider, seconds=summary.seconds)
+    result["annotations"] = str(annotations)
+    if json_out is not None:
+        write_json(result, Path(json_out))
+    return result
+
+
+def score_labels(
+    truth: Document, labels: list[Any], where: str = "annotations", unlabelled: Iterable[Any] = ()
+) -> dict[str, Any]:
+    """Metrics of label records against the annotations of a COCO document, matched by annotation id.
+
+    Label records need `id` and `segmentation`. `where` names the annotations in errors. unlabelled: records
+    {"id", "reason"} that say why a label is missing.
+    """
+    predicted: dict[Any, Any] = {}
+    for index, record in enumerate(labels):
+        try:
+            predicted.setdefault(_key(record, "id"), record.get("segmentation"))
+        except ValueError:
+            raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
+    sizes = {key: (image.get("height"), image.get("width")) for key, image in _by_id(truth["images"])}
+    names = {key: str(entry.get("name", "")) for key, entry in _by_id(truth.get("categories"))}
+    reasons = {key: str(entry.get("reason")) for key, entry in _by_id(list(unlabelled))}
+    scores: list[ObjectScore] = []
+    skipped: Counter[str] = Counter()
+    seen: set[Any] = set()
+    for annotation in truth["annotations"]:
+        try:
+            key = _key(annotation, "id")
+            if key in seen:
+                raise ValueError("duplicate id")
+            seen.add(key)
+            if not predicted.get(key):
+                raise ValueError(reasons.get(key, "not labelled"))
+            scores.append(_score(annotation, predicted[key], sizes))
+        except ValueError as error:
+            skipped[str(error)] += 1
+    if not scores:
+        why = "; ".join(f"{reason}: {count}" for reason, count in skipped.most_common(3)) or "it is empty"
+        raise InputError(f"{where}: nothing to score ({why})")
+    return {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
+
+
+def print_report(result: dict[str, Any]) -> None:
+    """The result of `evaluate` as a table on the screen, classes with most objects first."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, title="Mask quality", title_justify="left")
+    table.add_column("class")
+    table.add_column("objects", justify="right")
+    table.add_column("IoU", justify="right")
+    classes = sorted(result["per_class"].items(), key=lambda item: (-item[1]["count"], item[0]))
+    for name, figures in classes[:MOST_ROWS]:
+        table.add_row(name, str(figures["count"]), _percent(figures["iou"]))
+    if len(classes) > MOST_ROWS:
+        rest = sum(figures["count"] for _, figures in classes[MOST_ROWS:])
+        table.add_row(f"... {len(classes) - MOST_ROWS} more classes", str(rest), "")
+    table.add_section()
+    for label, key in (
+        ("mean over classes (mIoU)", "miou"),
+        ("  small boxes, up to 32²", "miou_small"),
+        ("  medium boxes, up to 96²", "miou_medium"),
+        ("  large boxes", "miou_large"),
+        ("mean over objects", "miou_instance"),
+        ("boundary IoU, mean over classes", "boundary_iou"),
+    ):
+        count = str(result["count"]) if key == "miou" else ""
+        table.add_row(label, count, _percent(result[key]), style="bold" if key == "miou" else None)
+    console.print(table)
+    if result["skipped"]:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
+        console.print(f"{result['skipped']} annotations not scored ({reasons})", highlight=False)
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write a result in one step: the file is whole or absent."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot write the result ({error.strerror or error})") from error
+
+
+def _score(annotation: dict[str, Any], label: Any, sizes: dict[Any, Any]) -> ObjectScore:
+    """Score of one annotation against its label's segmentation; ValueError says why it has none."""
+    truth = annotation.get("segmentation")
+    if not truth:
+        raise ValueError("no segmentation")
+    bbox = annotation.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_finite(v) for v in bbox):
+        raise ValueError("no usable bbox")
+    image = _key(annotation, "image_id")
+    if image not in sizes:
+        raise ValueError("unknown image")
+    size = sizes[image]
+    if not _is_size(size) and isinstance(label, dict):  # documents may leave the size to the picture
+        size = label.get("size")
+    if not _is_size(size):
+        raise ValueError("image without height and width")
+    height, width = size
+    try:
+        mask = to_rle(label, height, width)
+    except ValueError as error:
+        raise ValueError(f"label: {error}") from None
+    return score_object(mask, to_rle(truth, height, width), _key(annotation, "category_id"), bbox[2] * bbox[3])
+
+
+def _key(annotation: Any, field: str) -> Any:
+    key = annotation.get(field) if isinstance(annotation, dict) else None
+    if not isinstance(key, (int, str)):
+        raise ValueError(f"no usable {field}")
+    return key
+
+
+def _by_id(records: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """The records that are objects with an id, with it."""
+    entries = records if isinstance(records, list) else []
+    return [(e["id"], e) for e in entries if isinstance(e, dict) and isinstance(e.get("id"), (int, str))]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def _truth(annotations: Path, images: str | Path | None) -> Document:
+    if not annotations.is_dir():
+        return read_coco(annotations)
+    if images is None:
+        raise InputError(
+            f"{annotations}: labels in a folder do not say how large their pictures are; give --images too"
+        )
+    return read_boxes(annotations, open_images(images))
+
+
+def _read_labels(path: Path) -> list[Any]:
+    document = _read_json(path)
+    records = document.get("annotations") if isinstance(document, dict) else document
+    if not isinstance(records, list):
+        raise InputError(f"{path}: not labels; expected a COCO document or a list of label records")
+    return records

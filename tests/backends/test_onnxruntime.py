@@ -1,0 +1,202 @@
+"""The ONNX Runtime backend on tiny graphs built here: contract, head grid, outputs and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mal_trt.artifacts.contract import METADATA_KEY, Contract
+from mal_trt.backends import open_backend
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.geometry.boxes import SizeClass
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper
+
+SIDE = 64
+
+
+def write_model(
+    path: Path,
+    contract: Contract | None,
+    grid: bool = True,
+    dtype: int = TensorProto.UINT8,
+    outputs: dict[str, float] | None = None,
+    first_output: str = "logits",
+) -> Path:
+    """logits = image channel 0 [::4, ::4] / 255 * gain + the head grid's side, as [N,1,16,16]."""
+    gains = {first_output: 1.0} if outputs is None else outputs
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["float", "starts", "ends", "axes", "steps"], ["red"]),
+        helper.make_node("Div", ["red", "c255"], ["unit"]),
+    ]
+    if grid:
+        nodes += [
+            helper.make_node("Shape", ["head_grid"], ["shape"], start=2, end=3),
+            helper.make_node("Cast", ["shape"], ["side"], to=TensorProto.FLOAT),
+        ]
+    constants = {
+        "starts": np.array([0, 0, 0], np.int64),
+        "ends": np.array([1, SIDE, SIDE], np.int64),
+        "axes": np.array([1, 2, 3], np.int64),
+        "steps": np.array([1, 4, 4], np.int64),
+        "c255": np.array([255], np.float32),
+        "nothing": np.array([0], np.float32),
+    }
+    for name, gain in gains.items():
+        constants[f"{name}_gain"] = np.array([gain], np.float32)
+        nodes += [
+            helper.make_node("Mul", ["unit", f"{name}_gain"], [f"{name}_scaled"]),
+            helper.make_node("Add", [f"{name}_scaled", "side" if grid else "nothing"], [name]),
+        ]
+    inputs = [helper.make_tensor_value_info("image", dtype, ["n", 3, SIDE, SIDE])]
+    if grid:
+        inputs.append(helper.make_tensor_value_info("head_grid", TensorProto.UINT8, [1, 1, "g", "g"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        inputs,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, 16, 16]) for name in gains],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if contract is not None:
+        helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def contract(**changes: object) -> Contract:
+    document = {"schema": 1, "arch": "tiny", "layout": "patch", "input_size": SIDE, **changes}
+    return Contract.from_json(json.dumps(document), "here")
+
+
+@pytest.fixture
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 3, SIDE, SIDE), np.uint8)
+
+
+def test_runs_and_passes_the_grid_by_dimensions(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract()), device="cpu", threads=1)
+    assert backend.contract == contract()
+    assert backend.provider == "CPUExecutionProvider"
+    assert backend.outputs == ("logits",)
+    for size, side in zip(SizeClass, (2, 4, 8), strict=True):
+        logits = backend.run(crops, size)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, crops[:, :1, ::4, ::4] / 255 + side, atol=1e-6)
+
+
+def test_strided_input_is_read_as_it_looks(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract()), device="cpu", threads=1)
+    channels_last = np.ascontiguousarray(crops.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(backend.run(channels_last, SizeClass.LARGE), backend.run(crops, SizeClass.LARGE))
+
+
+def test_float_input_and_baked_head(tmp_path: Path, crops: np.ndarray) -> None:
+    facts = contract(input_dtype="float32", head="medium")
+    backend = open_backend(write_model(tmp_path / "m.onnx", facts, grid=False, dtype=TensorProto.FLOAT), threads=1)
+    from_bytes = backend.run(crops, SizeClass.SMALL)
+    np.testing.assert_allclose(from_bytes, crops[:, :1, ::4, ::4] / 255, atol=1e-6)
+    np.testing.assert_array_equal(from_bytes, backend.run(crops.astype(np.float32), SizeClass.LARGE))
+
+
+def test_weights_choose_the_output(tmp_path: Path, crops: np.ndarray) -> None:
+    gains = {"logits": 2.0, "logits_student": 1.0, "logits_teacher": 3.0}
+    path = write_model(tmp_path / "m.onnx", contract(weights="mixed"), outputs=gains)
+    backend = open_backend(path, device="cpu", threads=1)
+    assert set(backend.outputs) == set(gains)
+    unit = crops[:, :1, ::4, ::4] / 255
+    for weights, gain in ((None, 2), ("mixed", 2), ("student", 1), ("teacher", 3)):
+        np.testing.assert_allclose(backend.run(crops, SizeClass.SMALL, weights), unit * gain + 2, atol=1e-5)
+
+
+def test_weights_the_model_lacks(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract(weights="student")), threads=1)
+    backend.run(crops, SizeClass.SMALL, "student")
+    for weights in ("teacher", "mixed", "ema"):
+        with pytest.raises(InputError, match="--weights mixed"):
+            backend.run(crops, SizeClass.SMALL, weights)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((1, 3, 32, 32), np.uint8),
+        np.zeros((3, SIDE, SIDE), np.uint8),
+        np.zeros((1, 3, SIDE, SIDE), np.float32),
+    ],
+)
+def test_batch_of_the_wrong_kind(tmp_path: Path, batch: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract()), threads=1)
+    with pytest.raises(InputError, match="this model takes"):
+        backend.run(batch, SizeClass.SMALL)
+
+
+def test_nan_logits_fail_the_run(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract(), outputs={"logits": float("nan")}), threads=1)
+    with pytest.raises(RunError, match="NaN"):
+        backend.run(crops, SizeClass.SMALL)
+
+
+def test_closed(tmp_path: Path, crops: np.ndarray) -> None:
+    backend = open_backend(write_model(tmp_path / "m.onnx", contract()), threads=1)
+    backend.close()
+    with pytest.raises(RunError, match="closed"):
+        backend.run(crops, SizeClass.SMALL)
+
+
+def refusal(path: Path | str, **options: object) -> str:
+    with pytest.raises(InputError) as caught:
+        open_backend(path, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_foreign_model(tmp_path: Path) -> None:
+    message = refusal(write_model(tmp_path / "m.onnx", None))
+    assert "m.onnx" in message and "mal-trt export" in message
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut"])
+def test_corrupt_file(tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_model(tmp_path / "m.onnx", contract())
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello, not a model", "cut": whole[: len(whole) // 2]}[damage])
+    assert "m.onnx" in refusal(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_graph_against_its_metadata(tmp_path: Path) -> None:
+    assert "head_grid" in refusal(write_model(tmp_path / "a.onnx", contract(), grid=False))
+    assert "head_grid" in refusal(write_model(tmp_path / "b.onnx", contract(head="small")))
+    assert "uint8" in refusal(write_model(tmp_path / "c.onnx", contract(), dtype=TensorProto.FLOAT))
+    assert "logits" in refusal(write_model(tmp_path / "d.onnx", contract(), first_output="logits_student"))
+
+
+def test_paths_and_options(tmp_path: Path) -> None:
+    assert "absent.onnx" in refusal(tmp_path / "absent.onnx")
+    assert "not a file" in refusal(tmp_path)
+    other = tmp_path / "model.pth"
+    other.write_bytes(b"x")
+    assert "mal-trt export" in refusal(other)
+    path = write_model(tmp_path / "m.onnx", contract())
+    assert "gpu0" in refusal(path, device="gpu0")
+    assert "threads" in refusal(path, threads=0)
+
+
+def test_cuda_is_never_silently_the_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_model(tmp_path / "m.onnx", contract())
+    if open_backend(path, device="auto", threads=1).provider == "CUDAExecutionProvider":
+        assert open_backend(path, device="cuda").provider == "CUDAExecutionProvider"
+    else:
+        message = refusal(path, device="cuda")
+        assert "CPUExecutionProvider" in message and "--device cpu" in message
+    assert capfd.readouterr().err == ""

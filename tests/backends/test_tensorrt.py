@@ -1,0 +1,423 @@
+"""The backend of engines, run for real over two test doubles: host memory for CUDA, ONNX Runtime for TensorRT."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import host_tensorrt
+from host_cuda import HostDriver
+from host_tensorrt import Faults, host_flavor, write_engine
+from lane import Lane, crops
+from mal_trt.artifacts.manifest import Profile, manifest_path
+from mal_trt.backends import DeviceBackend, open_backend, tensorrt
+from mal_trt.backends.tensorrt import TensorRTBackend, open_engine
+from mal_trt.base.errors import InputError, NanLogits, RunError
+from mal_trt.cuda import open as cuda_open
+from mal_trt.cuda.driver import CudaError
+from mal_trt.geometry.boxes import SizeClass
+from tiny_model import write_tiny_model
+
+LARGE = SizeClass.LARGE
+
+
+class Opened:
+    """Opens engines of a folder over the doubles; `driver` and `faults` are those of the last one."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, patch
+        self.driver, self.faults = HostDriver(), Faults()
+
+    def use(self, name: str = "tensorrt", **machine: Any) -> None:
+        self.driver, self.faults = HostDriver(**machine), Faults()
+        flavor = host_flavor(self.driver, name, self.faults)
+        self.patch.setattr(cuda_open, "open_driver", lambda index=0: self.driver)
+        self.patch.setattr(tensorrt, "open_flavor", lambda name: flavor)
+
+    def __call__(
+        self,
+        model: dict[str, Any] | None = None,
+        graphs: bool = True,
+        engine: dict[str, Any] | None = None,
+        **machine: Any,
+    ) -> TensorRTBackend:
+        self.use((engine or {}).get("flavor", "tensorrt"), **machine)
+        onnx = write_tiny_model(self.folder / "tiny.onnx", **{"grid_gain": 0.25, **(model or {})})
+        return open_engine(write_engine(onnx, self.folder / "tiny.engine", **(engine or {})), graphs=graphs)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Opened(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("mode", ["eager", "deferred"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_every_batch_and_size_is_as_on_the_cpu(opened: Opened, mode: str, dtype: str) -> None:
+    backend = opened({"dtype": dtype}, mode=mode)
+    assert isinstance(backend, DeviceBackend)
+    assert backend.provider == "TensorRT 10.3.0 (host memory (test double))" and backend.outputs == ("logits",)
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size in SizeClass:
+        assert (backend.least(size), backend.most(size), backend.logits_side(size)) == (1, 4, 16)
+        for count in (1, 2, 3, 4, 3, 9):
+            image = crops(count, count, dtype)
+            np.testing.assert_array_equal(backend.run(image, size), cpu.run(image, size))
+    assert backend.run(crops(0, dtype=dtype), LARGE).shape == (0, 1, 16, 16)
+
+
+def test_a_baked_head_has_one_profile(opened: Opened) -> None:
+    backend = opened({"head": "medium"})
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size in SizeClass:
+        np.testing.assert_array_equal(backend.run(crops(5), size), cpu.run(crops(5), size))
+    assert len(opened.faults.contexts) == 1
+
+
+def test_each_size_has_a_context_of_its_profile(opened: Opened) -> None:
+    """Also when an engine lists its profiles in another order than the sizes'."""
+    profiles = [Profile((1, 2, 2), 8), Profile((1, 2, 3), 2), Profile((1, 2, 4), 4)]
+    backend = opened(engine={"profiles": profiles})
+    assert [backend.most(size) for size in SizeClass] == [3, 4, 2]
+    assert [context.profile for context in opened.faults.contexts] == [1, 2, 0]
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size in SizeClass:
+        np.testing.assert_array_equal(backend.run(crops(4), size), cpu.run(crops(4), size))
+
+
+def test_one_profile_for_several_grids(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as build-engine makes them, but each size still gets its own grid."""
+    shapes = host_tensorrt._Engine.get_tensor_profile_shape
+
+    def wide(engine: Any, name: str, index: int) -> list[tuple[int, ...]]:
+        return [(1, 1, n, n) for n in (2, 4, 8)] if name == "head_grid" else shapes(engine, name, index)
+
+    monkeypatch.setattr(host_tensorrt._Engine, "get_tensor_profile_shape", wide)
+    backend = opened(engine={"profiles": [Profile((1, 2, 4), 8)]})
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size in SizeClass:
+        np.testing.assert_array_equal(backend.run(crops(4), size), cpu.run(crops(4), size))
+
+
+def test_small_batches_are_padded(opened: Opened) -> None:
+    backend = opened(engine={"batch": (3, 3, 4)}, graphs=False)
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for count, ran in ((1, 3), (2, 3), (3, 3), (4, 4), (5, 3)):
+        np.testing.assert_array_equal(backend.run(crops(count), LARGE), cpu.run(crops(count), LARGE))
+        assert opened.faults.contexts[-1].ran["image"][0] == ran
+    assert backend.least(LARGE) == 3
+    lane = Lane(backend)
+    lane.queue(crops(1))
+    np.testing.assert_array_equal(lane.result(1), cpu.run(crops(1), LARGE))
+    with pytest.raises(InputError, match=r"a batch of 5: .*tiny\.engine takes 4 at most"):
+        backend.enqueue(lane.image.pointer, lane.logits.pointer, 5, LARGE, lane.stream)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_two_lanes_take_turns(opened: Opened, graphs: bool) -> None:
+    """Both queue before either is waited for, the later first; the double runs everything as late as it may."""
+    backend = opened(mode="deferred", graphs=graphs)
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    lanes = [Lane(backend), Lane(backend)]
+    for turn in range(12):
+        images = [crops(1 + (turn + k) % 4, 10 * turn + k) for k in range(2)]
+        for lane, image in zip(lanes, images, strict=True):
+            lane.queue(image)
+        for lane, image in reversed(list(zip(lanes, images, strict=True))):
+            np.testing.assert_array_equal(lane.result(len(image)), cpu.run(image, LARGE))
+    assert bool(opened.driver.calls["launch_graph"]) == graphs
+
+
+def test_graphs(opened: Opened) -> None:
+    """A batch is captured when it comes the second time, and launched from the third on."""
+    backend = opened()
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    lane = Lane(backend)
+    seen = []
+    for turn in range(6):
+        image = crops(2, turn)
+        lane.queue(image)
+        np.testing.assert_array_equal(lane.result(2), cpu.run(image, LARGE))
+        seen.append((opened.faults.executes, opened.driver.calls["launch_graph"]))
+    assert seen == [(1, 0), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
+    for size in SizeClass:
+        for count in (1, 3):
+            for turn in range(3):
+                np.testing.assert_array_equal(backend.run(crops(count, turn), size), cpu.run(crops(count, turn), size))
+    assert opened.driver.living["graph"] == 7 and backend.notes == []
+
+
+def test_graphs_are_bounded(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mal_trt.backends.tensorrt_context.MOST_GRAPHS", 2)
+    backend = opened(mode="deferred")
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for turn in range(3):
+        for count in (1, 2, 2, 2, 3, 3, 3, 4):
+            image = crops(count, turn)
+            np.testing.assert_array_equal(backend.run(image, LARGE), cpu.run(image, LARGE))
+            assert opened.driver.living["graph"] <= 2
+    assert 0 < opened.driver.calls["destroy_graph"] <= opened.driver.calls["synchronize_event"]  # none that still runs
+
+
+@pytest.mark.parametrize("why", ["begin_capture", "end_capture", "TensorRT"])
+def test_without_graphs_where_they_fail(opened: Opened, why: str) -> None:
+    backend = opened()
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    if why == "TensorRT":
+        opened.faults.capturable = False
+    else:
+        opened.driver.fail_on(why, code="CUDA_ERROR_NOT_SUPPORTED")
+    for turn in range(4):
+        image = crops(2, turn)
+        np.testing.assert_array_equal(backend.run(image, LARGE), cpu.run(image, LARGE))
+    (note,) = backend.notes
+    assert note.startswith("CUDA graphs are not used: ") and "\n" not in note
+    assert opened.driver.calls["launch_graph"] == opened.driver.living["graph"] == 0
+
+
+def test_graphs_turned_off(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAL_TRT_GRAPHS", "0")
+    backend = opened()
+    for _ in range(4):
+        backend.run(crops(2), LARGE)
+    assert opened.driver.calls["begin_capture"] == 0
+
+
+def test_mixed_weights(opened: Opened) -> None:
+    """Every output has an address of its own: one may be computed of the others."""
+    backend = opened({"weights": "mixed"})
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    assert backend.outputs == ("logits", "logits_student", "logits_teacher")
+    lane = Lane(backend)
+    for turn in range(3):
+        for weights in (None, "mixed", "student", "teacher"):
+            image = crops(3, turn)
+            expected = cpu.run(image, LARGE, weights)
+            np.testing.assert_array_equal(backend.run(image, LARGE, weights), expected)
+            lane.queue(image, weights)
+            np.testing.assert_array_equal(lane.result(3), expected)
+    addresses = opened.faults.contexts[-1].addresses
+    assert len(set(addresses.values())) == len(addresses) == 5
+    with pytest.raises(InputError, match="--weights mixed"):
+        opened().run(crops(1), LARGE, "teacher")
+
+
+def test_threads(opened: Opened) -> None:
+    backend = opened(mode="deferred")
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        lane = Lane(backend, SizeClass(number % 3))
+        for turn in range(12):
+            image = crops(1 + turn % 4, 100 * number + turn)
+            lane.queue(image)
+            expected = cpu.run(image, lane.size)
+            for found in (lane.result(len(image)), backend.run(image, lane.size)):
+                if not np.array_equal(found, expected):
+                    wrong.append(f"thread {number}, turn {turn}")
+        lane.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    backend.close()
+    assert set(opened.driver.living.values()) == {0}
+
+
+def test_shared_memory_of_a_jetson(opened: Opened) -> None:
+    backend = opened(integrated=True, mode="deferred")
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for _ in range(3):
+        np.testing.assert_array_equal(backend.run(crops(3), LARGE), cpu.run(crops(3), LARGE))
+    assert opened.driver.calls["copy_to_device"] == opened.driver.calls["copy_to_host"] == 0
+
+
+def test_room_is_made_once(opened: Opened) -> None:
+    backend = opened(graphs=False)
+    backend.run(crops(1), LARGE)
+    made = opened.driver.calls["allocate"], opened.driver.calls["allocate_pinned"]
+    for count in (4, 2, 9):
+        backend.run(crops(count), LARGE)
+    assert (opened.driver.calls["allocate"], opened.driver.calls["allocate_pinned"]) == made
+
+
+def test_closing_frees_everything(opened: Opened) -> None:
+    backend = opened({"weights": "mixed"}, mode="deferred")
+    lane = Lane(backend)
+    for turn in range(3):
+        backend.run(crops(2), LARGE)
+        lane.queue(crops(4, turn))  # still running when the backend is closed
+    living, closed = {}, opened.driver.close
+    expected = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1).run(crops(4, 2), LARGE)
+
+    def close() -> None:
+        living.update(opened.driver.living)
+        done = opened.driver.host.array(lane.logits.pointer, np.float32, expected.shape)
+        np.testing.assert_array_equal(done, expected)  # what was queued was waited for
+        closed()
+
+    opened.driver.close = close  # type: ignore[method-assign]
+    backend.close()
+    assert living == {"memory": 2, "pinned": 0, "stream": 1, "event": 0, "module": 0, "graph": 0}  # the lane's own
+    backend.close()
+    for use in (lambda: backend.run(crops(1), LARGE), lambda: backend.most(LARGE), backend.layers):
+        with pytest.raises(RunError, match=r"tiny\.engine: this backend is closed"):
+            use()
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("method", ["allocate", "allocate_pinned", "create_event", "create_stream", "synchronize"])
+def test_a_failing_start_leaves_nothing(opened: Opened, method: str, nth: int) -> None:
+    opened.use()
+    opened.driver.fail_on(method, nth, "CUDA_ERROR_OUT_OF_MEMORY")
+    living: dict[str, int] = {}
+    closed = opened.driver.close
+
+    def close() -> None:
+        living.update(opened.driver.living)
+        opened.faults.contexts.clear()
+        assert not opened.faults.engines  # the engine goes before the GPU's context
+        closed()
+
+    opened.driver.close = close  # type: ignore[method-assign]
+    onnx = write_tiny_model(opened.folder / "tiny.onnx", weights="mixed")
+    engine = write_engine(onnx, opened.folder / "tiny.engine")
+    try:
+        open_engine(engine).close()
+    except CudaError as error:
+        assert error.code == "CUDA_ERROR_OUT_OF_MEMORY"
+    assert living == dict.fromkeys(living, 0) != {}
+
+
+def test_out_of_memory(opened: Opened) -> None:
+    with pytest.raises(CudaError, match="OUT_OF_MEMORY"):
+        opened(limit=1 << 10).run(crops(4), LARGE)
+    opened.use()
+    opened.faults.refuse.add("create_execution_context")
+    with pytest.raises(RunError, match=r"tiny\.engine: TensorRT 10\.3\.0 cannot set the engine up: memory ran out; .*"):
+        open_engine(opened.folder / "tiny.engine")
+
+
+def test_a_failing_run_says_why_and_the_next_goes_on(opened: Opened) -> None:
+    backend = opened()
+    opened.faults.failing = 1
+    with pytest.raises(RunError, match=r"failed on a batch of 2: IExecutionContext::enqueueV3: .*illegal address"):
+        backend.run(crops(2), LARGE)
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    np.testing.assert_array_equal(backend.run(crops(2), LARGE), cpu.run(crops(2), LARGE))
+
+
+def test_a_lost_gpu(opened: Opened) -> None:
+    backend = opened()
+    opened.driver.fail_on("synchronize", code="CUDA_ERROR_ILLEGAL_ADDRESS", lasting=True)
+    for _ in range(2):
+        with pytest.raises(CudaError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+            backend.run(crops(2), LARGE)
+    backend.close()
+
+
+def test_nan(opened: Opened) -> None:
+    with pytest.raises(NanLogits, match=r"tiny\.engine: the engine gave NaN"):
+        opened({"gain": float("nan")}).run(crops(2), LARGE)
+
+
+@pytest.mark.parametrize("image", [crops(1)[:, :, :32], crops(1)[0], crops(1).astype(np.float32)])
+def test_batches_of_the_wrong_kind(opened: Opened, image: np.ndarray) -> None:
+    with pytest.raises(InputError, match="this model takes"):
+        opened().run(image, LARGE)
+
+
+def test_engines_that_are_refused(opened: Opened, tmp_path: Path) -> None:
+    def refusal(**engine: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            opened(engine=engine)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "bound to the GPUs they were built for" in refusal(compute_capabilities=("7.5",))
+    assert "bound to the TensorRT that built them" in refusal(version="10.9.0")
+    assert "a TensorRT of its own" in refusal(flags=("VERSION_COMPATIBLE",))
+    assert "no profile for [N, 3, 64, 64] with head_grid 4" in refusal(profiles=[Profile((1, 2, 4), 2)] * 3)
+    backend = opened()
+    content = (tmp_path / "tiny.engine").read_bytes()
+    (tmp_path / "tiny.engine").write_bytes(content[:-1] + b"x")
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        open_engine(tmp_path / "tiny.engine")
+    backend.close()
+
+
+def test_a_plan_the_library_refuses(opened: Opened, tmp_path: Path) -> None:
+    opened.use()
+    (tmp_path / "text.onnx").write_bytes((write_tiny_model(tmp_path / "tiny.onnx")).read_bytes())
+    engine = write_engine(tmp_path / "tiny.onnx", tmp_path / "tiny.engine")
+    plan = engine.read_bytes()
+    broken = plan[:200] + bytes(len(plan) - 200)
+    document = manifest_path(engine).read_text().replace(_sha(plan), _sha(broken))
+    engine.write_bytes(broken)
+    manifest_path(engine).write_text(document)
+    with pytest.raises(
+        InputError, match=r"tiny\.engine: TensorRT 10\.3\.0 cannot load it: the file is no plan of this"
+    ):
+        open_engine(engine)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ({"head": "large"}, {"head": "dynamic"}, "takes image and gives logits, but its manifest"),
+        ({}, {"head": "large"}, "takes head_grid, image and gives logits"),
+        ({}, {"input_dtype": "float32"}, "its `image` is uint8, not float"),
+        ({}, {"input_size": 96}, r"no profile for \[N, 3, 96, 96\]"),
+    ],
+)
+def test_an_engine_that_is_not_what_its_manifest_says(
+    opened: Opened, model: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    from dataclasses import replace
+
+    from mal_trt.artifacts.onnxfile import read_contract
+
+    onnx = write_tiny_model(opened.folder / "tiny.onnx", **model)
+    contract = replace(read_contract(onnx), **changes)
+    with pytest.raises(InputError, match=message):
+        opened(model, engine={"contract": contract, "profiles": [Profile((1, 2, 4), n) for n in (2, 4, 8)]})
+
+
+def test_which_file_and_device(opened: Opened, tmp_path: Path) -> None:
+    opened().close()
+    engine = tmp_path / "tiny.engine"
+    opened.use()
+    backend = open_backend(engine, device="cuda")
+    assert backend.provider.startswith("TensorRT")
+    backend.close()
+    with pytest.raises(InputError, match=r"tiny\.engine: an engine runs on a GPU alone"):
+        open_backend(engine, device="cpu")
+
+
+def test_no_gpu_here(tmp_path: Path) -> None:
+    """Before the library is so much as imported: it would crash."""
+    from mal_trt.base.gpu import find_gpus
+
+    if find_gpus().gpu is not None:
+        pytest.skip("there is a GPU")
+    engine = write_engine(write_tiny_model(tmp_path / "tiny.onnx"), tmp_path / "tiny.engine")
+    with pytest.raises(InputError, match=r"GPU|driver"):
+        open_backend(engine)
+
+
+def _sha(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,116 @@
+"""Several processes label as one does, and lose nothing when one of them ends early."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mal_trt import label
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.images import open_images
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.workers import _shares
+
+Write = Callable[..., Any]
+OPTIONS = {"batch": 4, "threads": 2, "progress": False}
+
+
+def test_two_processes_give_the_labels_of_one(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's masks tell with whom a box shared its batch, so the batches are the same too."""
+    images, boxes = data_set(pictures=6)
+    (images / "000000000002.png").write_bytes(b"not a picture")
+    model = tiny_model(coupled=True)
+    monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    alone = label(images, boxes, model, one, device="cpu", **OPTIONS)
+    both = label(images, boxes, model, two, device="cpu,cpu", **OPTIONS)
+    assert two.read_bytes() == one.read_bytes()
+    assert (both.labelled, both.skipped, both.provider) == (alone.labelled, alone.skipped, alone.provider)
+    assert both.skipped and not (tmp_path / "two.json.journal").exists()
+
+
+def test_shares_are_whole_batches_and_all_of_them(
+    tmp_path: Path, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=7)
+    journal = Journal(tmp_path / "journal")
+    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
+    shares = list(_shares(journal))
+    assert len(shares) > 2
+    planned = [box for share in shares for box in share.boxes]
+    assert sorted(planned) == sorted(journal.pending()) and len(set(planned)) == len(planned)
+    for share in shares:
+        for number, (_, count) in share.batches.items():
+            assert sum(box.batch == number for box in share.boxes) == count
+        assert {box.image for box in share.boxes} == set(share.pictures)
+    journal.close()
+
+
+def test_a_killed_process_is_said_and_nothing_is_lost(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=8)
+    model, out = tiny_model(), tmp_path / "labels.json"
+    monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
+    kept = 0
+    add = Journal.add
+
+    def kill(self: Journal, results: Any) -> None:
+        nonlocal kept
+        add(self, results)
+        kept += len(results)
+        children = multiprocessing.active_children()
+        if len(children) == 2:
+            children[0].kill()
+            children[0].join()
+
+    monkeypatch.setattr(Journal, "add", kill)
+    with pytest.raises(RunError, match=r"^device cpu: its process ended with exit code -9 .*--resume$"):
+        label(images, boxes, model, out, device="cpu,cpu", **OPTIONS)
+    monkeypatch.setattr(Journal, "add", add)
+    assert not multiprocessing.active_children() and kept
+    again = label(images, boxes, model, out, device="cpu,cpu", resume=True, **OPTIONS)
+    assert again.resumed == kept and again.labelled == again.total
+    straight = tmp_path / "straight.json"
+    label(images, boxes, model, straight, device="cpu", **OPTIONS)
+    assert out.read_bytes() == straight.read_bytes()
+
+
+def test_an_interrupt_keeps_what_has_arrived(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=8)
+    model, out = tiny_model(), tmp_path / "labels.json"
+    monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
+    add, calls = Journal.add, 0
+
+    def interrupted(self: Journal, results: Any) -> None:
+        nonlocal calls
+        calls += 1
+        add(self, results)
+        if calls == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        label(images, boxes, model, out, device="cpu,cpu", **OPTIONS)
+    assert not multiprocessing.active_children()
+    assert label(images, boxes, model, out, device="cpu", resume=True, **OPTIONS).resumed >= 4
+
+
+def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set()
+    model, out = tiny_model(), tmp_path / "labels.json"
+    with pytest.raises(InputError, match="weights, not teacher"):
+        label(images, boxes, model, out, device="cpu,cpu", weights="teacher", **OPTIONS)
+    assert not multiprocessing.active_children() and not (tmp_path / "labels.json.journal").exists()
+    with pytest.raises(InputError, match="device 'cup'"):
+        label(images, boxes, model, out, device="cpu,cup", **OPTIONS)

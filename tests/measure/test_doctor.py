@@ -1,0 +1,170 @@
+"""`doctor` and `inspect`: findings without a GPU, on a Jetson's release file, and files told apart by content."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.gpu import Gpu, Machine
+from mal_trt.cli import app
+from mal_trt.measure import doctor
+from mal_trt.measure.doctor import Finding, examine, jetpack
+
+NO_GPU = Machine(None, (), "no NVIDIA driver (libcuda.so.1 cannot be loaded)")
+GPU = Gpu("RTX 3060", "8.6", 12 << 30, 1 << 30)
+
+
+def findings(monkeypatch: pytest.MonkeyPatch, machine: Machine, tried: Any = None) -> dict[str, Finding]:
+    monkeypatch.setattr(doctor, "find_gpus", lambda: machine)
+    if tried is not None:
+        monkeypatch.setattr(doctor, "_try", tried)
+    return {finding.name: finding for finding in examine()}
+
+
+def test_this_machine() -> None:
+    """Nothing played: whatever this machine has, every finding is complete and the bundled model gives its logits."""
+    pytest.importorskip("onnxruntime")
+    result = call("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    found = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    assert all(entry["status"] in ("ok", "missing", "warning") and entry["value"] for entry in found.values())
+    assert all(entry["advice"] for entry in found.values() if entry["status"] == "warning")
+    assert found["CPUExecutionProvider"]["status"] == "ok"
+    assert "runs the bundled model" in found["CPUExecutionProvider"]["value"]
+    assert {"mal-trt", "TensorRT", "TensorRT-RTX", "torch", "disk"} <= set(found)
+
+
+def test_text_names_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_gpus", lambda: NO_GPU)
+    monkeypatch.setattr(doctor, "_try", lambda code: doctor._Tried(False, "No module named 'tensorrt'"))
+    result = call("doctor")
+    assert result.exit_code == 0
+    assert "missing  GPU: no NVIDIA driver" in result.stdout
+    assert 'pip install "mal-trt[gpu]"' in result.stdout
+
+
+def test_gpu_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = findings(monkeypatch, Machine("12.6", (GPU,), ""), lambda code: doctor._Tried(True, "10.3.0"))
+    assert found["driver"].value == "runs CUDA up to 12.6"
+    assert found["GPU 0"].status == "warning" and "small --batch" in found["GPU 0"].advice
+    assert "RTX 3060, compute capability 8.6, 12.0 GiB, 1.0 GiB free" in found["GPU 0"].value
+
+
+def test_libraries_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "8.6.1"))
+    assert old["TensorRT"].status == "warning" and "10.3 or newer" in old["TensorRT"].advice
+    crashed = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(False, "crashed (signal 11)"))
+    assert crashed["TensorRT"].value == "cannot be loaded: crashed (signal 11)"
+    moved = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "CPUExecutionProvider 3e-01"))
+    assert moved["CPUExecutionProvider"].status == "warning"
+
+
+def test_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAL_TRT_CUDA", raising=False)
+    monkeypatch.setattr("mal_trt.cuda.open._present", lambda package: True)
+    both = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "NVRTC 13.2"))["CUDA"]
+    assert both.value == "by cuda-python (MAL_TRT_CUDA can choose pycuda instead), kernels by NVRTC 13.2 (no GPU)"
+    none = "mal_trt.base.errors.RunError: there is no compiler for kernels; pip install it"
+    alone = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(False, none))["CUDA"]
+    assert (alone.status, alone.advice) == ("warning", "there is no compiler for kernels; pip install it")
+    monkeypatch.setattr("mal_trt.cuda.open._present", lambda package: False)
+    missing = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert missing.status == "missing" and "mal-trt[gpu]" in missing.advice
+    monkeypatch.setenv("MAL_TRT_CUDA", "pycuda")
+    named = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert (named.status, named.value) == ("warning", "MAL_TRT_CUDA pycuda: not installed")
+    monkeypatch.setenv("MAL_TRT_CUDA", "cupy")
+    unknown = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "1"))["CUDA"]
+    assert unknown.status == "warning" and "expected one of cuda-python, pycuda" in unknown.value
+
+
+def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Any:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(shutil, "disk_usage", broken)
+    found = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(False, ""))
+    assert "no such device" in found["disk"].value
+
+
+def test_code_that_crashes_takes_only_itself() -> None:
+    assert doctor._try("print('x'); print('y')") == doctor._Tried(True, "y")
+    assert doctor._try("raise ValueError('why')").output == "ValueError: why"
+    assert doctor._try("import os; os.kill(os.getpid(), 11)").output == "crashed (signal 11)"
+
+
+@pytest.mark.parametrize(
+    ("release", "status", "value"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "ok", "6.1"),
+        ("# R36 (release), REVISION: 3.0, GCID: 1", "warning", "6.0"),
+        ("# R38 (release), REVISION: 2.0, GCID: 1", "ok", "7.0"),
+        ("# R35 (release), REVISION: 4.1, GCID: 1", "warning", "L4T 35.4"),
+        ("something else", "warning", "not known"),
+    ],
+)
+def test_jetpack(release: str, status: str, value: str) -> None:
+    finding = jetpack(release)
+    assert finding.status == status and value in finding.value
+    assert bool(finding.advice) == (status == "warning")
+
+
+def test_inspect_onnx(tmp_path: Path) -> None:
+    model = resolve_model("bundled")
+    document = json.loads(call("inspect", model, "--json").stdout)
+    assert (document["kind"], document["bytes"]) == ("onnx", model.stat().st_size)
+    assert document["inputs"] == {"image": "uint8 [batch, 3, 192, 192]"}
+    assert document["outputs"] == {"logits": "float32 [batch, 1, 48, 48]"}
+    assert document["mal_trt"]["input_size"] == 192
+    assert document["parity"] == "mal_tiny.parity.npz"
+    shutil.copy(model, tmp_path / "really.engine")
+    assert "kind: onnx" in call("inspect", tmp_path / "really.engine").stdout
+
+
+def test_onnx_facts_are_onnx_own() -> None:
+    """The reader that steps over bytes, against the onnx package."""
+    onnx = pytest.importorskip("onnx")
+    from collections import Counter
+
+    from mal_trt.artifacts.onnxfile import read_onnx
+
+    facts, model = read_onnx(resolve_model("bundled")), onnx.load(resolve_model("bundled"))
+    assert facts.operators == Counter(node.op_type for node in model.graph.node)
+    assert sum(facts.weights.values()) == len(model.graph.initializer)
+    assert facts.opset == model.opset_import[0].version
+    assert facts.metadata == {entry.key: entry.value for entry in model.metadata_props}
+    assert facts.producer == f"{model.producer_name} {model.producer_version}"
+
+
+def test_inspect_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from mal_trt.training.checkpoint import save_checkpoint
+    from mal_trt.training.network import NetworkConfig, build_network
+
+    config = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
+    network = build_network(config)
+    save_checkpoint(tmp_path / "tiny.pth", config, student=network.state_dict())
+    document = json.loads(call("inspect", tmp_path / "tiny.pth", "--json").stdout)
+    assert (document["kind"], document["format"]) == ("checkpoint", "mal-trt")
+    assert document["config"]["arch"] == "vit-deit-tiny/16"
+    assert document["weights"]["student"] == sum(t.numel() for t in network.state_dict().values())
+    assert torch is not None
+
+
+def test_inspect_what_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.engine").write_bytes(b"nothing")
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    for name, message in (("none.onnx", "no such file"), ("broken.engine", "not a TensorRT engine")):
+        result = call("inspect", tmp_path / name)
+        assert result.exit_code == 2 and message in result.stderr
+    assert "not an ONNX file" in call("inspect", tmp_path / "broken.onnx").stderr
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
