@@ -1,128 +1,101 @@
 """How the bundled model was made, from boxes alone: `python -m mal_trt.export.bundled --data DIR --out DIR`.
 
-DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Every stage is
-skipped where its result exists, and a killed stage continues from its last checkpoint.
+DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Three steps: teachers,
+short runs from ImageNet weights that differ in seed, encoder and loss; their mean soft masks as targets, where they
+agree; a student from ImageNet weights that learns them. Every stage is skipped where its result exists,
+and a killed stage goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
 
 from mal_trt.export import export_onnx
 from mal_trt.training.config import TrainConfig, recipe_config
-from mal_trt.training.loop import CHECKPOINT, train
+from mal_trt.training.data import Samples
+from mal_trt.training.ensemble import compute_targets
+from mal_trt.training.loop import CHECKPOINT, sample_rules, train
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
-from mal_trt.training.prior import compute_priors
 from mal_trt.training.threshold import agreement_by_threshold, choose_threshold
 
-BOXES_PER_PICTURE = 5
 THRESHOLD_SAMPLES = 600
-PRIORS = "priors.npz"
+PRIORS, TARGETS = "priors.npz", "targets.npz"
+TEACHER_SAMPLES, STUDENT_SAMPLES = 25_000, 300_000
+MIN_AREA = 256.0
+# What tells the teachers apart. Stopped early: later their masks lose what differs in colour from the rest.
+TEACHERS: tuple[dict[str, Any], ...] = (
+    {"seed": 1},
+    {"seed": 2, "arch": "mal-lite1"},
+    {"seed": 3, "colour": (0.5, 0.0)},
+    {"seed": 4, "arch": "mal-lite2", "margin_rate": (0.0, 0.9)},
+    {"seed": 5, "colour": (0.0, 0.0), "crf_zeta": 0.3},
+)
 
 
-def figures_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
-    """First stage: drawn figures only, so that the network knows what a figure is."""
+def teacher_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, number: int) -> TrainConfig:
+    """The recipe "small" with the masks of an earlier model as priors that fade away."""
+    return recipe_config(
+        "small",
+        **{
+            "images": images,
+            "boxes": boxes,
+            "out": out / f"teacher{number}",
+            "priors": out / PRIORS,
+            "prior_weight": (0.6, 0.0),
+            "min_area": MIN_AREA,
+            "precision": "bf16",
+            "preload": True,
+            **TEACHERS[number],
+        },
+    )
+
+
+def student_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
+    """From ImageNet weights to the ensemble's soft masks, with more augmentation and no colour term."""
     return recipe_config(
         "small",
         images=images,
         boxes=boxes,
-        out=out,
-        arch="vit-mal-tiny/16",
-        layout="hybrid",
-        depth=6,
-        head_width=64,
-        adjust_scale=False,
-        crop_size=128,
-        batch=64,
-        epochs=2.2,
-        lr=1e-3 / 64,
-        min_lr_rate=0.4,
-        weight_decay=0.05,
-        betas=(0.9, 0.98),
-        warmup_epochs=0.2,
-        min_area=256.0,
-        boxes_per_picture=BOXES_PER_PICTURE,
-        figures=1.0,
+        out=out / "student",
+        targets=out / TARGETS,
+        colour=(0.0, 0.0),
+        jitter=0.1,
+        strong=True,
+        min_area=MIN_AREA,
         precision="bf16",
-        workers=1,
-        seed=0,
         preload=True,
-    )
-
-
-def boxes_config(figures: TrainConfig, priors: Path) -> TrainConfig:
-    """Second stage: boxes with the colour target and GrabCut priors, one figure in five samples."""
-    return replace(
-        figures,
-        priors=priors,
-        figures=0.2,
-        epochs=9.0,
-        lr=8e-4 / 64,
-        min_lr_rate=0.02,
-        warmup_epochs=0.1,
-    )
-
-
-def detail_config(boxes: TrainConfig) -> TrainConfig:
-    """Third stage: the same at 192 pixels, without priors."""
-    return replace(
-        boxes,
-        priors=None,
-        crop_size=192,
-        figures=0.15,
-        epochs=1.4,
-        lr=3e-4 / 64,
-        warmup_epochs=0.05,
         teacher_momentum=0.99,
+        teacher_momentum_end=0.998,
+        seed=11,
     )
 
 
-def long_config(detail: TrainConfig) -> TrainConfig:
-    """Fourth stage: more of the third, from a higher learning rate down again."""
-    return replace(detail, epochs=9.5, lr=4e-4 / 64, teacher_momentum=0.995)
-
-
-def even_config(long: TrainConfig) -> TrainConfig:
-    """Fifth stage: the same again, two boxes a picture at most, so that sets with one object a picture count more."""
-    return replace(long, boxes_per_picture=2, epochs=30.0, teacher_momentum=0.997)
-
-
-def more_config(even: TrainConfig) -> TrainConfig:
-    """Sixth stage: the same again. Its crops for labels are cut closer than training's, so that an object has more of
-    their pixels; training on such crops leaves too little ground around the boxes, and masks grow to fill them."""
-    return replace(even, epochs=13.0, test_margin=0.3)
-
-
-def stages(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> list[TrainConfig]:
-    """All stages, each in its own folder of `out` and from the one before it; the second needs out/priors.npz."""
-    figures = figures_config(images, boxes, out / "figures")
-    from_boxes = boxes_config(figures, out / PRIORS)
-    detail = detail_config(from_boxes)
-    long = long_config(detail)
-    even = even_config(long)
-    chain = [figures]
-    for name, stage in (
-        ("boxes", from_boxes),
-        ("detail", detail),
-        ("long", long),
-        ("even", even),
-        ("more", more_config(even)),
-    ):
-        chain.append(replace(stage, out=out / name, start_from=chain[-1].out / CHECKPOINT))
-    return chain
+def sized(config: TrainConfig, rows: TrainingBoxes, samples: int, warmup_steps: int = 100) -> TrainConfig:
+    """The run with so many samples and steps of rising rate."""
+    epoch = Samples(rows, sample_rules(config), 0, 0).epoch_length // config.batch * config.batch
+    return replace(config, epochs=samples / epoch, warmup_epochs=warmup_steps * config.batch / epoch)
 
 
 def sources(data: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The tars of pictures and the documents of boxes of all sets in a folder."""
     sets = sorted(p.parent for p in data.glob("*/train_boxes.json"))
     return tuple(s / "images-00.tar" for s in sets), tuple(s / "train_boxes.json" for s in sets)
+
+
+def make_targets(
+    checkpoints: list[Path], rows: TrainingBoxes, path: Path, device: str, workers: int, console: Console
+) -> None:
+    """Soft masks of the checkpoints at `path`, with the figures beside them (.json)."""
+    figures = compute_targets(checkpoints, rows, path, device, workers)
+    path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    console.print(f"{path.name}: {figures}")
 
 
 def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console: Console) -> None:
@@ -137,23 +110,45 @@ def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
-    out: Annotated[Path, typer.Option(help="Folder for priors and checkpoints.")],
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for targets and checkpoints.")],
+    prior_model: Annotated[Path, typer.Option(help="Model whose masks the teachers begin with.")] = Path("bundled"),
+    threads: Annotated[int, typer.Option(help="CPU threads, and processes that cut crops.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    stage: Annotated[str, typer.Option(help="One stage alone: priors, teacher0 ..., targets, student, export.")] = "",
+    teacher_samples: Annotated[int, typer.Option(help="Of each teacher.")] = TEACHER_SAMPLES,
+    student_samples: Annotated[int, typer.Option(help="Of the student.")] = STUDENT_SAMPLES,
+    student_batch: Annotated[int, typer.Option(help="Boxes of a step; the rate follows its square root.")] = 32,
 ) -> None:
-    """Train and export the bundled model: OUT/mal_tiny.onnx."""
+    """Train and export the bundled model: OUT/mal_lite0.onnx."""
     torch.set_num_threads(threads)
     console = Console(stderr=True)
     images, boxes = sources(data)
-    configs = stages(images, boxes, out)
     out.mkdir(parents=True, exist_ok=True)
-    rows = read_training_boxes(images, boxes, configs[0].min_area, configs[0].max_area)
-    if not (out / PRIORS).exists():
-        console.print("GrabCut priors")
-        compute_priors(rows, np.arange(len(rows)), out / PRIORS, threads)
-    for config in configs:
+    rows = read_training_boxes(images, boxes, MIN_AREA, 1e10)
+    teachers = [teacher_config(images, boxes, out, number) for number in range(len(TEACHERS))]
+    student = student_config(images, boxes, out)
+    grown = student_batch / student.batch
+    student = replace(student, batch=student_batch, lr=student.lr / grown**0.5)
+
+    def wanted(name: str) -> bool:
+        return stage in ("", name)
+
+    def run(config: TrainConfig, samples: int) -> None:
         console.print(config.out.name)
-        checkpoint = train(replace(config, resume=True), console)
-    export_bundled(checkpoint, out / "mal_tiny.onnx", rows, console)
+        config = replace(config, device=device, workers=max(1, threads - 1), resume=True)
+        train(sized(config, rows, samples), console)
+
+    if wanted("priors") and not (out / PRIORS).exists():
+        make_targets([prior_model], rows, out / PRIORS, device, threads, console)
+    for number, teacher in enumerate(teachers):
+        if wanted(f"teacher{number}"):
+            run(teacher, teacher_samples)
+    if wanted("targets") and not (out / TARGETS).exists():
+        make_targets([t.out / CHECKPOINT for t in teachers], rows, out / TARGETS, device, threads, console)
+    if wanted("student"):
+        run(student, student_samples)
+    if wanted("export"):
+        export_bundled(student.out / CHECKPOINT, out / "mal_lite0.onnx", rows, console)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,33 @@ def student_colours(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return crop
 
 
+def jittered(box: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """An XYXY box with each side moved by up to `share` of the box's width or height, at least a pixel large."""
+    sides = np.tile(box[2:] - box[:2], 2)
+    moved = box + rng.uniform(-share, share, 4) * sides
+    moved[2:] = np.maximum(moved[2:], moved[:2] + 1)
+    return moved.astype(box.dtype)  # type: ignore[no-any-return]
+
+
+def harder(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Coarser pixels (p 0.2), noise (p 0.2), an erased rectangle (p 0.3): for a student whose targets are fixed.
+
+    uint8 [S,S,3] in and out, changed in place.
+    """
+    size = crop.shape[0]
+    if rng.random() < 0.2:
+        small = max(8, int(size * rng.uniform(0.25, 0.7)))
+        crop = cv2.resize(cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA), (size, size))
+    if rng.random() < 0.2:
+        noise = rng.normal(0, rng.uniform(2, 14), crop.shape)
+        crop = np.clip(crop + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        height, width = (int(size * rng.uniform(0.08, 0.3)) for _ in range(2))
+        y, x = int(rng.integers(0, size - height)), int(rng.integers(0, size - width))
+        crop[y : y + height, x : x + width] = rng.integers(0, 256, 3)
+    return crop
+
+
 # The changes of torchvision's ColorJitter on Pillow images, to a grey level or two, in a fraction of the time.
 
 

@@ -17,6 +17,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_network, some
 from mal_trt.training.network import MALNetwork, NetworkConfig
 from mal_trt.training.pickled import load_tensors, read_zip
+from mal_trt.training.pretrained import read_hub, read_package
 from mal_trt.training.vit import SIZES
 
 # What PyTorch before 1.6 wrote after the two bytes of the pickle protocol.
@@ -78,6 +79,18 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if any(name.startswith("backbone.") for name in state):
         state = _strip(state, "backbone.")
     return Checkpoint(path, *_encoder(state), backbone=state, meta=meta)
+
+
+def read_encoder_package(name: str) -> Checkpoint:
+    """An encoder out of an installed package, such as "efficientnet-lite0"; meta["pretrained"] says which file."""
+    state, provenance = read_package(name)
+    return Checkpoint(Path(name), "timm", None, backbone=state, meta={"pretrained": provenance})
+
+
+def read_encoder_hub(name: str) -> Checkpoint:
+    """A timm model's weights from timm's cache or its hub, such as "resnet18.a1_in1k"."""
+    state, provenance = read_hub(name)
+    return Checkpoint(Path(name), "timm", None, backbone=state, meta={"pretrained": provenance})
 
 
 def load_into(network: MALNetwork, checkpoint: Checkpoint, part: str = "student") -> Loaded:

@@ -55,12 +55,14 @@ class ColourBatch:
     """What a batch knows of its objects.
 
     mask: float [B,1,S,S], the box or, where `exact` (bool [B]), the object. prior: 0..1 [B,1,S,S], where `has_prior`.
+    trust: float [B], the weight of that prior as a target, 0..1; None is 1.
     """
 
     mask: Tensor
     exact: Tensor
     prior: Tensor
     has_prior: Tensor
+    trust: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,17 @@ class ColourLoss:
     """MIL on the box, dice against a target from colour likelihood and mean field, exact masks where given.
 
     The target's starting point is the mean of student and teacher as in MAL; with weight `ramp` it is pulled to
-    sqrt(likelihood * mask), then mixed with the prior where there is one; the mean field runs on the clean crop.
+    likelihood^a * mask^(1-a), then mixed with the prior where there is one; the mean field runs on the clean crop.
+
+    colour: a at the run's start and end. prior_weight: of the prior, likewise. soft: priors are an ensemble's masks
+    and themselves the target, by dice and cross entropy; boxes without one get half the self-training.
     """
 
     mil_weight: float = 4.0
     crf_weight: float = 2.0
     prior_weight: tuple[float, float] = (0.6, 0.2)
+    colour: tuple[float, float] = (0.5, 0.5)
+    soft: bool = False
     mean_field: MeanField = field(default_factory=lambda: MeanField(zeta=0.4, iterations=20))
 
     def __call__(
@@ -96,26 +103,45 @@ class ColourLoss:
         exact, boxed = samples.exact, ~samples.exact
         mil = crf = drawn = logits.sum() * 0
         if boxed.any():
-            p, box = student[boxed], mask[boxed]
-            mil = mil_loss(p, box).mean() * self.mil_weight * boxed.float().mean()
-            first, last = self.prior_weight
-            weight = samples.has_prior[boxed].float().view(-1, 1, 1, 1) * (first + (last - first) * progress)
-            q = (p.detach() + teacher[boxed]) / 2 * box
-            target = self.target(q, resize(crop[boxed], size), box, prior[boxed], weight, ramp)
-            crf = dice_loss(p, target).mean() * self.crf_weight * ramp * boxed.float().mean()
+            mil = mil_loss(student[boxed], mask[boxed]).mean() * self.mil_weight * boxed.float().mean()
+        own = boxed & ~samples.has_prior if self.soft else boxed
+        if own.any():
+            p, box = student[own], mask[own]
+            weight = samples.has_prior[own].float().view(-1, 1, 1, 1) * _between(self.prior_weight, progress)
+            q = (p.detach() + teacher[own]) / 2 * box
+            a = _between(self.colour, progress)
+            target = self.target(q, resize(crop[own], size), box, prior[own], weight, ramp, a)
+            crf = dice_loss(p, target).mean() * self.crf_weight * ramp * own.float().mean()
+            crf = crf / 2 if self.soft else crf
+        learnt = boxed & samples.has_prior
+        if self.soft and learnt.any():
+            trust = torch.ones_like(learnt, dtype=torch.float) if samples.trust is None else samples.trust
+            pulled = _supervised(logits[learnt], prior[learnt] * mask[learnt], trust[learnt])
+            drawn = drawn + pulled * 2 * learnt.float().mean()
         if exact.any():
-            x, truth = logits[exact], mask[exact]
-            drawn = dice_loss(x.sigmoid(), truth).mean() + F.binary_cross_entropy_with_logits(x, truth)
-            drawn = drawn * 2 * exact.float().mean()
+            drawn = drawn + _supervised(logits[exact], mask[exact]) * 2 * exact.float().mean()
         return LossTerms(mil + crf + drawn, mil, crf + drawn)
 
     @torch.no_grad()
-    def target(self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float) -> Tensor:
+    def target(
+        self, q: Tensor, crop: Tensor, box: Tensor, prior: Tensor, weight: Tensor, ramp: float, colour: float = 0.5
+    ) -> Tensor:
         """The pseudo-mask (float 0/1, [B,1,h,w]) the student is pulled to, from the soft mask q inside the box.
 
-        weight: of the prior, [B,1,1,1].
+        weight: of the prior, [B,1,1,1]. colour: exponent of the colour likelihood, 0 leaves it out.
         """
-        likelihood = colour_likelihood(q, crop)
-        q = q * (1 - ramp) + (likelihood * q).sqrt() * ramp
+        if colour > 0:
+            q = q * (1 - ramp) + colour_likelihood(q, crop) ** colour * q ** (1 - colour) * ramp
         q = q * (1 - weight) + prior * box * weight
         return self.mean_field(q, (crop - MEAN.to(crop)) / STD.to(crop), box)
+
+
+def _supervised(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Dice plus cross entropy against a target of 0..1, the mean over samples; weight: of each sample, [B]."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+    each = dice_loss(logits.sigmoid(), target) + entropy
+    return (each if weight is None else each * weight).mean()
+
+
+def _between(ends: tuple[float, float], progress: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * progress

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+LITE = re.compile(r"mal-(lite\d)")
 Recipe = Literal["tao", "small"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -17,11 +19,18 @@ class TrainConfig:
     """A training run. images[i] is the folder or tar of the pictures of boxes[i]; defaults are NVIDIA TAO's.
 
     recipe "tao" is the published objective, order of a step and optimiser; "small" is ours for small data sets:
-    the teacher starts as the student's copy, targets follow the objects' colours, figures may be drawn.
+    a pretrained encoder, the teacher starts as the student's copy, targets follow the objects' colours or an
+    ensemble's soft masks, figures may be drawn.
 
     Rates: lr is for one box, the optimiser's is lr * boxes per step (batch * accumulate * processes).
-    layer_decay: factor on the rate from each ViT block to the one below. teacher_momentum_end: where the
+    layer_decay: factor on the rate from each ViT block to the one below. encoder_lr, encoder_weight_decay: share of the
+    rate, and the decay, for a pyramid's encoder. teacher_momentum_end: where the
     teacher's momentum arrives at the run's end, along a cosine; None keeps it. clip: gradient norm, 0 = off.
+    colour: exponent of the colour term in the self-training target, at the run's start and end; 0 leaves it out.
+    prior_weight: of the priors in the target, likewise. targets: soft masks of an ensemble (`training.ensemble`),
+    which replace the self-training target where it trusts them. jitter: how far each side of the box that a crop is
+    cut around may lie off, as a share of the box; the loss keeps the true box. strong: the student sees blurred,
+    noisy and partly erased crops too.
     boxes_per_picture: in an epoch. balance: 0 draws boxes as they come, 1 every class equally often, 0.5 by the
     square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
     precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
@@ -58,6 +67,8 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.9)
     eps: float = 1e-8
     layer_decay: float = 1.0
+    encoder_lr: float = 1.0
+    encoder_weight_decay: float | None = None
     clip: float = 0.0
     teacher_momentum: float = 0.996
     teacher_momentum_end: float | None = None
@@ -74,10 +85,15 @@ class TrainConfig:
     min_area: float = 2048.0
     max_area: float = 1e10
     margin_rate: tuple[float, float] = (0.0, 1.2)
+    jitter: float = 0.0
+    strong: bool = False
     boxes_per_picture: int | None = None
     balance: float = 0.0
     together: int = 1
     priors: Path | None = None
+    prior_weight: tuple[float, float] = (0.6, 0.2)
+    colour: tuple[float, float] = (0.5, 0.5)
+    targets: Path | None = None
     figures: float = 0.0
     seed: int = 1234
     precision: Precision = "auto"
@@ -120,19 +136,30 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "tao": {},
         "small": {
-            "batch": 16,
-            "epochs": 50.0,
-            "lr": 1.5e-5,
+            "arch": "mal-lite0",
+            "crop_size": 192,
+            "head_width": 64,
+            "adjust_scale": False,
+            "batch": 32,
+            "epochs": 20.0,
+            "lr": 2.5e-5,
+            "encoder_lr": 0.15,
+            "encoder_weight_decay": 0.01,
             "min_lr_rate": 0.02,
             "warmup_epochs": 0.5,
             "weight_decay": 0.05,
             "betas": (0.9, 0.98),
             "clip": 1.0,
+            "teacher_momentum": 0.99,
+            "teacher_momentum_end": 0.995,
+            "boxes_per_picture": 3,
             "crf_weight": 2.0,
             "crf_zeta": 0.4,
             "crf_iterations": 20,
             "min_area": 256.0,
-            "figures": 0.2,
+            "figures": 0.15,
+            "test_margin": 0.3,
+            "thresholds": (0.3,),
             "val_weights": "teacher",
         },
     }
@@ -140,5 +167,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def recipe_config(recipe: Recipe, **given: Any) -> TrainConfig:
-    """A run of a recipe: its values, and over them the ones given."""
-    return TrainConfig(**{**RECIPES[recipe], "recipe": recipe, **given})
+    """A run of a recipe: its values, and over them the ones given.
+
+    "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are.
+    """
+    values = {**RECIPES[recipe], "recipe": recipe, **given}
+    lite = LITE.fullmatch(values.get("arch", ""))
+    if recipe == "small" and lite:
+        values.setdefault("frozen_stages", (0, 1, 2))
+        if not values.get("resume_from"):
+            values.setdefault("start_from", Path(f"efficientnet-{lite[1]}"))
+    return TrainConfig(**values)

@@ -15,10 +15,17 @@ from mal_trt.base.errors import RunError
 from mal_trt.formats.images import ImageProblem
 from mal_trt.geometry.boxes import extended_box, inclusive_pixels
 from mal_trt.geometry.crops import inner_box, read_crop
-from mal_trt.training.augment import random_margins, student_colours, wrapped_box_mask, wrapped_mask
+from mal_trt.training.augment import (
+    harder,
+    jittered,
+    random_margins,
+    student_colours,
+    wrapped_box_mask,
+    wrapped_mask,
+)
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.pictures import Order, TrainingBoxes, TrainingPicture, epoch_order
-from mal_trt.training.prior import place_prior
+from mal_trt.training.prior import Prior, place_prior, place_prior_off
 
 # Boxes in a row whose pictures may turn out damaged before the run gives up.
 SUBSTITUTES = 50
@@ -26,7 +33,8 @@ SUBSTITUTES = 50
 
 class Sample(TypedDict):
     """student, teacher: uint8 [S,S,3] RGB crops, the student's with colour changes; mask: uint8 [S,S] of 0/1,
-    the box (or the figure itself where `exact`); prior: uint8 [S,S], 255 = surely object, where `has_prior`;
+    the box (or the figure itself where `exact`); prior: uint8 [S,S], 255 = surely object, where `has_prior`; trust:
+    float32, how far the prior may be trusted;
     area: float32, original square pixels; row: annotation, -1 if drawn; damaged: the annotation this sample stands
     in for because its picture cannot be read, else -1.
     """
@@ -36,6 +44,7 @@ class Sample(TypedDict):
     mask: torch.Tensor
     prior: torch.Tensor
     has_prior: torch.Tensor
+    trust: torch.Tensor
     area: torch.Tensor
     exact: torch.Tensor
     row: int
@@ -44,13 +53,16 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class SampleRules:
-    """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures."""
+    """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures. jitter, strong: see
+    TrainConfig."""
 
     crop_size: int
     seed: int
     margin_rate: tuple[float, float] = (0.0, 1.2)
     order: Order = field(default_factory=Order)
     figures: float = 0.0
+    jitter: float = 0.0
+    strong: bool = False
 
 
 class Samples(Dataset[Sample]):
@@ -62,7 +74,7 @@ class Samples(Dataset[Sample]):
         rules: SampleRules,
         first: int,
         last: int,
-        priors: Mapping[int, np.ndarray] | None = None,
+        priors: Mapping[int, Prior] | None = None,
         preload: bool = False,
     ) -> None:
         self.priors = priors or {}
@@ -98,16 +110,21 @@ class Samples(Dataset[Sample]):
         row = self._row(number)
         box = self.boxes.boxes[row]
         picture = self._read_again(int(self.boxes.picture[row]))
-        extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
+        margins = random_margins(rng, *self.rules.margin_rate)
+        around = jittered(box, self.rules.jitter, rng) if self.rules.jitter else box
+        extended = extended_box(around, margins)
         size = self.rules.crop_size
         crop = read_crop(picture, extended, size)
         mask = wrapped_box_mask(inclusive_pixels(box), extended, picture.shape[:2], size)
         area = float((box[2] - box[0]) * (box[3] - box[1]))
-        prior = self.priors.get(row)
-        if prior is not None:
+        prior, placed = self.priors.get(row), None
+        if prior is not None and self.rules.jitter:
+            placed = place_prior_off(prior.mask, box.tolist(), extended, size)
+        elif prior is not None:
             height, width = picture.shape[:2]
-            prior = place_prior(prior, inner_box(box, extended, width, height, size), size)
-        return self._augmented(crop, mask, prior, area, False, row, rng)
+            placed = place_prior(prior.mask, inner_box(box, extended, width, height, size), size)
+        trust = 1.0 if prior is None else prior.trust
+        return self._augmented(crop, mask, placed, area, False, row, rng, trust)
 
     def _figure(self, rng: np.random.Generator) -> Sample:
         picture, mask = draw_figure(self._patch, rng)
@@ -129,17 +146,22 @@ class Samples(Dataset[Sample]):
         exact: bool,
         row: int,
         rng: np.random.Generator,
+        trust: float = 1.0,
     ) -> Sample:
         has_prior = prior is not None
         prior = np.zeros_like(mask) if prior is None else prior
         step = -1 if rng.random() < 0.5 else 1
         crop, mask, prior = crop[:, ::step].copy(), mask[:, ::step].copy(), prior[:, ::step].copy()
+        seen = student_colours(crop, rng).copy()
+        if self.rules.strong:
+            seen = harder(seen, rng)
         return Sample(
-            student=torch.from_numpy(student_colours(crop, rng).copy()),
+            student=torch.from_numpy(seen),
             teacher=torch.from_numpy(crop),
             mask=torch.from_numpy(mask),
             prior=torch.from_numpy(prior),
             has_prior=torch.tensor(has_prior),
+            trust=torch.tensor(trust, dtype=torch.float32),
             area=torch.tensor(area, dtype=torch.float32),
             exact=torch.tensor(exact),
             row=row,

@@ -16,8 +16,15 @@ from mal_trt.artifacts.contract import REEXPORT, Contract
 from mal_trt.artifacts.models import BUNDLED, resolve_model
 from mal_trt.artifacts.onnxfile import contract_of
 from mal_trt.base.errors import InputError
-from mal_trt.training.checkpoint import Checkpoint, mal_config, read_checkpoint
+from mal_trt.training.checkpoint import (
+    Checkpoint,
+    mal_config,
+    read_checkpoint,
+    read_encoder_hub,
+    read_encoder_package,
+)
 from mal_trt.training.loading import State
+from mal_trt.training.pretrained import is_hub_name, is_package
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
 
 HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and those of an FP16 graph, are called
@@ -27,7 +34,12 @@ PARAMETER = {"Mul": "weight", "Add": "bias"}
 
 
 def read_start(path: Path | str) -> Checkpoint:
-    """Weights to begin a training with: any checkpoint, an FP32 or FP16 file of `mal-trt export`, or "bundled"."""
+    """Weights to begin a training with: a checkpoint, an FP32 or FP16 file of `mal-trt export`, "bundled", the name of
+    an encoder's package ("efficientnet-lite0"), or that of a timm model with weights in its cache or on its hub."""
+    if is_package(str(path)):
+        return read_encoder_package(str(path))
+    if not Path(path).exists() and is_hub_name(str(path)):
+        return read_encoder_hub(str(path))
     if str(path) == BUNDLED or Path(path).suffix.lower() == ".onnx":
         return read_exported(path)
     return read_checkpoint(path)

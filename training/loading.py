@@ -14,6 +14,7 @@ from torch import Tensor
 from mal_trt.base.errors import InputError
 from mal_trt.training.backbones import TimmBackbone
 from mal_trt.training.network import MALNetwork
+from mal_trt.training.pyramid import PyramidBackbone, TimmEncoder
 from mal_trt.training.vit import resample_positions
 
 State = dict[str, Tensor]
@@ -49,6 +50,8 @@ def load_backbone(network: MALNetwork, state: State, where: str) -> Loaded:
     too. Left out of the file: its classifier, an MAE decoder, a distillation token.
     """
     optional = ["roi_head.", "mask_head.", "backbone.head."]
+    if isinstance(network.backbone, PyramidBackbone):
+        return _load_pyramid(network, network.backbone, state, where)
     if isinstance(network.backbone, TimmBackbone):
         chosen = _timm_names(network, state)
     else:
@@ -63,12 +66,23 @@ def load_backbone(network: MALNetwork, state: State, where: str) -> Loaded:
     return _copy(network, chosen, tuple(optional), where, describe(state))
 
 
-def _timm_names(network: MALNetwork, state: State) -> State:
+def _load_pyramid(network: MALNetwork, backbone: PyramidBackbone, state: State, where: str) -> Loaded:
+    """The encoder below the fusion, which no pretraining file has."""
+    own = {f"backbone.encoder.{name}" for name in backbone.encoder.state_dict()}
+    fresh = tuple(name for name in network.state_dict() if name not in own)
+    if isinstance(backbone.encoder, TimmEncoder):
+        chosen = _timm_names(network, state, "backbone.encoder.net.")
+        return _copy(network, chosen, (*(n for n in fresh),), where, describe(state))
+    backbone.encoder.load_timm(state, where)
+    return Loaded(len(own), fresh, ())
+
+
+def _timm_names(network: MALNetwork, state: State, prefix: str = "backbone.net.") -> State:
     """A timm state dict under our names; features_only models call "stages.0" "stages_0"."""
     files = {name.replace(".", "_"): tensor for name, tensor in state.items()}
     chosen = {}
     for name in network.state_dict():
-        short = name.removeprefix("backbone.net.").removeprefix("model.").replace(".", "_")
+        short = name.removeprefix(prefix).removeprefix("model.").replace(".", "_")
         if short in files:
             chosen[name] = files[short]
     return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from mal_trt.training.checkpoints import LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.devices import make_fabric
+from mal_trt.training.ensemble import load_targets
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
-from mal_trt.training.prior import load_priors
+from mal_trt.training.prior import Prior, load_priors
 from mal_trt.training.trainer import BadLoss, Trainer
 from mal_trt.training.validation import Validation
 
@@ -73,8 +74,7 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         trainer.restore(config.resume_from)
     elif config.start_from is not None:
         trainer.start(config.start_from)
-    priors = load_priors(config.priors) if config.priors else None
-    samples = Samples(boxes, rules, 0, trainer.total_steps * per_step, priors, config.preload)
+    samples = Samples(boxes, rules, 0, trainer.total_steps * per_step, _priors(config), config.preload)
     numbers = Numbers(config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step)
     loader = DataLoader(
         samples, batch_sampler=numbers, num_workers=config.workers, pin_memory=fabric.device.type == "cuda"
@@ -94,7 +94,18 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
 def sample_rules(config: TrainConfig) -> SampleRules:
     """What a run's options say of its samples."""
     order = Order(config.boxes_per_picture, config.balance, config.together)
-    return SampleRules(config.crop_size, config.seed, config.margin_rate, order, config.figures)
+    return SampleRules(
+        config.crop_size, config.seed, config.margin_rate, order, config.figures, config.jitter, config.strong
+    )
+
+
+def _priors(config: TrainConfig) -> Mapping[int, Prior] | None:
+    """Soft masks of single rows: an ensemble's, or those of colour alone."""
+    if config.targets is not None and config.priors is not None:
+        raise InputError("targets and priors: give one of them")
+    if config.targets is not None:
+        return load_targets(config.targets)
+    return None if config.priors is None else load_priors(config.priors)
 
 
 def _steps(

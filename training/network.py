@@ -11,19 +11,23 @@ from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import MEDIUM_AREA, SMALL_AREA, SizeClass
 from mal_trt.training.backbones import TimmBackbone
 from mal_trt.training.heads import HybridHead, KHead, VHead, dot, resize
+from mal_trt.training.pyramid import PyramidBackbone, is_pyramid
 from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit
 
-LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
+LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
+SKIPPING = ("hybrid", "pyramid")  # their mask head also sees the maps at S/4 and S/8
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """What decides a network's shape. Field names and defaults follow TAO's where it has them.
 
-    arch: "vit-mae-base/16", "vit-deit-tiny/16", ... or a timm model name ("resnet18"; layout "timm").
+    arch: "vit-mae-base/16", "vit-deit-tiny/16", ..., "mal-lite0" or "mal-timm:<name>" (layout "pyramid"), or a timm
+    model name ("resnet18"; layout "timm").
     crop_size: side S of the square input, pixels. depth: number of ViT blocks, None = by arch.
-    mask_head_hidden_channel: also the width of the "hybrid" head. adjust_scale: mask-head grid by box size.
-    frozen_stages: 0 = patch embedding, i = block i, (-1,) = nothing.
+    mask_head_hidden_channel: also the width of the "hybrid" and "pyramid" heads. adjust_scale: mask-head grid by box
+    size; a pyramid has one grid for all. frozen_stages: 0 = patch embedding or stem, i = block or stage i,
+    (-1,) = nothing.
     """
 
     arch: str = "vit-mae-base/16"
@@ -41,15 +45,20 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frozen_stages", tuple(self.frozen_stages))
-        if not is_vit(self.arch):
+        if is_pyramid(self.arch):
+            if self.layout not in ("patch", "pyramid"):
+                raise InputError(f"layout {self.layout!r} is for vit-* arch names, not for {self.arch!r}")
+            object.__setattr__(self, "layout", "pyramid")
+            object.__setattr__(self, "adjust_scale", False)
+        elif not is_vit(self.arch):
             if self.layout not in ("patch", "timm"):
                 raise InputError(f"layout {self.layout!r} is for vit-* arch names, not for {self.arch!r}")
             object.__setattr__(self, "layout", "timm")
-        elif self.layout not in LAYOUTS or self.layout == "timm":
+        elif self.layout not in LAYOUTS or self.layout in ("timm", "pyramid"):
             raise InputError(f"layout {self.layout!r} of {self.arch!r}: expected patch, conv_stem or hybrid")
         else:
             parse_vit(self.arch)
-        step = 2 * STRIDE if self.adjust_scale else STRIDE
+        step = 2 * STRIDE if self.adjust_scale or self.layout == "pyramid" else STRIDE
         if self.crop_size < step or self.crop_size % step:
             raise InputError(f"crop size {self.crop_size}: expected a multiple of {step}")
         if self.adjust_scale and (self.mask_scale_ratio_pre, self.mask_scale_ratio) != (1, 2.0):
@@ -58,10 +67,10 @@ class NetworkConfig:
             raise InputError(f"mask_head_num_convs {self.mask_head_num_convs}: expected at least 1")
 
     def grid(self, size: SizeClass) -> int:
-        """Side of the mask head's grid: S/32, S/16, S/8; without scale adjustment S/16 * ratio_pre (hybrid: S/8)."""
+        """Side of the mask head's grid: S/32, S/16, S/8; without scale adjustment S/16 * ratio_pre, or S/8."""
         side = self.crop_size // STRIDE
         if not self.adjust_scale:
-            return side * (2 if self.layout == "hybrid" else self.mask_scale_ratio_pre)
+            return side * (2 if self.layout in SKIPPING else self.mask_scale_ratio_pre)
         return side * (1, 2, 4)[size] // 2
 
 
@@ -75,14 +84,16 @@ class MALNetwork(nn.Module):
         super().__init__()
         self.config = config
         hidden, out = config.mask_head_hidden_channel, config.mask_head_out_channel
-        self.backbone: ViT | TimmBackbone
-        if config.layout == "timm":
+        self.backbone: ViT | TimmBackbone | PyramidBackbone
+        if config.layout == "pyramid":
+            self.backbone = PyramidBackbone(config.arch, config.crop_size, config.depth, config.vit_dpr)
+        elif config.layout == "timm":
             self.backbone = TimmBackbone(config.arch, config.crop_size, config.vit_dpr)
         else:
             self.backbone = ViT(config.arch, config.layout, config.crop_size, config.depth, config.vit_dpr)
         self.mask_head: HybridHead | VHead
         channels = self.backbone.channels
-        if config.layout == "hybrid":
+        if config.layout in SKIPPING:
             self.roi_head = KHead(channels[0], 256, hidden)
             self.mask_head = HybridHead(channels, hidden)
             # A fixed random direction to start with: an all but zero K would stall both heads.
@@ -101,14 +112,14 @@ class MALNetwork(nn.Module):
     def decode(self, features: tuple[Tensor, ...], k: Tensor, grid: tuple[int, int]) -> Tensor:
         """Feature maps and K vectors -> logits [B,1,L,L] with the mask head run on one grid (height, width).
 
-        L = S/4 with scale adjustment and for "hybrid", else 4 * the head's output side (S/2 by default).
+        L = S/4 with scale adjustment and for "hybrid" and "pyramid", else 4 * the head's output side (S/2 by default).
         """
         height, width = features[0].shape[-2:]
         if isinstance(self.mask_head, HybridHead):
             logits = self.mask_head(features, k, grid)
         else:
             logits = dot(k, self.mask_head(resize(features[0], grid)))
-        if self.config.adjust_scale or self.config.layout == "hybrid":
+        if self.config.adjust_scale or self.config.layout in SKIPPING:
             return resize(logits, (height * 4, width * 4))
         return resize(logits, (logits.shape[-2] * 4, logits.shape[-1] * 4))
 

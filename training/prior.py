@@ -6,7 +6,9 @@ mask is involved. Not part of published MAL; used for the bundled model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,14 @@ MIN_SIDE = 32
 # A trusted prior spans this share of both box sides and fills the box by this much.
 MIN_REACH = 0.85
 FILL = (0.15, 0.95)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A soft mask over one box, uint8 [n,n] of 0..255, and how far it may be trusted, 0..1."""
+
+    mask: np.ndarray
+    trust: float
 
 
 def grabcut_prior(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -75,7 +85,7 @@ def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
     return grabcut_prior(picture, boxes.boxes[row])
 
 
-def load_priors(path: Path) -> dict[int, np.ndarray]:
+def load_priors(path: Path) -> dict[int, Prior]:
     """The stored priors worth trusting, by row: those that reach all four sides of their box and do not fill it."""
     with np.load(path) as stored:
         rows, masks = stored["rows"], stored["masks"]
@@ -83,7 +93,7 @@ def load_priors(path: Path) -> dict[int, np.ndarray]:
     reach = np.minimum(solid.any(1).mean(1), solid.any(2).mean(1))
     fill = solid.mean((1, 2))
     trusted = (reach >= MIN_REACH) & (fill >= FILL[0]) & (fill <= FILL[1])
-    return {int(row): mask for row, mask, keep in zip(rows, masks, trusted, strict=True) if keep}
+    return {int(row): Prior(mask, 1.0) for row, mask, keep in zip(rows, masks, trusted, strict=True) if keep}
 
 
 def place_prior(prior: np.ndarray, inner: tuple[int, int, int, int], size: int) -> np.ndarray:
@@ -92,4 +102,23 @@ def place_prior(prior: np.ndarray, inner: tuple[int, int, int, int], size: int) 
     placed = np.zeros((size, size), np.uint8)
     if x1 > x0 and y1 > y0:
         placed[y0:y1, x0:x1] = np.asarray(Image.fromarray(prior).resize((x1 - x0, y1 - y0)))
+    return placed
+
+
+def place_prior_off(prior: np.ndarray, box: Sequence[float], extended: Sequence[int], size: int) -> np.ndarray:
+    """The same in a crop that need not hold all of its box: uint8 [size,size], zero outside the box.
+
+    box: XYXY original pixels. extended: XYXY of the crop, original pixels.
+    """
+    side = prior.shape[0]
+    steps, starts = [], []
+    for axis in (0, 1):
+        first, last, start, stop = box[axis], box[axis + 2], extended[axis], extended[axis + 2]
+        # Crop pixel i has its centre at (i + .5) * step in the picture, and the prior's cells lie likewise in the box.
+        step = (stop - start) / size * side / (last - first)
+        steps.append(step)
+        starts.append((start - first) * side / (last - first) + step / 2 - 0.5)
+    matrix = np.array([[steps[0], 0, starts[0]], [0, steps[1], starts[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    placed: np.ndarray = cv2.warpAffine(prior, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
     return placed

@@ -29,8 +29,10 @@ LENGTHS = {
     "train.margin_rate": (2,),
     "train.test_margin_rate": (1, 2),
     "train.mask_thres": (1, 3),
+    "train.colour": (2,),
+    "train.prior_weight": (2,),
 }
-PATHS = ("val_images", "val_boxes", "priors", "start_from", "resume_from")
+PATHS = ("val_images", "val_boxes", "priors", "targets", "start_from", "resume_from")
 
 
 def read_spec(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def spec_text(config: TrainConfig) -> str:
             OmegaConf.update(spec, name, _written(values[to]))
     spec.model.not_adjust_scale = not config.adjust_scale
     spec.model.mask_head_out_channel = config.head_out or config.head_width
+    spec.train.test_margin_rate = [config.test_margin] * 2
     spec.train.use_amp = config.precision != "fp32"
     spec.train.precision = None if config.precision == "auto" else config.precision
     spec.evaluate.use_teacher_test = config.val_weights == "teacher"

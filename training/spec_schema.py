@@ -46,6 +46,9 @@ class Dataset:
     preload: bool = opt(False, "keep the decoded pictures in memory", "preload", True)
     figures: float = opt(0.0, "share of crops with a drawn figure (recipe small)", "figures", True)
     priors: str | None = opt(None, "GrabCut priors, .npz (recipe small)", "priors", True)
+    targets: str | None = opt(None, "an ensemble's soft masks, .npz (recipe small)", "targets", True)
+    jitter: float = opt(0.0, "crops around boxes whose sides are off by up to this share", "jitter", True)
+    strong: bool = opt(False, "harder changes of the student's crops", "strong", True)
     val_limit: int | None = opt(None, "validate on so many boxes, drawn once", "val_limit", True)
 
 
@@ -82,6 +85,8 @@ class Train:
     optim_betas: list[float] = opt([0.9, 0.9], "AdamW betas", "betas")
     warmup_epochs: float = opt(1, "epochs of rising rate", "warmup_epochs")
     layer_decay: float = opt(1.0, "factor on the rate from a ViT block to the one below", "layer_decay", True)
+    encoder_lr: float = opt(1.0, "factor on the rate of a mal-* network's encoder", "encoder_lr", True)
+    encoder_weight_decay: float | None = opt(None, "its weight decay; default: wd", "encoder_weight_decay", True)
     clip: float = opt(0.0, "largest gradient norm, 0: any", "clip", True)
     margin_rate: list[float] = opt([0.0, 1.2], "random margins around the box, share of its sides", "margin_rate")
     test_margin_rate: list[float] = opt([0.6, 0.6], "margin of validation crops")
@@ -93,6 +98,8 @@ class Train:
     crf_num_iter: int = opt(100, "its iterations", "crf_iterations")
     loss_crf_step: int = opt(4000, "steps of the first epoch over which the self-training term rises", "crf_steps")
     loss_mil_step: int = opt(1000, "steps of the first epoch over which the box term rises", "mil_steps")
+    colour: list[float] = opt([0.5, 0.5], "exponent of the colour term, from and to (recipe small)", "colour", True)
+    prior_weight: list[float] = opt([0.6, 0.2], "weight of priors, from and to (recipe small)", "prior_weight", True)
     crf_size_ratio: float = opt(1, "mean field resolution over the logits'", "crf_size_ratio")
     crf_value_high_thres: float = opt(0.9, "probabilities are kept below this", "crf_high")
     crf_value_low_thres: float = opt(0.1, "and above this", "crf_low")
@@ -102,8 +109,10 @@ class Train:
 
 @dataclass
 class Model:
-    arch: str = opt("vit-mae-base/16", "vit-mae-base/16, vit-deit-tiny/16, ... or a timm backbone", "arch")
-    frozen_stages: list[int] = opt([-1], "not trained: 0 the patch embedding, i block i; -1 nothing", "frozen_stages")
+    arch: str = opt("vit-mae-base/16", "vit-mae-base/16, vit-deit-tiny/16, mal-lite0, ... or a timm backbone", "arch")
+    frozen_stages: list[int] = opt(
+        [-1], "not trained: 0 patch embedding or stem, i block or stage i; -1: all is", "frozen_stages"
+    )
     mask_head_num_convs: int = opt(4, "convolutions of the mask head", "head_convs")
     mask_head_hidden_channel: int = opt(256, "their channels", "head_width")
     mask_head_out_channel: int = opt(256, "channels of the last one", "head_out")

@@ -24,6 +24,7 @@ from mal_trt.training.losses import LossTerms, MalLoss
 from mal_trt.training.mean_field import MeanField
 from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.optimiser import build_optimizer
+from mal_trt.training.pretrained import is_package
 from mal_trt.training.schedule import CosineSchedule, momentum_at, update_teacher
 
 # Share of the run over which the colour target gains its full weight.
@@ -42,8 +43,12 @@ class Trainer:
         self.device = self.fabric.device
         torch.manual_seed(config.seed)
         self.network_config = network_config(config)
-        self.student = build_network(self.network_config).to(self.device)
-        self.teacher = build_network(self.network_config).to(self.device)
+        # Convolutional encoders are fastest, on processors and GPUs, with a pixel's channels side by side.
+        pyramid = self.network_config.layout == "pyramid"
+        order = torch.channels_last if pyramid else torch.preserve_format
+        self.student, self.teacher = (
+            build_network(self.network_config).to(self.device).to(memory_format=order) for _ in range(2)
+        )
         self.step = 0
         base = config.lr * self.boxes_per_step
         self.schedule = CosineSchedule(
@@ -57,7 +62,15 @@ class Trainer:
         self.mal_loss = MalLoss(
             config.mil_weight, config.crf_weight, config.mil_steps, config.crf_steps, config.crf_size_ratio, field
         )
-        self.colour_loss = ColourLoss(config.mil_weight, config.crf_weight, mean_field=field)
+        self.colour_loss = ColourLoss(
+            config.mil_weight,
+            config.crf_weight,
+            prior_weight=config.prior_weight,
+            colour=config.colour,
+            soft=config.targets is not None,
+            mean_field=field,
+        )
+        self.origin: dict[str, Any] | None = None
         self._student = self.fabric.setup_module(self.student, move_to_device=False)
         self._optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
         self.seen: tuple[Sample, Tensor, Tensor] | None = None
@@ -112,7 +125,8 @@ class Trainer:
             epoch, inside = divmod(self.step, self.steps_per_epoch)
             return self.mal_loss(student_logits, teacher_logits, image, mask, epoch, inside)
         prior = batch["prior"].to(self.device)[:, None].float() / 255
-        samples = ColourBatch(mask, batch["exact"].to(self.device), prior, batch["has_prior"].to(self.device))
+        exact, has_prior, trust = (batch[k].to(self.device) for k in ("exact", "has_prior", "trust"))
+        samples = ColourBatch(mask, exact, prior, has_prior, trust)
         rgb = crop.permute(0, 3, 1, 2).float() / 255
         ramp = min(1.0, self.step / (TARGET_RAMP * self.total_steps))
         return self.colour_loss(student_logits, teacher_logits, rgb, samples, ramp, self.step / self.total_steps)
@@ -157,6 +171,7 @@ class Trainer:
                 "run": plain(self.config),
                 "thresholds": list(self.config.thresholds),
                 "test_margin": self.config.test_margin,
+                **({"pretrained": self.origin} if self.origin else {}),
             },
             trainer=state if resumable else None,
         )
@@ -167,7 +182,8 @@ class Trainer:
         saved, now = checkpoint.meta.get("run"), plain(self.config)
         if checkpoint.trainer is None or saved is None:
             raise InputError(f"{path}: holds no training state to resume; use it with --from")
-        differing = sorted(k for k in now if saved.get(k) != now[k])
+        before = plain(TrainConfig((), (), Path()))  # what a run of an earlier version had without saying so
+        differing = sorted(k for k in now if saved.get(k, before[k]) != now[k])
         if differing:
             raise InputError(f"{path}: was trained with another {', '.join(differing)}; resume with the same options")
         load_into(self.student, checkpoint, "student")
@@ -175,12 +191,14 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
         self.fabric.strategy.precision.load_state_dict(checkpoint.trainer.get("scaler", {}))
         self.step = int(checkpoint.trainer["step"])
+        self.origin = checkpoint.meta.get("pretrained")
 
     def start(self, path: Path) -> None:
         """Weights to begin with, from any checkpoint, pretrained encoder or exported model."""
         checkpoint = read_start(path)
         for network, part in ((self.student, "student"), (self.teacher, "teacher")):
             load_into(network, checkpoint, part)
+        self.origin = checkpoint.meta.get("pretrained")
 
 
 class BadLoss(RunError):
@@ -217,6 +235,8 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 
 def network_options(path: Path) -> dict[str, Any]:
     """TrainConfig's values for the network in a checkpoint and how its masks are made, as far as the file tells."""
+    if is_package(str(path)):
+        return {"arch": str(path).replace("efficientnet-", "mal-")}
     checkpoint = read_start(path)
     config = checkpoint.config
     if config is None:

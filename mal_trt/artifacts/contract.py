@@ -11,7 +11,7 @@ from mal_trt.geometry.boxes import MEDIUM_AREA, SMALL_AREA, TEST_MARGIN_RATE, Si
 
 SCHEMA = 1
 METADATA_KEY = "mal_trt"
-LAYOUTS = ("patch", "conv_stem", "timm", "hybrid")
+LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
 INPUT_DTYPES = ("uint8", "float32")
 HEADS = ("dynamic", "small", "medium", "large", "fixed")
 WEIGHTS = ("student", "teacher", "mixed")

@@ -38,22 +38,27 @@ def train(
     val_images: Annotated[Path | None, Option(help="Pictures to validate on.")] = None,
     val_boxes: Annotated[Path | None, Option(help="Their boxes and masks.")] = None,
     recipe: Annotated[Recipe | None, Option(help="tao: as published (default). small: small data sets.")] = None,
-    arch: Annotated[str | None, _option("arch", "vit-mae-base/16, vit-deit-tiny/16, ... or a timm backbone.")] = None,
+    arch: Annotated[
+        str | None, _option("arch", "vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm backbone.")
+    ] = None,
     layout: Annotated[str | None, _option("layout", "patch, conv_stem, timm or hybrid; default: patch.")] = None,
     depth: Annotated[int | None, _option("depth", "Blocks of the ViT; default: its own.", min=1)] = None,
     head_width: Annotated[int | None, _option("head_width", "Channels of the mask head.", min=1)] = None,
     adjust_scale: Annotated[bool | None, _option("adjust_scale", "A mask head grid for each size of box.")] = None,
     crop_size: Annotated[int | None, _option("crop_size", "Side of the crops, pixels.", min=16)] = None,
     start_from: Annotated[
-        Path | None, _option("start_from", "Checkpoint, pretrained encoder, exported .onnx or `bundled`.", "--from")
+        Path | None, _option("start_from", "A checkpoint, encoder or .onnx; `bundled`; `efficientnet-lite0`.", "--from")
     ] = None,
     frozen_stages: Annotated[
         list[int] | None,
-        _option("frozen_stages", "Not trained: 0 the patch embedding, i block i; several times.", "--freeze"),
+        _option(
+            "frozen_stages", "Not trained: 0 patch embedding or stem, i block or stage i; several times.", "--freeze"
+        ),
     ] = None,
     layer_decay: Annotated[
         float | None, _option("layer_decay", "Factor on the rate from a ViT block to the one below.")
     ] = None,
+    encoder_lr: Annotated[float | None, _option("encoder_lr", "Factor on the rate of a mal-* encoder.")] = None,
     batch: Annotated[int | None, _option("batch", "Boxes per step and device.", min=1)] = None,
     accumulate: Annotated[int | None, _option("accumulate", "Batches per optimiser step.", min=1)] = None,
     epochs: Annotated[float | None, _option("epochs", "Passes over the boxes.")] = None,
@@ -77,6 +82,10 @@ def train(
         int | None, _option("together", "Boxes of a picture in a row: decoded once, mixed less.", min=1)
     ] = None,
     priors: Annotated[Path | None, _option("priors", "GrabCut priors (.npz), for recipe small.")] = None,
+    targets: Annotated[Path | None, _option("targets", "Soft masks of an ensemble (.npz), for recipe small.")] = None,
+    jitter: Annotated[
+        float | None, _option("jitter", "Crops around boxes whose sides are off by up to this share.", min=0, max=0.5)
+    ] = None,
     figures: Annotated[
         float | None, _option("figures", "Share of crops with a drawn figure, for recipe small.", min=0, max=1)
     ] = None,
@@ -116,6 +125,7 @@ def train(
         "start_from": start_from,
         "frozen_stages": tuple(frozen_stages) if frozen_stages else None,
         "layer_decay": layer_decay,
+        "encoder_lr": encoder_lr,
         "batch": batch,
         "accumulate": accumulate,
         "epochs": epochs,
@@ -128,6 +138,8 @@ def train(
         "balance": balance,
         "together": together,
         "priors": priors,
+        "targets": targets,
+        "jitter": jitter,
         "figures": figures,
         "seed": seed,
         "device": device,

@@ -255,7 +255,7 @@ def test_stored_priors_are_filtered(folder: Path) -> None:
     priors = load_priors(folder / "priors.npz")
     assert 0 < len(priors) <= len(boxes)
     for prior in priors.values():
-        assert 0.15 <= (prior > 127).mean() <= 0.95
+        assert 0.15 <= (prior.mask > 127).mean() <= 0.95 and prior.trust == 1
     samples = Samples(boxes, SampleRules(64, seed=0), 0, 20, priors)
     for i in range(20):
         sample = samples[i]

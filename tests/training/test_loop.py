@@ -264,6 +264,7 @@ def test_layer_decay_and_frozen_stages(plan: TrainConfig) -> None:
     assert sorted(g["lr"] for g in trainer.optimizer.param_groups) == [0.5, 2.0, 4.0, 8.0]
     mask = np.ones((2, 64, 64), np.uint8)
     extra = {"prior": torch.zeros(2, 64, 64, dtype=torch.uint8), "has_prior": torch.zeros(2, dtype=torch.bool)}
+    extra["trust"] = torch.ones(2)
     before = trainer.student.backbone.blocks[0].attn.qkv.weight.clone()
     trainer.train_step(batch_of(np.full((2, 64, 64, 3), 99, np.uint8), mask, **extra))
     assert torch.equal(before, trainer.student.backbone.blocks[0].attn.qkv.weight)

@@ -1,0 +1,163 @@
+"""EfficientNet-Lite as an encoder: batch norm folded into its convolutions, four maps out.
+
+Tan and Le, arXiv 1905.11946, in the Lite form of the TensorFlow TPU repository: no squeeze-excite, ReLU6, "same"
+padding. Built from timm's definition (`tf_efficientnet_lite0` ... `2`), whose weights it takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mal_trt.base.errors import InputError
+from mal_trt.training.depthwise import FrozenDepthwise
+
+NAME = re.compile(r"lite([0-2])")
+PICKED = (1, 2, 4, 6)  # stages whose last maps are at S/4, S/8, S/16 and S/32
+STEP = 32
+
+
+class FoldedConv(nn.Module):
+    """A convolution with bias and TensorFlow's "same" padding for even sides, then ReLU6 if `active`.
+
+    Depthwise ones are never trained: as ImageNet left them they serve, and training them costs most of the time.
+    """
+
+    def __init__(self, conv: nn.Conv2d, active: bool) -> None:
+        super().__init__()
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        self.active = active
+        self.depthwise = conv.groups > 1
+        # With a stride the right and the bottom get the odd pixel, which a convolution's own padding cannot do.
+        spare = kernel - stride
+        self.pad = (spare // 2, spare - spare // 2) * 2 if stride > 1 else None
+        self.conv = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            kernel,
+            stride,
+            0 if self.pad else kernel // 2,
+            groups=conv.groups,
+        )
+        if self.depthwise:
+            self.conv.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pad is not None:
+            x = F.pad(x, self.pad)
+        conv = self.conv
+        if self.depthwise and x.requires_grad:
+            assert conv.bias is not None
+            weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
+            x = FrozenDepthwise.apply(x, weight, bias, conv.stride[0], conv.padding[0])  # type: ignore[no-untyped-call]
+        else:
+            x = conv(x)
+        return F.relu6(x) if self.active else x
+
+
+class LiteBlock(nn.Module):
+    """A depthwise-separable or inverted-residual block of folded convolutions."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.skip = bool(block.has_skip)
+        self.convs = nn.ModuleList(FoldedConv(conv, active) for _, _, conv, active in _convolutions(block))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for conv in self.convs:
+            y = conv(y)
+        return x + y if self.skip else y
+
+
+def _convolutions(block: Any) -> list[tuple[str, str, nn.Conv2d, bool]]:
+    """(name of the convolution, name of its batch norm, the convolution, whether ReLU6 follows) in their order."""
+    names = [("conv_pw", "bn1", True), ("conv_dw", "bn2", True), ("conv_pwl", "bn3", False)]
+    if not hasattr(block, "conv_pwl"):
+        names = [("conv_dw", "bn1", True), ("conv_pw", "bn2", False)]
+    return [(conv, norm, getattr(block, conv), active) for conv, norm, active in names]
+
+
+class LiteEncoder(nn.Module):
+    """[B,3,S,S] of RGB scaled to -1..1 -> maps at S/4, S/8, S/16 and S/32. S is a multiple of 32.
+
+    channels: of the four maps. mean, std: of the scaling, on 0..1.
+    """
+
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        if NAME.fullmatch(variant) is None:
+            raise InputError(f"unknown encoder {variant!r}: expected lite0, lite1 or lite2")
+        self.variant = variant
+        model = self._timm()
+        self.stem = FoldedConv(model.conv_stem, True)
+        self.stages = nn.ModuleList(nn.ModuleList(LiteBlock(block) for block in stage) for stage in model.blocks)
+        self.channels = tuple(int(model.blocks[index][-1].conv_pwl.out_channels) for index in PICKED)
+        self._fold(model)
+
+    def _timm(self) -> Any:
+        return timm.create_model(f"tf_efficientnet_{self.variant}", pretrained=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+            if index in PICKED:
+                maps.append(x)
+        return maps
+
+    def load_timm(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Take the weights of timm's model of this variant, batch norm folded in; InputError if they are not its own.
+
+        state: timm's names, the classifier and the last 1x1 convolution included or not.
+        """
+        model = self._timm()
+        own = {
+            name: value for name, value in model.state_dict().items() if name.startswith(("conv_stem", "bn1", "blocks"))
+        }
+        wanted = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}
+        missing = [name for name in wanted if name not in state]
+        if missing:
+            raise InputError(
+                f"{where}: lacks {len(missing)} tensors of EfficientNet-{self.variant}, such as {missing[0]}"
+            )
+        for name, value in wanted.items():
+            if state[name].shape != value.shape:
+                raise InputError(
+                    f"{where}: not EfficientNet-{self.variant}: {name} is {list(state[name].shape)}, "
+                    f"expected {list(value.shape)}"
+                )
+        model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+        self._fold(model)
+
+    def _fold(self, model: Any) -> None:
+        pairs = [(self.stem, model.conv_stem, model.bn1)]
+        for stage, blocks in zip(self.stages, model.blocks, strict=True):
+            for ours, block in zip(stage, blocks, strict=True):  # type: ignore[call-overload]
+                convolutions = _convolutions(block)
+                for folded, (_, norm, conv, _) in zip(ours.convs, convolutions, strict=True):
+                    pairs.append((folded, conv, getattr(block, norm)))
+        with torch.no_grad():
+            for folded, conv, norm in pairs:
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                folded.conv.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+                folded.conv.bias.copy_(norm.bias - norm.running_mean * scale)
+
+    def freeze(self, stages: tuple[int, ...]) -> None:
+        """Stop training of stage 0 (the stem) and of stages i >= 1; negative entries mean nothing."""
+        for stage in stages:
+            if stage > len(self.stages):
+                raise InputError(f"frozen_stages: {stage} but the encoder has only {len(self.stages)} stages")
+            if stage >= 0:
+                module = self.stem if stage == 0 else self.stages[stage - 1]
+                module.requires_grad_(False)
