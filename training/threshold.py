@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.masks import LocalMask, mask_from_logits
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.training.pictures import TrainingBoxes
 

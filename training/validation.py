@@ -15,7 +15,7 @@ from mal_trt.formats.boxes import read_boxes
 from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
 from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
-from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.measure.evaluate import score_labels
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.masker import Batch, Picture, Place
 from mal_trt.labelling.predictor import Predictor
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 
 
 class Batch:

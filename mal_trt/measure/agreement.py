@@ -15,7 +15,8 @@ import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.masks import RLE, rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
+from mal_trt.geometry.rle import RLE
 from mal_trt.measure.metrics import ObjectScore, mask_iou, summarize
 
 CLOSE = 0.9  # below this mask IoU a box counts as changed

@@ -22,7 +22,7 @@ from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.base.progress import Progress
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.predictor import Predictor, Threshold
 from mal_trt.labelling.run import label
 from mal_trt.measure.agreement import agreement_iou

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli import app
 from mal_trt.geometry.crops import Frame, make_frame
-from mal_trt.geometry.masks import encode_rle, mask_from_logits
+from mal_trt.geometry.paste import mask_from_logits
+from mal_trt.geometry.rle import encode_rle
 from mal_trt.measure.agreement import LISTED, Agreement, Answer, Truth, answers
 from mal_trt.measure.compare import compare, print_report
 from mal_trt.measure.evaluate import evaluate

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mal_trt import label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.measure.evaluate import evaluate, print_report, score_labels, write_json
 
+Write = Callable[..., Any]
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOY = json.loads((GOLDEN / "toy_coco.json").read_text())
 POST = json.loads((GOLDEN / "post.json").read_text())["thres_0.1"]
@@ -234,3 +237,13 @@ def test_report_shows_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(many)
     screen = capsys.readouterr().out
     assert "10 more classes" in screen and " - " in screen
+
+
+def test_refinement_and_threshold_are_options(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set()
+    model = tiny_model(gain=2.0)
+    label(images, boxes, model, tmp_path / "truth.json", device="cpu", progress=False, refine="color")
+    result = evaluate(images, tmp_path / "truth.json", model, device="cpu", progress=False, refine="color")
+    assert result["miou"] == pytest.approx(1.0, abs=1e-6)
+    plain = evaluate(images, tmp_path / "truth.json", model, device="cpu", progress=False)
+    assert plain["miou"] < 0.999
