@@ -11,6 +11,7 @@ import onnx
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import write_json
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured, spectra
 from mal_trt.calibration.cache import Cache, cache_key
@@ -23,7 +24,6 @@ from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, Settings
 from mal_trt.calibration.smooth import channel_maxima, smooth
-from mal_trt.measure.evaluate import write_json
 
 Source = tuple[Path, Path]
 
