@@ -57,8 +57,8 @@ def calibrate(
         raise InputError("--annotation-images: give --annotations too")
     with needs("calibrate"):
         from mal_trt.calibration.calibrate import calibrate as run
-        from mal_trt.calibration.settings import Settings
-    settings = Settings(
+        from mal_trt.calibration.settings import CalibrationSettings
+    settings = CalibrationSettings(
         precision=precision,
         observer=observer,
         crops=crops,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mal_trt import __version__
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import check_folder
 from mal_trt.base.progress import Progress
+from mal_trt.base.version import __version__
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.predictor import Threshold

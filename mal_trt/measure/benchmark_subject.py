@@ -80,7 +80,7 @@ def model_facts(model: str | Path, predictor: Predictor) -> Document:
 
 
 def _engine_facts(path: Path) -> Document:
-    """Nothing for an ONNX file."""
+    """How an engine was built, by its manifest; nothing for an ONNX file."""
     if not manifest_path(path).is_file():
         return {}
     manifest = read_manifest(path)
