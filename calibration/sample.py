@@ -1,4 +1,4 @@
-"""Real crops to calibrate and check on: an even draw of boxes, cut by the very pipeline that labels."""
+"""Real crops to calibrate and check on: an even draw of boxes, cut as to label. Training's are `training.data`."""
 
 from __future__ import annotations
 

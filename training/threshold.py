@@ -1,4 +1,4 @@
-"""A mask threshold chosen from boxes alone: the highest one whose masks still reach the sides of their boxes."""
+"""One mask threshold for a model, from boxes alone: the highest whose masks reach the sides of their boxes."""
 
 from __future__ import annotations
 

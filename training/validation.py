@@ -1,4 +1,4 @@
-"""Masks of a validation set while training, scored by mal_trt's own metrics."""
+"""Masks of a validation set while training, scored as `mal-trt evaluate` scores them."""
 
 from __future__ import annotations
 

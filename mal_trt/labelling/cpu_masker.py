@@ -1,4 +1,4 @@
-"""Crops and masks by the processor, around any backend."""
+"""The masker that works everywhere: crops and masks by the processor, the network on any backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops and masks on the GPU: pictures' bytes go up, run lengths come down, and nothing waits for the other."""
+"""The masker of NVIDIA GPUs: pictures' bytes go up, run lengths come down, and nothing waits for the other."""
 
 from __future__ import annotations
 

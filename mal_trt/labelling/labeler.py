@@ -1,4 +1,4 @@
-"""Python API: masks for the boxes of one picture."""
+"""`Labeler`: masks for the boxes of one picture, from Python. For a whole document there is `run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the pixels around boxes to their masks: what the Python API and the label run have in common."""
+"""A model and its options: pixels around boxes to logits and to masks. Where, on CPU or GPU: `masker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a model's answers are from another's, and from drawn masks.
+"""Agreement of two models: how far one's answers are from the other's. Against drawn masks alone it is `metrics`.
 
 Running models is somebody else's task: whoever has logits makes `answers` of them, once for each model, and adds
 pairs of them to an `Agreement`, which keeps sums and one score for each drawn mask.

@@ -1,4 +1,4 @@
-"""Score masks against drawn ones: those of a model, or of a label file that exists already."""
+"""`mal-trt evaluate`: masks against drawn ones, a model's or a label file's. Models against a model is `compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good masks are: MAL's mean IoU, its size classes, and boundary IoU."""
+"""How good masks are against drawn ones: MAL's mean IoU, its size classes, and boundary IoU. No model is run here."""
 
 from __future__ import annotations
 
