@@ -17,5 +17,5 @@ rm -rf build
 # From another folder, or these two would take the source folders, which are not laid out as the package is.
 (cd "$venv" && bin/mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" -p mal_trt)
 (cd "$venv" && bin/lint-imports --no-cache --no-logo "$here/pyproject.toml")
-# A process for each core; a group of tests that measure time or memory, or use every core, stays in one of them.
-"$venv/bin/pytest" -m "not gpu" -n "${JOBS:-auto}" --dist loadgroup "$@"
+# A process for each core; each begins with a half of the tests in order, so that what a file shares is made once.
+"$venv/bin/pytest" -m "not gpu" -n "${JOBS:-auto}" --dist worksteal "$@"
