@@ -1,7 +1,8 @@
 #!/bin/sh
 # Set up and pass the tests: sh test.sh [arguments for pytest]
 # VENV chooses the environment (default .venv), CONSTRAINTS the pinned versions (default constraints.txt, for
-# Python 3.11 or newer; /dev/null takes the newest). Everything is checked as installed, not from the sources.
+# Python 3.11 or newer; /dev/null takes the newest), JOBS the processes that run tests (default: one for each core).
+# Everything is checked as installed, not from the sources.
 set -eu
 cd "$(dirname "$0")"
 here=$(pwd)
@@ -13,6 +14,8 @@ rm -rf build
     ".[cpu,train,export,rtx,benchmark,dev]"
 
 "$venv/bin/ruff" check .
-# From another folder, or mypy would take the source folders, which are not laid out as the package is.
+# From another folder, or these two would take the source folders, which are not laid out as the package is.
 (cd "$venv" && bin/mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" -p mal_trt)
-"$venv/bin/pytest" -m "not gpu" "$@"
+(cd "$venv" && bin/lint-imports --no-cache --no-logo "$here/pyproject.toml")
+# A process for each core; each begins with a half of the tests in order, so that what a file shares is made once.
+"$venv/bin/pytest" -m "not gpu" -n "${JOBS:-auto}" --dist worksteal "$@"

@@ -25,7 +25,8 @@ from common import Box, boxes_by_picture, save
 
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, extended_box
-from mal_trt.geometry.masks import LocalMask, encode_rle
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import encode_rle
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 
 LONG_SIDE = 320

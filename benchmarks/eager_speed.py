@@ -22,7 +22,8 @@ import torch
 from common import boxes_by_picture, first_boxes, save
 
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
-from mal_trt.geometry.masks import RLE, rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.labelling.run import label
 from mal_trt.measure.metrics import mask_iou

@@ -21,7 +21,7 @@ from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
 from mal_trt.calibration.emulate import emulate
 from mal_trt.calibration.observe import OBSERVERS
-from mal_trt.calibration.settings import Settings
+from mal_trt.calibration.settings import CalibrationSettings
 from mal_trt.measure.compare import compare
 
 SETS = ("coco", "coco_person", "sysu_shape", "ccp", "caltech", "nuclei", "tile_defects")
@@ -54,9 +54,9 @@ def make(folder: Path, sources: list[tuple[Path, Path]]) -> tuple[dict[str, Path
     gates["fp16"] = {"bytes": half.file_bytes, "iou": half.agreement["mask_iou"]["mean"]}
     models["fp16"] = half.path
     for label, settings in {
-        **{f"int8 {observer}": Settings(observer=observer, sensitivity_crops=0) for observer in OBSERVERS},
-        "int8 all": Settings(layers=("linear", "patch", "head"), sensitivity_crops=0, max_miou_drop=1.0),
-        "fp8": Settings(precision="fp8", sensitivity_crops=0),
+        **{f"int8 {observer}": CalibrationSettings(observer=observer, sensitivity_crops=0) for observer in OBSERVERS},
+        "int8 all": CalibrationSettings(layers=("linear", "patch", "head"), sensitivity_crops=0, max_miou_drop=1.0),
+        "fp8": CalibrationSettings(precision="fp8", sensitivity_crops=0),
     }.items():
         out = folder / f"{label.replace(' ', '_')}.onnx"
         report = calibrate("bundled", out, sources, settings, cache=folder / f"{'-'.join(settings.layers)}.npz")

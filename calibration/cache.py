@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-import mal_trt
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.gate import Cost
@@ -34,11 +34,11 @@ Key = Mapping[str, str]
 
 def cache_key(model: Path, spots: Sequence[Spot], settings: Mapping[str, object]) -> dict[str, str]:
     """SHA-256 of each thing that spectra and costs depend on. Boxes count as drawn, pictures by their bytes."""
-    package = Path(mal_trt.__file__).parent
+    package = files("mal_trt")
     return {
         "model": _sha256([model.read_bytes()]),
         "data": _sha256(_data(spots)),
-        "pipeline": _sha256((package / name).read_bytes() for name in PIPELINE),
+        "pipeline": _sha256(package.joinpath(name).read_bytes() for name in PIPELINE),
         "settings": _sha256([json.dumps(settings, sort_keys=True).encode()]),
     }
 

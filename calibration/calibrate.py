@@ -11,6 +11,7 @@ import onnx
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import write_json
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured, spectra
 from mal_trt.calibration.cache import Cache, cache_key
@@ -21,9 +22,8 @@ from mal_trt.calibration.output import check_out, parity_of, publish, save, scra
 from mal_trt.calibration.quantize import TYPES, Layer, choose, quantize
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
-from mal_trt.calibration.settings import LEAST_CROPS, Settings
+from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
-from mal_trt.measure.evaluate import write_json
 
 Source = tuple[Path, Path]
 
@@ -42,7 +42,7 @@ def calibrate(
     model: Path | str,
     out: Path | str,
     sources: Sequence[Source],
-    settings: Settings | None = None,
+    settings: CalibrationSettings | None = None,
     *,
     annotations: Source | None = None,
     cache: Path | None = None,
@@ -55,7 +55,7 @@ def calibrate(
     measured. Writes `out`, its parity file and its report, or nothing: InputError for what cannot be used,
     RunError if the gate cannot be passed.
     """
-    settings, out = settings or Settings(), Path(out)
+    settings, out = settings or CalibrationSettings(), Path(out)
     check_out(out)
     proto, contract, source = load_onnx(model)
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
@@ -111,7 +111,7 @@ def _measure(
     contract: Contract,
     chosen: Sequence[Layer],
     spots: Sequence[Spot],
-    settings: Settings,
+    settings: CalibrationSettings,
     progress: bool,
 ) -> Measured:
     """Spectra of the layers' inputs; InputError if too few crops can be used."""
@@ -137,7 +137,7 @@ class _Attempt:
         wide: Sequence[str],
         contract: Contract,
         ranges: Mapping[str, float],
-        settings: Settings,
+        settings: CalibrationSettings,
         check: Check,
     ) -> None:
         self._typed, self._wide, self._contract = typed, wide, contract
@@ -173,7 +173,9 @@ class _Attempt:
         return model
 
 
-def _spots(sources: Sequence[Source], settings: Settings, annotations: Source | None) -> tuple[list[Spot], list[Spot]]:
+def _spots(
+    sources: Sequence[Source], settings: CalibrationSettings, annotations: Source | None
+) -> tuple[list[Spot], list[Spot]]:
     """Boxes to learn ranges from, and others to check on."""
     wanted = settings.crops if annotations else settings.crops + settings.check_crops
     drawn = draw(sources, wanted)
@@ -205,13 +207,13 @@ def _costs(
     source: Path,
     chosen: Sequence[Layer],
     ranges: Mapping[str, float],
-    settings: Settings,
+    settings: CalibrationSettings,
     batches: Sequence[CropBatch],
     store: Cache,
     trial: Path,
     progress: bool,
 ) -> list[Cost]:
-    wanted = settings.sensitivity_crops or Settings.sensitivity_crops
+    wanted = settings.sensitivity_crops or CalibrationSettings.sensitivity_crops
     step = max(1, sum(len(batch.spots) for batch in batches) // wanted)
     check = Check(source, batches[::step], trial, settings.threads)
     known = store.costs(settings.tried)

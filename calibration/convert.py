@@ -1,4 +1,4 @@
-"""FP32 ONNX to FP16 ONNX: made, compared on crops, and written only if the masks stay the same."""
+"""FP32 ONNX file to FP16: made by `half`, compared on crops, and written only if the masks stay the same."""
 
 from __future__ import annotations
 

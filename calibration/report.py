@@ -1,4 +1,4 @@
-"""The report of a calibration: layer by layer, as rows and as a table on the screen."""
+"""The report of a calibration: layer by layer, as rows. On the screen it is `cli.calibrate_table`."""
 
 from __future__ import annotations
 
@@ -35,24 +35,3 @@ def layer_rows(
             }
         )
     return rows
-
-
-def print_report(document: Mapping[str, Any]) -> None:
-    """The layers as a table, dearest first, and the verdict."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(box=box.SIMPLE_HEAD, title="Layers by what each costs alone", title_justify="left")
-    table.add_column("layer", no_wrap=True)
-    for name in ("range", "largest", "mask change", "logit error", ""):
-        table.add_column(name, justify="right")
-    for row in sorted(document["layers"], key=lambda row: (-(row["change"] or 0), -(row["error"] or 0))):
-        figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
-        table.add_row(
-            row["name"].partition("/")[0], f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
-        )
-    console.print(table)
-    count = sum(row["precision"] != "fp16" for row in document["layers"])
-    console.print(f"{count} of {len(document['layers'])} layers quantised: {document['verdict']}", highlight=False)

@@ -1,4 +1,4 @@
-"""Real crops to calibrate and check on: an even draw of boxes, cut by the very pipeline that labels."""
+"""Real crops to calibrate and check on: an even draw of boxes, cut as to label. Training's are `training.data`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 

@@ -13,8 +13,8 @@ LEAST_CROPS = 32
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a calibration.
+class CalibrationSettings:
+    """CalibrationSettings of a calibration.
 
     precision: "int8" or "fp8". observer: see `Spectrum.range`. crops: real crops the ranges come from.
     check_crops: others, on which the gate compares. layers: groups of layers, see `Layer`. exclude: layers left

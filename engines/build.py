@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal_trt import __version__
 from mal_trt.artifacts.flavor import Messages
 from mal_trt.artifacts.manifest import UNCHECKED, Manifest, manifest_path
 from mal_trt.artifacts.parity import engine_reference
@@ -19,6 +18,7 @@ from mal_trt.artifacts.trtmessages import explain, known
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import platform_tag
+from mal_trt.base.version import __version__
 from mal_trt.engines import timing_cache
 from mal_trt.engines.job import Job
 from mal_trt.engines.monitor import Monitor

@@ -13,7 +13,7 @@ from mal_trt.artifacts.parity import Verdict, reference_path
 from mal_trt.base.errors import RunError
 from mal_trt.base.progress import Progress
 from mal_trt.engines.build import Built, build, write
-from mal_trt.engines.job import Job, Options, prepare
+from mal_trt.engines.job import EngineOptions, Job, prepare
 from mal_trt.engines.precision import LADDER, check_precision, typed_model
 from mal_trt.engines.trial import Open, runs_here, try_out
 from mal_trt.engines.worker import run_beside
@@ -32,8 +32,8 @@ class EngineReport:
 
 def build_engine(
     model: str | Path,
-    out: Path,
-    options: Options,
+    out: str | Path,
+    options: EngineOptions | None = None,
     *,
     open_plan: Open | None = None,
     keep_anyway: bool = False,
@@ -46,6 +46,7 @@ def build_engine(
     GPU, the manifest says "unchecked". An engine that fails its check is not kept and the next precision is tried,
     unless keep_anyway. RunError if none passes: nothing is written.
     """
+    options, out = options or EngineOptions(), Path(out)
     source = resolve_model(model)
     contract = read_contract(source)
     wanted = options.precision or contract.precision

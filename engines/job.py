@@ -19,7 +19,7 @@ from mal_trt.engines.timing_cache import default_path
 
 
 @dataclass(frozen=True)
-class Options:
+class EngineOptions:
     """What a user may ask of a build; None and "auto" are decided by the machine and the model.
 
     flavor: "auto", "tensorrt" or "tensorrt-rtx". precision: "fp32", "fp16", "int8" or "fp8", made of an FP32 model;
@@ -63,7 +63,7 @@ class Job:
     command: str
 
 
-def prepare(model: str | Path, out: Path, options: Options, onnx: Path | None = None) -> Job:
+def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | None = None) -> Job:
     """Check the wishes against the model, the machine and the TensorRT there is; InputError or RunError says what
     does not go together. Nothing is built or written. onnx: the typed file made of `model`, if it is another.
     """
@@ -138,7 +138,7 @@ def choose_flavor(name: str, machine: Machine) -> Flavor:
     return open_flavor(name)
 
 
-def _check_rtx(flavor: Flavor, options: Options, gpu: Gpu | None) -> None:
+def _check_rtx(flavor: Flavor, options: EngineOptions, gpu: Gpu | None) -> None:
     title = TITLES["tensorrt-rtx"]
     if options.version_compatible:
         raise InputError(f"--version-compatible: a {title} engine runs only with the version that built it")
@@ -156,7 +156,7 @@ def _check_rtx(flavor: Flavor, options: Options, gpu: Gpu | None) -> None:
             raise InputError(f"--compute-capability {entry}: {flavor.title} knows {names}")
 
 
-def _check_tensorrt(options: Options, gpu: Gpu) -> None:
+def _check_tensorrt(options: EngineOptions, gpu: Gpu) -> None:
     if options.compute_capabilities:
         raise InputError(
             f"--compute-capability: TensorRT builds for the GPU it runs on, here {gpu.compute_capability}; "
@@ -181,7 +181,7 @@ def check_output(out: Path, onnx: Path) -> None:
         raise InputError(f"{out}: is the model itself; give the engine another name")
 
 
-def command(model: str | Path, out: Path, options: Options, flavor: str) -> str:
+def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -> str:
     """The words that build the same engine again, on the machine it is to run on."""
     name = BUNDLED if str(model) == BUNDLED else Path(model).name
     words = ["mal-trt", "build-engine", name, "-o", out.name, "--flavor", flavor]
@@ -193,7 +193,7 @@ def command(model: str | Path, out: Path, options: Options, flavor: str) -> str:
         words += ["--batch", ",".join(map(str, options.batch))]
     if options.workspace is not None:
         words += ["--workspace", str(options.workspace)]
-    if options.opt_level != Options.opt_level:
+    if options.opt_level != EngineOptions.opt_level:
         words += ["--opt-level", str(options.opt_level)]
     if options.compute_capabilities:
         words += ["--compute-capability", ",".join(options.compute_capabilities)]

@@ -1,4 +1,4 @@
-"""A typed ONNX file as TensorRT's network, and the precision of its layers."""
+"""A typed ONNX file as TensorRT's network, and the precision of its layers. MAL's own network is `training.network`."""
 
 from __future__ import annotations
 

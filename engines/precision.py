@@ -61,10 +61,10 @@ def typed_model(
         _wide_attention(source, path)
     else:
         from mal_trt.calibration.calibrate import calibrate
-        from mal_trt.calibration.settings import Settings
+        from mal_trt.calibration.settings import CalibrationSettings
 
         say(f"calibrating {precision}")
-        calibrate(source, path, sources, Settings(precision=precision), progress=progress)
+        calibrate(source, path, sources, CalibrationSettings(precision=precision), progress=progress)
     say(f"wrote {path}")
     return path
 

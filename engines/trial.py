@@ -1,4 +1,4 @@
-"""A new engine tried on this machine's GPU: are its masks right, and what did TensorRT make of its layers?"""
+"""A new engine tried on this machine's GPU: are its masks right (`artifacts.parity`), what are its layers made of?"""
 
 from __future__ import annotations
 

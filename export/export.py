@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 import torch
 
-from mal_trt import __version__
 from mal_trt.artifacts.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.version import __version__
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out

@@ -1,4 +1,4 @@
-"""The traced form of MAL's networks and the ONNX graph made of it."""
+"""MAL's networks as they are traced, and the ONNX graph made of them. Graphs are edited in `calibration.graph`."""
 
 from __future__ import annotations
 

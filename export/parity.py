@@ -1,4 +1,4 @@
-"""Parity: the written ONNX file against PyTorch on real crops, and the `.parity.npz` kept beside the model."""
+"""Parity of an ONNX file: its logits and PyTorch's on real crops, kept beside it. An engine's is `artifacts.parity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: recognising the ones that exist in the world by content, loading them, writing our own."""
+"""One checkpoint file: recognised by content whoever wrote it, read, written. Which a run keeps: `checkpoints`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run lie on the disk: the last one, and the best few by validation mIoU."""
+"""Which checkpoint files a run keeps: the last one, and the best few by validation mIoU. One file is `checkpoint`."""
 
 from __future__ import annotations
 

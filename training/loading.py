@@ -1,4 +1,4 @@
-"""Putting a file's tensors into a network: names matched, position tables resized, everything else strict."""
+"""A file's tensors put into a network: names matched, position tables resized, all else strict. Files: `checkpoint`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes to train from: the documents, the pictures they name (decoded when asked), and the order of an epoch."""
+"""Boxes to train from: the documents, the pictures they name, and the order of an epoch. One sample of it is `data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mask threshold chosen from boxes alone: the highest one whose masks still reach the sides of their boxes."""
+"""One mask threshold for a model, from boxes alone: the highest whose masks reach the sides of their boxes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.masks import LocalMask, mask_from_logits
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.training.pictures import TrainingBoxes
 

@@ -1,4 +1,4 @@
-"""Masks of a validation set while training, scored by mal_trt's own metrics."""
+"""Masks of a validation set while training, scored as `mal-trt evaluate` scores them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mal_trt.formats.boxes import read_boxes
 from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
 from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
-from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.measure.evaluate import score_labels
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig

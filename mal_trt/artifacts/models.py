@@ -1,4 +1,4 @@
-"""Names of models: a path, or `bundled` for the one inside the package."""
+"""Names of models: a path, or `bundled` for the one inside the package. What a model says of itself is `contract`."""
 
 from __future__ import annotations
 

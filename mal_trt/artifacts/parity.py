@@ -1,4 +1,4 @@
-"""Does an engine give the masks of the FP32 model? Asked on the parity crops, with whatever can run the engine."""
+"""Parity of an engine: has it the FP32 model's masks on the parity crops? That of an ONNX file is `export.parity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How TensorRT-RTX runs an engine: it compiles kernels for the GPU at hand, which are kept for the next start."""
+"""The kernels that TensorRT-RTX compiles for the GPU at hand, kept for the next start. A build's is `timing_cache`."""
 
 from __future__ import annotations
 

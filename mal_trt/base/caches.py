@@ -1,4 +1,4 @@
-"""Files that only save time: each may be missing, old or broken, and nothing depends on it."""
+"""Files that only save time: each may be missing, old or broken without harm. Results are `base.files`."""
 
 from __future__ import annotations
 

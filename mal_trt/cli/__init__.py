@@ -8,8 +8,8 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
-from mal_trt import __version__
 from mal_trt.base.errors import MalTrtError
+from mal_trt.base.version import __version__
 from mal_trt.cli.benchmark import benchmark
 from mal_trt.cli.build_engine import build_engine
 from mal_trt.cli.calibrate import calibrate

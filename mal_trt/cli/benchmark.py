@@ -66,8 +66,8 @@ def benchmark(
     if plot is not None:
         with needs("benchmark"):
             import matplotlib  # noqa: F401
+    from mal_trt.cli.benchmark_table import print_benchmark
     from mal_trt.measure.benchmark import benchmark as run
-    from mal_trt.measure.benchmark_report import print_report
 
     result: dict[str, Any] = {}
     try:
@@ -101,7 +101,7 @@ def benchmark(
         )
     finally:
         if result and not quiet:  # an interrupted run shows what it has
-            print_report(result)
+            print_benchmark(result)
 
 
 def _batches(text: str) -> tuple[int, ...]:

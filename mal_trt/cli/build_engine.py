@@ -15,7 +15,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.cli.options import QuietOption, Weights, needs
 
 if TYPE_CHECKING:
-    from mal_trt.engines import EngineReport, Options
+    from mal_trt.engines import EngineOptions, EngineReport
     from mal_trt.engines.job import Job
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -70,12 +70,12 @@ def build_engine(
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
-    from mal_trt.engines import Options
+    from mal_trt.engines import EngineOptions
     from mal_trt.engines import build_engine as run
     from mal_trt.engines.job import check_output
     from mal_trt.engines.trial import opener
 
-    options = Options(
+    options = EngineOptions(
         flavor=flavor,
         precision=precision,
         sources=tuple(zip(images, boxes, strict=True)),
@@ -106,7 +106,7 @@ def build_engine(
         _print_report(report)
 
 
-def _print_plan(model: Path, out: Path, options: Options) -> None:
+def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:
     """What --dry-run says."""
     from mal_trt.engines.build import inspect_network
     from mal_trt.engines.job import prepare

@@ -57,9 +57,8 @@ def calibrate(
         raise InputError("--annotation-images: give --annotations too")
     with needs("calibrate"):
         from mal_trt.calibration.calibrate import calibrate as run
-        from mal_trt.calibration.report import print_report
-        from mal_trt.calibration.settings import Settings
-    settings = Settings(
+        from mal_trt.calibration.settings import CalibrationSettings
+    settings = CalibrationSettings(
         precision=precision,
         observer=observer,
         crops=crops,
@@ -84,7 +83,9 @@ def calibrate(
             progress=not quiet,
         )
     if not quiet:
-        print_report(report.document)
+        from mal_trt.cli.calibrate_table import print_calibration
+
+        print_calibration(report.document)
         typer.echo(f"{report.path}: {report.file_bytes / 1e6:.1f} MB; report: {report.report_path}")
 
 

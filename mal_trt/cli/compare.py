@@ -42,8 +42,8 @@ def compare(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """How far models are from the first: logits, masks, mIoU."""
+    from mal_trt.cli.compare_table import print_comparison
     from mal_trt.measure.compare import compare as run
-    from mal_trt.measure.compare import print_report
 
     result = run(
         models,
@@ -61,4 +61,4 @@ def compare(
         json_out=json,
     )
     if not quiet:
-        print_report(result)
+        print_comparison(result)

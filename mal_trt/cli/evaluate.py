@@ -38,8 +38,8 @@ def evaluate(
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
 ) -> None:
     """Mask quality of a model, or of a label file, against drawn masks."""
+    from mal_trt.cli.evaluate_table import print_evaluation
     from mal_trt.measure.evaluate import evaluate as run
-    from mal_trt.measure.evaluate import print_report
 
     result = run(
         images,
@@ -58,4 +58,4 @@ def evaluate(
         json_out=json,
     )
     if not quiet:
-        print_report(result)
+        print_evaluation(result)

@@ -1,4 +1,4 @@
-"""Masks on the GPU: from logits to where each mask switches on and off, as `mal_trt.geometry.masks` finds it."""
+"""Masks on the GPU: from logits to where each mask switches on and off, as `mal_trt.geometry.paste` finds it."""
 
 from __future__ import annotations
 

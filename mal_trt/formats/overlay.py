@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mal_trt.geometry.masks import LocalMask
+from mal_trt.geometry.local_mask import LocalMask
 
 # Vivid, far apart in hue from one to the next, and readable under white or black text.
 PALETTE = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.geometry.masks import RLE, compress, run_lengths
+from mal_trt.geometry.rle import RLE, compress, run_lengths
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE:

@@ -1,1 +1,1 @@
-"""Boxes and pictures to masks: the plan, the journal, the pipeline, the writers and `Labeler`."""
+"""Boxes and pictures to masks: one picture with `labeler`, a whole document with `run`. How good: `measure`."""

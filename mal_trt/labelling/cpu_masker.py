@@ -1,4 +1,4 @@
-"""Crops and masks by the processor, around any backend."""
+"""The masker that works everywhere: crops and masks by the processor, the network on any backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.masker import Batch, Picture, Place
 from mal_trt.labelling.predictor import Predictor
 

@@ -1,4 +1,4 @@
-"""Crops and masks on the GPU: pictures' bytes go up, run lengths come down, and nothing waits for the other."""
+"""The masker of NVIDIA GPUs: pictures' bytes go up, run lengths come down, and nothing waits for the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mal_trt.cuda.refine import Refiner
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.masks import RLE, rle_from_edges
+from mal_trt.geometry.rle import RLE, rle_from_edges
 from mal_trt.labelling.masker import Batch, Picture, Place
 from mal_trt.labelling.predictor import Predictor
 

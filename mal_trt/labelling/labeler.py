@@ -1,4 +1,4 @@
-"""Python API: masks for the boxes of one picture."""
+"""`Labeler`: masks for the boxes of one picture, from Python. For a whole document there is `run`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
 from mal_trt.geometry.boxes import SizeClass, clip_box
-from mal_trt.geometry.masks import RLE, LocalMask, decode_rle, encode_rle
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
 

@@ -1,4 +1,4 @@
-"""What turns pixels and boxes into run lengths, a batch at a time: `cpu_masker` and `gpu_masker` are the two ways."""
+"""What turns pictures and boxes into run lengths for `Labeler` and `label`: by a predictor alone, or all on the GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.masks import RLE
+from mal_trt.geometry.rle import RLE
 
 
 class Batch:

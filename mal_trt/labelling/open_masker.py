@@ -1,4 +1,4 @@
-"""Chooses where crops and masks are made: beside the network, unless told otherwise."""
+"""Chooses the masker: crops and masks are made beside the network, unless told otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label run itself: decode and crop, network, paste and encode, all at once, in bounded memory.
+"""The pipeline of a label run: decode and crop, network, paste and encode, all at once, in bounded memory.
 
 The calling thread reads the plan and keeps the results. A few workers decode pictures and cut crops for the batches
 ahead, run the network, two batches at once, and turn logits into run lengths. Both queues are bounded.

@@ -1,4 +1,4 @@
-"""From a COCO document to a journal: every record stored, checked and given its turn.
+"""The plan of a label run: every record of a document checked and given its turn. (A TensorRT plan is an engine.)
 
 The plan follows from the document alone: pictures in the order they are listed, boxes of one size class
 gathered into one batch across pictures. A box that fails later leaves a hole in its batch, so an interrupted

@@ -1,4 +1,4 @@
-"""From the pixels around boxes to their masks: what the Python API and the label run have in common."""
+"""A model and its options: pixels around boxes to logits and to masks. Where, on CPU or GPU: `masker`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
-from mal_trt.geometry.masks import RLE, rle_from_logits, tight_threshold
+from mal_trt.geometry.paste import rle_from_logits, tight_threshold
 from mal_trt.geometry.refine import refine_colour
+from mal_trt.geometry.rle import RLE
 
 TIGHT = "tight"
 # Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
@@ -26,7 +27,7 @@ class Predictor:
     """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
 
     model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
-    or three (small, medium, large boxes), or "tight", see `geometry.masks.tight_threshold`; None is the model's own.
+    or three (small, medium, large boxes), or "tight", see `geometry.paste.tight_threshold`; None is the model's own.
     flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
     of the network.

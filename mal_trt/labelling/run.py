@@ -1,4 +1,4 @@
-"""`mal-trt label`: masks for every box of a COCO document, streamed, resumable, nothing lost."""
+"""`mal-trt label`: masks for every box of a document, resumable, nothing lost. For one picture there is `labeler`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def label(
 ) -> Summary:
     """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
 
-    images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, read as `boxes_in.read_boxes` says;
+    images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, see `formats.boxes.read_boxes`;
     `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
     `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,

@@ -80,7 +80,7 @@ def write_overlays(
     from PIL import Image
 
     from mal_trt.formats.overlay import draw_overlay
-    from mal_trt.geometry.masks import decode_rle
+    from mal_trt.geometry.rle import decode_rle
 
     names = category_names(journal)
     rows = journal.execute(

@@ -12,8 +12,8 @@ from typing import Any
 
 from mal_trt.base.errors import RunError
 from mal_trt.formats.images import clean_name
-from mal_trt.geometry.masks import decode_rle
 from mal_trt.geometry.polygons import one_line, outlines
+from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.write_coco import category_names
 

@@ -1,4 +1,4 @@
-"""How far a model's answers are from another's, and from drawn masks.
+"""Agreement of two models: how far one's answers are from the other's. Against drawn masks alone it is `metrics`.
 
 Running models is somebody else's task: whoever has logits makes `answers` of them, once for each model, and adds
 pairs of them to an `Agreement`, which keeps sums and one score for each drawn mask.
@@ -15,7 +15,8 @@ import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.masks import RLE, rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
+from mal_trt.geometry.rle import RLE
 from mal_trt.measure.metrics import ObjectScore, mask_iou, summarize
 
 CLOSE = 0.9  # below this mask IoU a box counts as changed

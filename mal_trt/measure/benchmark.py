@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import numpy as np
-
-from mal_trt import __version__
-from mal_trt.artifacts.manifest import manifest_path, read_manifest
-from mal_trt.artifacts.models import resolve_model
-from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError, MalTrtError
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import check_folder
 from mal_trt.base.progress import Progress
-from mal_trt.formats.images import ImageProblem, ImageSource, open_images
+from mal_trt.base.version import __version__
+from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.masks import RLE
-from mal_trt.labelling.predictor import Predictor, Threshold
-from mal_trt.labelling.run import label
-from mal_trt.measure.agreement import agreement_iou
-from mal_trt.measure.benchmark_data import Plan, Samples, choose_samples, plan_samples
+from mal_trt.labelling.predictor import Threshold
+from mal_trt.measure.benchmark_data import choose_samples, plan_samples
 from mal_trt.measure.benchmark_report import MIX, write_report
-from mal_trt.measure.evaluate import evaluate
+from mal_trt.measure.benchmark_run import Runner
+from mal_trt.measure.benchmark_subject import Document
 from mal_trt.measure.hardware import hardware
-from mal_trt.measure.timing import Budget, Sample, figures, measure, open_stopwatch
+from mal_trt.measure.timing import Budget
 
 SIZES = (*(size.name.lower() for size in SizeClass), MIX)
-
-Document = dict[str, Any]
 
 
 def benchmark(
@@ -98,7 +85,7 @@ def benchmark(
             **{"batch": label_batch, "device": device, "crops": crops, "threads": threads},
             **{"threshold": threshold, "flip": flip, "refine": refine, "weights": weights},
         }
-        runner = _Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options)
+        runner = Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options)
         subjects = [runner.subject(model, batches) for model in models]
         result: Document = {
             "mal_trt": __version__,
@@ -165,197 +152,6 @@ def _check(
 
 def _check_files(json_out: str | Path | None, csv_out: str | Path | None, plot_out: str | Path | None) -> None:
     for path in (json_out, csv_out, plot_out):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist; the result could not be written there")
+        check_folder(path)
     if plot_out is not None and Path(plot_out).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{plot_out}: a plot is a .png or an .svg file")
-
-
-@dataclass
-class _Subject:
-    """A model and what was measured of it. facts: what it is. failed: batch, or None for labelling, -> why."""
-
-    model: str | Path
-    facts: Document
-    batches: Sequence[int]
-    clock: str = ""
-    samples: dict[int, list[Sample]] = field(default_factory=dict)
-    rounds: list[Document] = field(default_factory=list)
-    quality: Document = field(default_factory=dict)
-    masks: dict[Any, RLE] = field(default_factory=dict)
-    failed: dict[int | None, str] = field(default_factory=dict)
-
-    def summary(self) -> Document:
-        """JSON-ready: the facts, and all figures so far."""
-        network = []
-        for batch in self.batches:
-            if batch in self.failed:
-                network.append({"batch": batch, "error": self.failed[batch]})
-            elif batch in self.samples:
-                row = {"batch": batch, "clock": self.clock, **figures(self.samples[batch], batch)}
-                if self.facts["head"] != "dynamic":
-                    del row["runs_by_size"]
-                network.append(row)
-        return {**self.facts, "network": network, "label": self._label(), "quality": self.quality or None}
-
-    def _label(self) -> Document | None:
-        if None in self.failed:
-            return {"error": self.failed[None]}
-        if not self.rounds:
-            return None
-        first, seconds = self.rounds[0], median(done["seconds"] for done in self.rounds)
-        return {
-            "clock": "wall clock",
-            "boxes": first["boxes"],
-            "pictures": first["pictures"],
-            "skipped": first["skipped"],
-            "boxes_per_s": first["boxes"] / seconds,
-            "pictures_per_s": first["pictures"] / seconds,
-            "seconds": [done["seconds"] for done in self.rounds],
-            "whole_seconds": [done["whole_seconds"] for done in self.rounds],
-        }
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """Measures models on the samples. shares: of the size classes in the network alone. options: of `label`."""
-
-    samples: Samples
-    plan: Plan
-    source: ImageSource
-    folder: Path
-    shares: Mapping[SizeClass, float]
-    budget: Budget
-    options: Document
-
-    def subject(self, model: str | Path, batches: Sequence[int]) -> _Subject:
-        """A model to be measured, opened once to see that it can be."""
-        path = resolve_model(model)
-        predictor = self._open(model)
-        try:
-            facts = {
-                "model": str(model),
-                "sha256": file_sha256(path),
-                "bytes": path.stat().st_size,
-                "precision": predictor.contract.precision,
-                "provider": predictor.provider,
-                "input_size": predictor.contract.input_size,
-                "head": predictor.contract.head,
-                "refine": predictor.refine,
-                **_engine_facts(path),
-            }
-        finally:
-            predictor.close()
-        return _Subject(model, facts, batches)
-
-    def network(self, subject: _Subject) -> Any:
-        """One round of the model's batch sizes in the network alone; yields after each of them."""
-        predictor = self._open(subject.model)
-        try:
-            pool = self._crops(predictor)
-            # Where there is one head, the size of a box makes no difference.
-            shares = self.shares if predictor.contract.head == "dynamic" else {SizeClass.MEDIUM: 1.0}
-            for batch in subject.batches:
-                if batch not in subject.failed:
-                    try:
-                        stopwatch = open_stopwatch(
-                            predictor.backend, pool[np.arange(batch) % len(pool)], self.options["weights"]
-                        )
-                        try:
-                            found = measure(stopwatch, shares, self.budget)
-                        finally:
-                            stopwatch.close()
-                        subject.clock = stopwatch.clock
-                        subject.samples.setdefault(batch, []).extend(found)
-                    except (MalTrtError, MemoryError) as error:
-                        subject.failed[batch] = str(error) or "out of memory"
-                yield batch
-        finally:
-            predictor.close()
-
-    def label(self, subject: _Subject, reference: _Subject) -> None:
-        """One round of labelling all samples; the first also says how good the masks are."""
-        if None in subject.failed:
-            return
-        out = self.folder / "labels.json"
-        try:
-            began = time.perf_counter()
-            summary = label(self.samples.images, self.samples.boxes, subject.model, out, progress=False, **self.options)
-            whole = time.perf_counter() - began
-            if not summary.labelled:
-                raise InputError(f"no box was labelled ({'; '.join(summary.skipped)})")
-            if not subject.rounds:
-                self._judge(subject, reference, out)
-        except (MalTrtError, MemoryError) as error:
-            subject.failed[None] = str(error) or "out of memory"
-            return
-        finally:
-            for left in self.folder.glob("labels.*"):
-                left.unlink()
-        subject.rounds.append(
-            {
-                "boxes": summary.labelled,
-                "pictures": self.plan.pictures,
-                "skipped": sum(summary.skipped.values()),
-                "seconds": summary.seconds,
-                "whole_seconds": whole,
-            }
-        )
-
-    def _judge(self, subject: _Subject, reference: _Subject, labels: Path) -> None:
-        """Quality of the masks just made: against drawn ones, and against the first model's."""
-        document = json.loads(labels.read_bytes())
-        records = document["annotations"] if isinstance(document, dict) else document
-        masks = {record["id"]: record["segmentation"] for record in records if "id" in record}
-        if subject is reference:
-            subject.masks = masks
-        if self.samples.drawn:
-            found = evaluate(None, self.samples.boxes, labels=labels)
-            sizes = {f"miou_{size.name.lower()}": found[f"miou_{size.name.lower()}"] for size in SizeClass}
-            subject.quality = {"objects": found["count"], "miou": found["miou"], **sizes}
-        shared = [agreement_iou(reference.masks[key], masks[key]) for key in reference.masks.keys() & masks.keys()]
-        if shared and subject is not reference:
-            subject.quality |= {"iou": sum(shared) / len(shared), "iou_boxes": len(shared)}
-
-    def _open(self, model: str | Path) -> Predictor:
-        keys = ("threshold", "flip", "refine", "weights", "threads")
-        return Predictor(model, self.options["device"], **{key: self.options[key] for key in keys})
-
-    def _crops(self, predictor: Predictor) -> np.ndarray:
-        """Some of the samples' crops, [n,3,S,S] of the model's type; InputError if no picture can be read."""
-        crops: list[np.ndarray] = []
-        picture: tuple[str, np.ndarray | None] = "", None
-        problem = ""
-        for name, width, height, box in self.plan.crops:
-            if picture[0] != name:
-                try:
-                    picture = name, self.source.load(name, (width, height))
-                except ImageProblem as error:
-                    picture, problem = (name, None), f"{name}: {error}"
-            if picture[1] is not None:
-                crop = predictor.batch(1)[0]
-                predictor.crop(picture[1], predictor.frame(box, width, height), crop)
-                crops.append(crop)
-        if not crops:
-            raise InputError(f"{self.samples.name}: no picture can be read ({problem})")
-        return np.stack(crops)
-
-
-def _engine_facts(path: Path) -> Document:
-    """What an engine's manifest says about how it was built; nothing for an ONNX file."""
-    if not manifest_path(path).is_file():
-        return {}
-    manifest = read_manifest(path)
-    return {
-        "engine": {
-            "flavor": manifest.flavor,
-            "version": manifest.version,
-            "gpu": manifest.gpu,
-            "compute_capabilities": list(manifest.compute_capabilities),
-            "precision": manifest.precision,
-            "flags": list(manifest.flags),
-            "opt_level": manifest.opt_level,
-            "onnx_sha256": manifest.onnx_sha256,
-            "parity": manifest.parity,
-        }
-    }

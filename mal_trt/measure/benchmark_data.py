@@ -1,4 +1,4 @@
-"""The pictures a benchmark runs on: those given, or the example photos inside the package."""
+"""The pictures a benchmark runs on: those given, or example photos. Calibration draws its own: `calibration.sample`."""
 
 from __future__ import annotations
 

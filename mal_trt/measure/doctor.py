@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mal_trt import __version__
 from mal_trt.artifacts.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import Machine, find_gpus, platform_tag
+from mal_trt.base.version import __version__
 from mal_trt.cuda.open import VARIABLE, choose_provider, installed
 
 OK, MISSING, WARNING = "ok", "missing", "warning"

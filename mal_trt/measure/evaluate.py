@@ -1,24 +1,22 @@
-"""Score masks against drawn ones: those of a model, or of a label file that exists already."""
+"""`mal-trt evaluate`: masks against drawn ones, a model's or a label file's. Models against a model is `compare`."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import check_folder, write_json
 from mal_trt.formats.boxes import Document, read_boxes, read_coco
 from mal_trt.formats.images import open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
-
-MOST_ROWS = 40  # of the table on the screen; the JSON result has every class
 
 
 def evaluate(
@@ -48,8 +46,7 @@ def evaluate(
     Annotations and labels meet by annotation id. Keys: see `mal_trt.measure.metrics.summarize`; besides, `skipped`
     counts the annotations left out (no readable segmentation, or no label), `skipped_reasons` says why.
     """
-    if json_out is not None and not Path(json_out).absolute().parent.is_dir():
-        raise InputError(f"{json_out}: its folder does not exist; the result could not be written there")
+    check_folder(json_out)
     truth = _truth(Path(annotations), images)
     if labels is not None:
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
@@ -122,51 +119,6 @@ def score_labels(
     return {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
 
 
-def print_report(result: dict[str, Any]) -> None:
-    """The result of `evaluate` as a table on the screen, classes with most objects first."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(box=box.SIMPLE_HEAD, title="Mask quality", title_justify="left")
-    table.add_column("class")
-    table.add_column("objects", justify="right")
-    table.add_column("IoU", justify="right")
-    classes = sorted(result["per_class"].items(), key=lambda item: (-item[1]["count"], item[0]))
-    for name, figures in classes[:MOST_ROWS]:
-        table.add_row(name, str(figures["count"]), _percent(figures["iou"]))
-    if len(classes) > MOST_ROWS:
-        rest = sum(figures["count"] for _, figures in classes[MOST_ROWS:])
-        table.add_row(f"... {len(classes) - MOST_ROWS} more classes", str(rest), "")
-    table.add_section()
-    for label, key in (
-        ("mean over classes (mIoU)", "miou"),
-        ("  small boxes, up to 32²", "miou_small"),
-        ("  medium boxes, up to 96²", "miou_medium"),
-        ("  large boxes", "miou_large"),
-        ("mean over objects", "miou_instance"),
-        ("boundary IoU, mean over classes", "boundary_iou"),
-    ):
-        count = str(result["count"]) if key == "miou" else ""
-        table.add_row(label, count, _percent(result[key]), style="bold" if key == "miou" else None)
-    console.print(table)
-    if result["skipped"]:
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
-        console.print(f"{result['skipped']} annotations not scored ({reasons})", highlight=False)
-
-
-def write_json(result: dict[str, Any], path: Path) -> None:
-    """Write a result in one step: the file is whole or absent."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot write the result ({error.strerror or error})") from error
-
-
 def _score(annotation: dict[str, Any], label: Any, sizes: dict[Any, Any]) -> ObjectScore:
     """Score of one annotation against its label's segmentation; ValueError says why it has none."""
     truth = annotation.get("segmentation")
@@ -210,10 +162,6 @@ def _is_size(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def _read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What a measurement was taken on: processor, GPU, power mode, versions. Whatever cannot be told is left out."""
+"""What a measurement was taken on: processor, GPU, power mode, versions. Whether all of it works, `doctor` says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good masks are: MAL's mean IoU, its size classes, and boundary IoU."""
+"""How good masks are against drawn ones: MAL's mean IoU, its size classes, and boundary IoU. No model is run here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass, size_class
-from mal_trt.geometry.masks import RLE, LocalMask, decode_rle, encode_rle
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
 
 EPSILON = 1e-6
 # Boundary IoU's width of a contour, as a share of the picture's diagonal (Cheng et al. 2021).

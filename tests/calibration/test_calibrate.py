@@ -20,11 +20,11 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration import calibrate as module
 from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
-from mal_trt.calibration.settings import Settings
+from mal_trt.calibration.settings import CalibrationSettings
 from mal_trt.geometry.boxes import SizeClass
 
 Write = Callable[..., Any]
-QUICK = Settings(crops=32, check_crops=4, sensitivity_crops=0)
+QUICK = CalibrationSettings(crops=32, check_crops=4, sensitivity_crops=0)
 FC = [f"student.backbone.blocks.{block}.mlp.fc{layer}/MatMul" for block in (0, 1) for layer in (1, 2)]
 
 
@@ -38,7 +38,9 @@ def test_quantised_model_labels_like_the_original(
 ) -> None:
     model, (images, boxes) = encoder(), pictures()
     out = tmp_path / "out.onnx"
-    report = calibrate(model, out, [(images, boxes)], Settings(precision, crops=32, check_crops=4, max_miou_drop=0.05))
+    report = calibrate(
+        model, out, [(images, boxes)], CalibrationSettings(precision, crops=32, check_crops=4, max_miou_drop=0.05)
+    )
     contract = Contract.from_json({e.key: e.value for e in onnx.load(out).metadata_props}[METADATA_KEY], "out")
     assert contract.precision == precision and contract.extra["calibration"]["quantized"] == FC
     assert [row["precision"] for row in rows(report.report_path).values()] == [precision] * 4
@@ -70,7 +72,7 @@ def test_fp16_model_is_taken_too(tmp_path: Path, encoder: Write, pictures: Write
 
 def test_the_gate_leaves_out_the_layer_that_int8_breaks(tmp_path: Path, encoder: Write, pictures: Write) -> None:
     model, (images, boxes) = encoder(outlier=3000.0), pictures(masks=True)
-    settings = Settings(crops=32, check_crops=4, observer="max", max_miou_drop=0.01)
+    settings = CalibrationSettings(crops=32, check_crops=4, observer="max", max_miou_drop=0.01)
     report = calibrate(model, tmp_path / "out.onnx", [(images, boxes)], settings)
     found = rows(report.report_path)
     broken = "student.backbone.blocks.1.mlp.fc1/MatMul"
@@ -84,7 +86,12 @@ def test_no_file_if_the_gate_cannot_be_passed(tmp_path: Path, encoder: Write, pi
     model, (images, boxes) = encoder(), pictures()
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(RunError, match="no set of layers stays within the limit"):
-        calibrate(model, tmp_path / "out.onnx", [(images, boxes)], Settings(crops=32, check_crops=4, max_miou_drop=0))
+        calibrate(
+            model,
+            tmp_path / "out.onnx",
+            [(images, boxes)],
+            CalibrationSettings(crops=32, check_crops=4, max_miou_drop=0),
+        )
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -100,15 +107,17 @@ def test_cache_is_used_and_a_stale_one_refused(
 ) -> None:
     model, (images, boxes) = encoder(), pictures()
     cache, out = tmp_path / "cache.npz", tmp_path / "out.onnx"
-    first = calibrate(model, out, [(images, boxes)], Settings(crops=32, check_crops=4), cache=cache)
+    first = calibrate(model, out, [(images, boxes)], CalibrationSettings(crops=32, check_crops=4), cache=cache)
     monkeypatch.setattr(module, "spectra", lambda *_: pytest.fail("measured again"))
-    again = calibrate(model, out, [(images, boxes)], Settings(crops=32, check_crops=4, batch=3), cache=cache)
+    again = calibrate(model, out, [(images, boxes)], CalibrationSettings(crops=32, check_crops=4, batch=3), cache=cache)
     assert first.document["layers"] == again.document["layers"]
-    other = calibrate(model, out, [(images, boxes)], Settings(crops=32, check_crops=4, observer="max"), cache=cache)
+    other = calibrate(
+        model, out, [(images, boxes)], CalibrationSettings(crops=32, check_crops=4, observer="max"), cache=cache
+    )
     assert other.document["layers"] != again.document["layers"]
 
     def refused(what: str, **changes: Any) -> None:
-        settings = Settings(**{"crops": 32, "check_crops": 4, **changes})
+        settings = CalibrationSettings(**{"crops": 32, "check_crops": 4, **changes})
         with pytest.raises(InputError, match=rf"cache\.npz: a stale cache, .*{what}"):
             calibrate(model, out, [(images, boxes)], settings, cache=cache)
 
@@ -131,7 +140,7 @@ def test_interrupted_run_goes_on_from_its_cache(
 ) -> None:
     model, (images, boxes) = encoder(), pictures()
     cache, out = tmp_path / "cache.npz", tmp_path / "out.onnx"
-    settings = Settings(crops=32, check_crops=4)
+    settings = CalibrationSettings(crops=32, check_crops=4)
     tried: list[str] = []
     original = module.Cache.store_cost
 
@@ -193,7 +202,7 @@ def test_bad_models(tmp_path: Path, encoder: Write, pictures: Write) -> None:
         calibrate(encoder(poison=True), out, sources, QUICK)
     half = encoder(opset=17)
     with pytest.raises(InputError, match="opset 17 cannot hold FP8 values; export with --opset 19"):
-        calibrate(half, out, sources, Settings("fp8", crops=32, check_crops=4))
+        calibrate(half, out, sources, CalibrationSettings("fp8", crops=32, check_crops=4))
     with pytest.raises(InputError, match="opset 17 cannot hold FP16 scales; export with --opset 19"):
         calibrate(half, out, sources, QUICK)
 
@@ -209,16 +218,18 @@ def test_bad_models(tmp_path: Path, encoder: Write, pictures: Write) -> None:
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Settings(**options)
+        CalibrationSettings(**options)
 
 
 def test_excluded_layers(tmp_path: Path, encoder: Write, pictures: Write) -> None:
     model, sources = encoder(), [pictures()]
-    settings = Settings(crops=32, check_crops=4, sensitivity_crops=0, layers=("linear", "patch"), exclude=("fc2",))
+    settings = CalibrationSettings(
+        crops=32, check_crops=4, sensitivity_crops=0, layers=("linear", "patch"), exclude=("fc2",)
+    )
     report = calibrate(model, tmp_path / "out.onnx", sources, settings)
     names = [*rows(report.report_path)]
     assert names == ["student.backbone.patch_embed.proj/Conv", FC[0], FC[2]]
     with pytest.raises(InputError, match="--exclude fc3: no layer"):
-        calibrate(model, tmp_path / "out.onnx", sources, Settings(crops=32, check_crops=4, exclude=("fc3",)))
+        calibrate(model, tmp_path / "out.onnx", sources, CalibrationSettings(crops=32, check_crops=4, exclude=("fc3",)))
     with pytest.raises(InputError, match="leaves no layer"):
-        calibrate(model, tmp_path / "out.onnx", sources, Settings(crops=32, check_crops=4, exclude=("mlp",)))
+        calibrate(model, tmp_path / "out.onnx", sources, CalibrationSettings(crops=32, check_crops=4, exclude=("mlp",)))

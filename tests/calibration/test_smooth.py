@@ -18,7 +18,7 @@ from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.graph import fold_constants, load_onnx
 from mal_trt.calibration.half import to_half
 from mal_trt.calibration.quantize import choose
-from mal_trt.calibration.settings import Settings
+from mal_trt.calibration.settings import CalibrationSettings
 from mal_trt.calibration.smooth import smooth
 
 NORM = ("norm0.weight", "norm0.bias")
@@ -61,7 +61,7 @@ def test_int8_gets_better(tmp_path: Path, encoder: Callable[..., Path], pictures
     model, sources = with_outliers(encoder()), [pictures()]
 
     def error(strength: float) -> float:
-        alone = Settings(
+        alone = CalibrationSettings(
             crops=32, check_crops=4, observer="max", sensitivity_crops=0, max_miou_drop=1.0, exclude=("blocks.1", "fc2")
         )
         settings = replace(alone, smooth=strength)

@@ -20,7 +20,7 @@ from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import make_frame, read_crop
-from mal_trt.geometry.masks import rle_from_logits
+from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.geometry.refine import refine_colour
 
 Functions = dict[str, Callable[..., None]]

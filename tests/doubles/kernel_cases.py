@@ -11,7 +11,7 @@ from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import Frame, inner_box, make_frame
-from mal_trt.geometry.masks import rle_from_edges
+from mal_trt.geometry.rle import rle_from_edges
 
 
 class Rig:

@@ -24,12 +24,12 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import platform_tag
 from mal_trt.cli import app
-from mal_trt.engines import Options, build_engine, timing_cache
+from mal_trt.engines import EngineOptions, build_engine, timing_cache
 from mal_trt.engines.build import inspect_network
 from mal_trt.engines.job import prepare
 from mal_trt.engines.network import parse
 
-RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
+RTX = EngineOptions(flavor="tensorrt-rtx", batch=(1, 2, 4))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_profile_that_the_network_refuses(dynamic: Path, tmp_path: Path) -> No
 
 def test_fp16(dynamic: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    report = build_engine(dynamic, tmp_path / "tiny.engine", Options(flavor="tensorrt-rtx", precision="fp16"))
+    report = build_engine(dynamic, tmp_path / "tiny.engine", EngineOptions(flavor="tensorrt-rtx", precision="fp16"))
     _, manifest = load_engine(report.path)
     assert report.precision == manifest.contract.precision == "fp16"
     assert manifest.precision["linear"] == {"fp16": 6}
@@ -92,7 +92,7 @@ def test_fp16(dynamic: Path, tmp_path: Path) -> None:
     assert manifest.onnx == "tiny.engine.fp16.onnx" and (tmp_path / manifest.onnx).is_file()
     assert "--precision fp16" in manifest.command
     with pytest.raises(InputError, match="is fp16 already; give the FP32 model"):
-        build_engine(tmp_path / manifest.onnx, tmp_path / "again.engine", Options(precision="fp32"))
+        build_engine(tmp_path / manifest.onnx, tmp_path / "again.engine", EngineOptions(precision="fp32"))
 
 
 def test_fp16_with_fp32_attention(dynamic: Path, tmp_path: Path) -> None:
@@ -136,7 +136,9 @@ def test_int8_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     from mal_trt.calibration import settings
 
-    monkeypatch.setattr(settings, "Settings", partial(settings.Settings, crops=48, check_crops=16))
+    monkeypatch.setattr(
+        settings, "CalibrationSettings", partial(settings.CalibrationSettings, crops=48, check_crops=16)
+    )
     examples = Path(__file__).parents[2] / "examples"
     boxes = json.loads((examples / "boxes.json").read_text())
     boxes["annotations"] = [{**a, "id": i} for i, a in enumerate(boxes["annotations"] * 8)]
@@ -161,7 +163,7 @@ def test_vit_base(tmp_path: Path) -> None:
     config = NetworkConfig("vit-mae-base/16", "patch", 512)
     save_checkpoint(tmp_path / "base.pth", config, student=build_network(config).state_dict())
     onnx = export_onnx(tmp_path / "base.pth", tmp_path / "base.onnx").path
-    report = build_engine(onnx, tmp_path / "base.engine", Options(flavor="tensorrt-rtx"))
+    report = build_engine(onnx, tmp_path / "base.engine", EngineOptions(flavor="tensorrt-rtx"))
     _, manifest = load_engine(report.path)
     assert [profile.grid for profile in manifest.profiles] == [16, 32, 64]
     assert manifest.precision["attention"]["fp32"] >= 24

@@ -23,14 +23,14 @@ from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cuda import open as cuda_open
-from mal_trt.engines import Options, build_engine, job, trial
+from mal_trt.engines import EngineOptions, build_engine, job, trial
 from mal_trt.engines.build import Built
 from mal_trt.engines.job import Job
 from mal_trt.engines.precision import WIDE_ATTENTION
 from mal_trt.engines.trial import Open, precision
 from mal_trt.geometry.boxes import SizeClass
 
-RTX = Options(flavor="tensorrt-rtx", batch=(1, 2, 4))
+RTX = EngineOptions(flavor="tensorrt-rtx", batch=(1, 2, 4))
 BUNDLED = resolve_model("bundled")
 
 
@@ -88,7 +88,7 @@ def test_a_good_engine_passes(tmp_path: Path) -> None:
 def test_fp16_is_refused_and_fp32_kept(tmp_path: Path) -> None:
     said: list[str] = []
     run = standing_in(lambda manifest: 0.0 if manifest.contract.precision == "fp32" else 3.0)
-    options = Options(flavor="tensorrt-rtx", batch=(1, 2, 4), precision="fp16")
+    options = EngineOptions(flavor="tensorrt-rtx", batch=(1, 2, 4), precision="fp16")
     report = build_engine("bundled", tmp_path / "m.engine", options, open_plan=run, say=said.append)
     _, manifest = load_engine(report.path)
     assert report.precision == manifest.contract.precision == "fp32"
@@ -139,7 +139,7 @@ def test_an_engine_for_other_gpus_is_not_tried(tmp_path: Path) -> None:
     def never(built: Built, wanted: Job) -> StandingIn:
         raise AssertionError("tried on a GPU it is not for")
 
-    options = Options(flavor="tensorrt-rtx", batch=(1, 2, 4), compute_capabilities=("8.9",))
+    options = EngineOptions(flavor="tensorrt-rtx", batch=(1, 2, 4), compute_capabilities=("8.9",))
     report = build_engine("bundled", tmp_path / "m.engine", options, open_plan=never)
     assert load_engine(report.path)[1].parity == {"status": "unchecked"}
 

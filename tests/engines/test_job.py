@@ -12,7 +12,7 @@ from mal_trt.artifacts.flavor import Flavor
 from mal_trt.artifacts.manifest import Profile
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
-from mal_trt.engines import Options, job
+from mal_trt.engines import EngineOptions, job
 from mal_trt.engines.job import Job, prepare
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.profiles import default_batch, profiles, shapes
@@ -45,7 +45,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
 
 
 def decide(tmp_path: Path, **options: object) -> Job:
-    return prepare("bundled", tmp_path / "m.engine", Options(**options))  # type: ignore[arg-type]
+    return prepare("bundled", tmp_path / "m.engine", EngineOptions(**options))  # type: ignore[arg-type]
 
 
 def test_a_jetson(made_up: object, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(actual - expected).max() <= 1e-4 * span
 
 
-@pytest.fixture(scope="module", params=["patch", "conv_stem", "hybrid"])
+@pytest.fixture(scope="module", params=["patch", pytest.param("conv_stem", marks=pytest.mark.slow), "hybrid"])
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ExportReport, dict[str, MALNetwork]]:
@@ -137,7 +137,7 @@ def test_parity_file(exported: tuple[ExportReport, dict[str, MALNetwork]]) -> No
         assert_same(logits[row], torch_logits(networks["student"], image, AREAS[SizeClass(size)]))
 
 
-@pytest.mark.parametrize("layout", ["patch", "conv_stem"])
+@pytest.mark.parametrize("layout", ["patch", pytest.param("conv_stem", marks=pytest.mark.slow)])
 def test_opset_17(layout: str, tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path, layout)
     out = tmp_path / "m.onnx"
@@ -200,6 +200,7 @@ def test_without_scale_adjustment(layout: str, tmp_path: Path) -> None:
     assert_same(logits, torch_logits(networks["student"], crops(2), 1.0))
 
 
+@pytest.mark.slow
 def test_mixed_and_teacher(tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path)
     report = export_onnx(checkpoint, tmp_path / "mixed.onnx", weights="mixed")
@@ -229,6 +230,7 @@ def test_another_input_size_resizes_positions(tmp_path: Path) -> None:
     assert_same(logits, torch_logits(networks["student"], image, 5000.0))
 
 
+@pytest.mark.slow
 def test_half_precision_weights(tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path, "hybrid")
     full = export_onnx(checkpoint, tmp_path / "full.onnx")
@@ -243,12 +245,14 @@ def test_half_precision_weights(tmp_path: Path) -> None:
     assert 0 < np.abs(logits - exact).max() < 1e-2 * (exact.max() - exact.min())
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path) -> None:
     checkpoint, _ = make(tmp_path)
     files = [export_onnx(checkpoint, tmp_path / f"{i}.onnx").path.read_bytes() for i in range(2)]
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_tao_file_timm_backbone_and_fixed_head(tmp_path: Path) -> None:
     _, networks = make(tmp_path)
     state = {f"{part}.{k}": v for part in networks for k, v in networks[part].state_dict().items()}
@@ -283,6 +287,7 @@ def test_parity_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.slow
 def test_parity_from_own_pictures(tmp_path: Path) -> None:
     from PIL import Image
 

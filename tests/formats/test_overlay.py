@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mal_trt.formats.overlay import PALETTE, contact_sheet, draw_overlay
-from mal_trt.geometry.masks import LocalMask
+from mal_trt.geometry.local_mask import LocalMask
 
 
 @pytest.fixture

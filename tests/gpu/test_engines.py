@@ -24,7 +24,7 @@ from mal_trt.backends.tensorrt import TensorRTBackend, open_engine
 from mal_trt.base.errors import MalTrtError, RunError
 from mal_trt.cuda.driver import CudaError
 from mal_trt.cuda.open import open_driver
-from mal_trt.engines import Options, build_engine
+from mal_trt.engines import EngineOptions, build_engine
 from mal_trt.engines.trial import opener
 from mal_trt.geometry.boxes import SizeClass
 from tiny_model import write_tiny_model
@@ -77,7 +77,7 @@ def tiny(flavor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Engine of a tiny model with three head grids and three outputs; tiny.onnx lies beside it."""
     folder = tmp_path_factory.mktemp("tiny")
     onnx = write_tiny_model(folder / "tiny.onnx", weights="mixed", grid_gain=0.25)
-    return build_engine(onnx, folder / "tiny.engine", Options(flavor=flavor, batch=BATCH)).path
+    return build_engine(onnx, folder / "tiny.engine", EngineOptions(flavor=flavor, batch=BATCH)).path
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("precision", CLOSE)
 def test_logits_are_those_of_the_onnx_file(precision: str, flavor: str, typed: dict[str, Path], tmp_path: Path) -> None:
     report = build_engine(
-        typed[precision], tmp_path / "m.engine", Options(flavor=flavor, batch=BATCH), open_plan=opener(print)
+        typed[precision], tmp_path / "m.engine", EngineOptions(flavor=flavor, batch=BATCH), open_plan=opener(print)
     )
     manifest = read_manifest(report.path)
     print(manifest.precision_source, manifest.precision)
@@ -199,22 +199,22 @@ def test_nothing_is_left(tiny: Path) -> None:
 
 
 def test_the_first_opening_checks(flavor: str, tmp_path: Path) -> None:
-    path = build_engine("bundled", tmp_path / "m.engine", Options(flavor=flavor, batch=BATCH)).path
+    path = build_engine("bundled", tmp_path / "m.engine", EngineOptions(flavor=flavor, batch=BATCH)).path
     assert read_manifest(path).parity == {"status": "unchecked"}
     open_engine(path).close()
     assert read_manifest(path).parity["status"] == "passed"
 
 
 def test_without_weights(flavor: str, tmp_path: Path) -> None:
-    options = Options(flavor=flavor, batch=BATCH, strip_weights=True)
+    options = EngineOptions(flavor=flavor, batch=BATCH, strip_weights=True)
     path = build_engine("bundled", tmp_path / "m.engine", options, open_plan=opener(print)).path
     assert read_manifest(path).parity["status"] == "passed"
-    whole = build_engine("bundled", tmp_path / "whole.engine", Options(flavor=flavor, batch=BATCH)).path
+    whole = build_engine("bundled", tmp_path / "whole.engine", EngineOptions(flavor=flavor, batch=BATCH)).path
     assert path.stat().st_size < whole.stat().st_size / 2
 
 
 def test_layers_tell_types(flavor: str, typed: dict[str, Path], tmp_path: Path) -> None:
-    options = Options(flavor=flavor, batch=BATCH)
+    options = EngineOptions(flavor=flavor, batch=BATCH)
     path = build_engine(typed["fp16"], tmp_path / "m.engine", options, open_plan=opener(print)).path
     backend = open_engine(path)
     layers = json.loads(backend.layers())["Layers"]

@@ -51,7 +51,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         pytest.skip("neither tensorrt nor tensorrt-rtx is installed")
     build = import_module("mal_trt.engines")
     path = tmp_path_factory.mktemp(request.param) / "bundled.engine"
-    build.build_engine("bundled", path, build.Options(flavor=request.param, precision="fp16"))
+    build.build_engine("bundled", path, build.EngineOptions(flavor=request.param, precision="fp16"))
     return path
 
 

@@ -12,7 +12,7 @@ from mal_trt import Labeler
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import open_backend
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.masks import decode_rle
+from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.run import label
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -15,7 +15,7 @@ from mal_trt import label
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.formats.boxes import read_boxes
 from mal_trt.formats.images import open_images
-from mal_trt.geometry.masks import decode_rle
+from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.run import Summary
 
 Write = Callable[..., Any]

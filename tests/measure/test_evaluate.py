@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mal_trt import label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
-from mal_trt.base.errors import InputError, RunError
-from mal_trt.measure.evaluate import evaluate, print_report, score_labels, write_json
+from mal_trt.base.errors import InputError
+from mal_trt.cli.evaluate_table import print_evaluation
+from mal_trt.measure.evaluate import evaluate, score_labels
 
+Write = Callable[..., Any]
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOY = json.loads((GOLDEN / "toy_coco.json").read_text())
 POST = json.loads((GOLDEN / "post.json").read_text())["thres_0.1"]
@@ -146,15 +150,6 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         evaluate(None, truth, labels=save(tmp_path / "labels.json", 3))
 
 
-def test_result_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot write the result"):
-        write_json({"miou": 1.0}, tmp_path / "no_such_folder" / "result.json")
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(RunError, match="cannot write the result"):
-        write_json({"miou": 1.0}, tmp_path / "taken")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
 def test_result_without_a_folder_fails_before_the_work(tmp_path: Path) -> None:
     truth = save(tmp_path / "truth.json", small_truth())
     with pytest.raises(InputError, match="folder does not exist"):
@@ -221,7 +216,7 @@ def test_model_labels_and_is_scored(tmp_path: Path, box_model: Path) -> None:
 
 def test_report_shows_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     result = score_labels(TOY, POST["labels"])
-    print_report(result)
+    print_evaluation(result)
     screen = capsys.readouterr().out
     for part in ("alpha", "delta", "54.1 %", "5 annotations not scored"):
         assert part in screen
@@ -231,6 +226,16 @@ def test_report_shows_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
         "per_class": {f"class {i}": {"iou": 0.5, "count": 1} for i in range(50)},
         "miou_small": None,
     }
-    print_report(many)
+    print_evaluation(many)
     screen = capsys.readouterr().out
     assert "10 more classes" in screen and " - " in screen
+
+
+def test_refinement_and_threshold_are_options(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set()
+    model = tiny_model(gain=2.0)
+    label(images, boxes, model, tmp_path / "truth.json", device="cpu", progress=False, refine="color")
+    result = evaluate(images, tmp_path / "truth.json", model, device="cpu", progress=False, refine="color")
+    assert result["miou"] == pytest.approx(1.0, abs=1e-6)
+    plain = evaluate(images, tmp_path / "truth.json", model, device="cpu", progress=False)
+    assert plain["miou"] < 0.999

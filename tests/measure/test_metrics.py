@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_trt.formats.segmentations import to_rle
-from mal_trt.geometry.masks import LocalMask, decode_rle, encode_rle
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import decode_rle, encode_rle
 from mal_trt.measure.metrics import ObjectScore, boundary, boundary_iou, mask_iou, score_object, summarize
 
 GOLDEN = Path(__file__).parents[1] / "golden"

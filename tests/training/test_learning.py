@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 torch = pytest.importorskip("torch")
 
 from mal_trt.geometry.crops import make_frame, read_crop
-from mal_trt.geometry.masks import mask_from_logits
+from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.loop import train

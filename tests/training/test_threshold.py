@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mal_trt.geometry.masks import LocalMask
+from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.training.threshold import box_agreement, choose_threshold
 
 BOX = np.array([10.0, 20.0, 30.0, 40.0])

@@ -1,4 +1,4 @@
-// From logits to where each mask switches on and off in its picture, column by column, as mal_trt/geometry/masks.py does it.
+// From logits to where each mask switches on and off in its picture, column by column, as mal_trt/geometry/paste.py does it.
 
 #include "common.cuh"
 

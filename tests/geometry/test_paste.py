@@ -1,4 +1,4 @@
-"""Masks against the plain dense computation, and run lengths against pycocotools."""
+"""Pasted masks against the plain dense computation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
+from coco_reference import coco_encode
 from mal_trt.geometry.crops import Frame, make_frame
-from mal_trt.geometry.masks import LocalMask, decode_rle, encode_rle, mask_from_logits, rle_from_logits
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.paste import TIGHT, TIGHT_IOU, mask_from_logits, rle_from_logits, tight_threshold
+from mal_trt.geometry.rle import encode_rle
 
 
 def bilinear(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -41,11 +44,6 @@ def dense_probability(logits: np.ndarray, frame: Frame) -> np.ndarray:
     return canvas
 
 
-def coco_encode(mask: np.ndarray) -> dict[str, object]:
-    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-
-
 sides = st.integers(1, 120)
 
 
@@ -66,52 +64,6 @@ def test_mask_is_the_dense_computation(frame: Frame, shape: tuple[int, int], see
     doubtful = np.abs(probability - 0.3) < 1e-4
     assert np.array_equal(mask[~doubtful], probability[~doubtful] > 0.3)
     assert rle_from_logits(logits, frame, 0.3) == coco_encode(mask)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    corner=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    extent=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    density=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
-    seed=st.integers(0, 999),
-)
-def test_rle_is_pycocotools(
-    size: tuple[int, int], corner: tuple[float, float], extent: tuple[float, float], density: float, seed: int
-) -> None:
-    y0, x0 = (round(at * length) for at, length in zip(corner, size, strict=True))
-    rows, columns = (round(part * (length - at)) for part, length, at in zip(extent, size, (y0, x0), strict=True))
-    local = LocalMask(x0, y0, np.random.default_rng(seed).random((rows, columns)) < density)
-    canvas = local.full(*size)
-    rle = encode_rle(local, *size)
-    assert rle == coco_encode(canvas)
-    back = decode_rle(rle)
-    assert np.array_equal(back.full(*size), canvas)
-    assert back.area == local.area == coco.area(rle)
-    listed = {"size": rle["size"], "counts": run_lengths(canvas)}
-    assert np.array_equal(decode_rle(listed).full(*size), canvas)
-
-
-def run_lengths(canvas: np.ndarray) -> list[int]:
-    runs, value = [0], False
-    for pixel in canvas.T.ravel().tolist():
-        if pixel != value:
-            runs.append(0)
-            value = pixel
-        runs[-1] += 1
-    return runs
-
-
-def test_decoded_window_is_tight() -> None:
-    canvas = np.zeros((50, 60), bool)
-    canvas[10:13, 20:25] = True
-    local = decode_rle(coco_encode(canvas))
-    assert (local.x0, local.y0, local.mask.shape) == (20, 10, (3, 5))
-
-
-def test_mask_outside_the_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves its 10x10 picture"):
-        encode_rle(LocalMask(8, 0, np.ones((2, 3), bool)), 10, 10)
 
 
 def test_threshold_is_strict_and_zero_stays_in_the_box() -> None:
@@ -146,3 +98,29 @@ def test_huge_box_needs_no_canvas() -> None:
     assert abs(coco.area(rle) / disc - 1) < 0.05
     x0, y0, w, h = coco.toBbox(rle)
     assert abs(x0 + w / 2 - side / 2) < side * 0.02 and abs(y0 + h / 2 - side / 2) < side * 0.02
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tight_threshold_by_trying_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height = 90, 70
+    x0, y0 = rng.uniform(0, 40), rng.uniform(0, 30)
+    box = (x0, y0, x0 + rng.uniform(15, 45), y0 + rng.uniform(15, 35))
+    frame = make_frame(box, width, height, 64)
+    y, x = np.mgrid[:16, :16] - 7.5
+    logits = (rng.uniform(0, 3) - (x**2 + y**2) / rng.uniform(5, 20)).astype(np.float32)
+
+    def bounds(local: LocalMask) -> np.ndarray:
+        """The mask's bounding box, filled, on the whole picture."""
+        canvas = local.full(height, width)
+        return np.asarray(canvas.any(axis=1)[:, None] & canvas.any(axis=0))
+
+    whole = bounds(mask_from_logits(np.full((16, 16), 50, np.float32), frame, 0.5))
+
+    def fits(threshold: float) -> bool:
+        own = bounds(mask_from_logits(logits, frame, threshold))
+        return bool((own & whole).sum() >= TIGHT_IOU * (own | whole).sum())
+
+    assert tight_threshold(logits, frame) == next((t for t in TIGHT if fits(t)), TIGHT[-1])
+    assert tight_threshold(np.full((16, 16), -50, np.float32), frame) == TIGHT[-1]
+    assert tight_threshold(np.full((16, 16), 50, np.float32), frame) == TIGHT[0]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mal_trt.geometry.crops import make_frame
-from mal_trt.geometry.masks import decode_rle, encode_rle, mask_from_logits, rle_from_logits
+from mal_trt.geometry.paste import mask_from_logits, rle_from_logits
+from mal_trt.geometry.rle import decode_rle, encode_rle
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 POST = json.loads((GOLDEN / "post.json").read_text())

@@ -1,0 +1,138 @@
+"""The measuring of a `benchmark`: models in the network alone and while they label, and how good their masks are.
+
+How one batch is timed is `timing`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mal_trt.base.errors import InputError, MalTrtError
+from mal_trt.formats.images import ImageProblem, ImageSource
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.predictor import Predictor
+from mal_trt.labelling.run import label
+from mal_trt.measure.agreement import agreement_iou
+from mal_trt.measure.benchmark_data import Plan, Samples
+from mal_trt.measure.benchmark_subject import Document, Subject, model_facts
+from mal_trt.measure.evaluate import evaluate
+from mal_trt.measure.timing import Budget, measure, open_stopwatch
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Measures models on the samples. shares: of the size classes in the network alone. options: of `label`."""
+
+    samples: Samples
+    plan: Plan
+    source: ImageSource
+    folder: Path
+    shares: Mapping[SizeClass, float]
+    budget: Budget
+    options: Document
+
+    def subject(self, model: str | Path, batches: Sequence[int]) -> Subject:
+        """A model to be measured, opened once to see that it can be."""
+        predictor = self._open(model)
+        try:
+            return Subject(model, model_facts(model, predictor), batches)
+        finally:
+            predictor.close()
+
+    def network(self, subject: Subject) -> Iterator[int]:
+        """One round of the model's batch sizes in the network alone; yields after each of them."""
+        predictor = self._open(subject.model)
+        try:
+            pool = self._crops(predictor)
+            # Where there is one head, the size of a box makes no difference.
+            shares = self.shares if predictor.contract.head == "dynamic" else {SizeClass.MEDIUM: 1.0}
+            for batch in subject.batches:
+                if batch not in subject.failed:
+                    try:
+                        stopwatch = open_stopwatch(
+                            predictor.backend, pool[np.arange(batch) % len(pool)], self.options["weights"]
+                        )
+                        try:
+                            found = measure(stopwatch, shares, self.budget)
+                        finally:
+                            stopwatch.close()
+                        subject.clock = stopwatch.clock
+                        subject.samples.setdefault(batch, []).extend(found)
+                    except (MalTrtError, MemoryError) as error:
+                        subject.failed[batch] = str(error) or "out of memory"
+                yield batch
+        finally:
+            predictor.close()
+
+    def label(self, subject: Subject, reference: Subject) -> None:
+        """One round of labelling all samples; the first also says how good the masks are."""
+        if None in subject.failed:
+            return
+        out = self.folder / "labels.json"
+        try:
+            began = time.perf_counter()
+            summary = label(self.samples.images, self.samples.boxes, subject.model, out, progress=False, **self.options)
+            whole = time.perf_counter() - began
+            if not summary.labelled:
+                raise InputError(f"no box was labelled ({'; '.join(summary.skipped)})")
+            if not subject.rounds:
+                self._judge(subject, reference, out)
+        except (MalTrtError, MemoryError) as error:
+            subject.failed[None] = str(error) or "out of memory"
+            return
+        finally:
+            for left in self.folder.glob("labels.*"):
+                left.unlink()
+        subject.rounds.append(
+            {
+                "boxes": summary.labelled,
+                "pictures": self.plan.pictures,
+                "skipped": sum(summary.skipped.values()),
+                "seconds": summary.seconds,
+                "whole_seconds": whole,
+            }
+        )
+
+    def _judge(self, subject: Subject, reference: Subject, labels: Path) -> None:
+        """Quality of the masks just made: against drawn ones, and against the first model's."""
+        document = json.loads(labels.read_bytes())
+        records = document["annotations"] if isinstance(document, dict) else document
+        masks = {record["id"]: record["segmentation"] for record in records if "id" in record}
+        if subject is reference:
+            subject.masks = masks
+        if self.samples.drawn:
+            found = evaluate(None, self.samples.boxes, labels=labels)
+            sizes = {f"miou_{size.name.lower()}": found[f"miou_{size.name.lower()}"] for size in SizeClass}
+            subject.quality = {"objects": found["count"], "miou": found["miou"], **sizes}
+        shared = [agreement_iou(reference.masks[key], masks[key]) for key in reference.masks.keys() & masks.keys()]
+        if shared and subject is not reference:
+            subject.quality |= {"iou": sum(shared) / len(shared), "iou_boxes": len(shared)}
+
+    def _open(self, model: str | Path) -> Predictor:
+        keys = ("threshold", "flip", "refine", "weights", "threads")
+        return Predictor(model, self.options["device"], **{key: self.options[key] for key in keys})
+
+    def _crops(self, predictor: Predictor) -> np.ndarray:
+        """Some of the samples' crops, [n,3,S,S] of the model's type; InputError if no picture can be read."""
+        crops: list[np.ndarray] = []
+        picture: tuple[str, np.ndarray | None] = "", None
+        problem = ""
+        for name, width, height, box in self.plan.crops:
+            if picture[0] != name:
+                try:
+                    picture = name, self.source.load(name, (width, height))
+                except ImageProblem as error:
+                    picture, problem = (name, None), f"{name}: {error}"
+            if picture[1] is not None:
+                crop = predictor.batch(1)[0]
+                predictor.crop(picture[1], predictor.frame(box, width, height), crop)
+                crops.append(crop)
+        if not crops:
+            raise InputError(f"{self.samples.name}: no picture can be read ({problem})")
+        return np.stack(crops)

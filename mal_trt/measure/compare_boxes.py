@@ -1,0 +1,71 @@
+"""The boxes that `compare` compares on: all that `label` would plan, or some of them, spread evenly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.labelling.journal import PAGE, Journal
+from mal_trt.measure.agreement import BoxId, Truth
+
+CUT = 8  # boxes of one picture cut in one go
+
+
+@dataclass(frozen=True)
+class PlannedBox:
+    """A planned box. xyxy: clipped, picture pixels. record: the JSON of its annotation."""
+
+    id: BoxId
+    file_name: str
+    width: int
+    height: int
+    xyxy: tuple[float, float, float, float]
+    record: str
+
+    def truth(self) -> Truth | None:
+        """The drawn mask, by the rules of `evaluate`; None if the record has none that can be used."""
+        record = json.loads(self.record)
+        try:
+            rle = to_rle(record.get("segmentation"), self.height, self.width)
+        except ValueError:
+            return None
+        if not isinstance(record.get("category_id"), (int, str)):
+            return None
+        return Truth(rle, record["category_id"], record["bbox"][2] * record["bbox"][3])
+
+
+class ComparedBoxes:
+    """The boxes to compare on, in the order of the pictures. boxes: how many."""
+
+    def __init__(self, journal: Journal, count: int | None, drawn: bool) -> None:
+        self.drawn = drawn
+        self._journal = journal
+        self._planned, _ = journal.planned_boxes()
+        self.boxes = self._planned if count is None else min(count, self._planned)
+
+    def pieces(self) -> Iterator[list[PlannedBox]]:
+        """Up to CUT boxes of one picture at a time."""
+        for _, boxes in groupby(self._rows(), lambda box: box.file_name):
+            piece: list[PlannedBox] = []
+            for box in boxes:
+                piece.append(box)
+                if len(piece) == CUT:
+                    yield piece
+                    piece = []
+            if piece:
+                yield piece
+
+    def _rows(self) -> Iterator[PlannedBox]:
+        place = -1
+        while rows := self._journal.execute(
+            "SELECT place, annotation.id, annotation.seq, file_name, width, height, x0, y0, x1, y1, annotation.record "
+            "FROM box JOIN image ON image.position = box.image JOIN annotation ON annotation.seq = box.seq "
+            "WHERE place > ? AND (place + 1) * ? / ? > place * ? / ? ORDER BY place LIMIT ?",
+            (place, *(self.boxes, self._planned) * 2, PAGE),
+        ).fetchall():
+            for _, key, seq, name, width, height, x0, y0, x1, y1, record in rows:
+                yield PlannedBox(f"record {seq}" if key is None else key, name, width, height, (x0, y0, x1, y1), record)
+            place = rows[-1][0]
