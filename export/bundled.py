@@ -34,7 +34,7 @@ TEACHERS: tuple[dict[str, Any], ...] = (
     {"seed": 1},
     {"seed": 2, "arch": "mal-lite1"},
     {"seed": 3, "colour": (0.5, 0.0)},
-    {"seed": 4, "arch": "mal-lite2", "margin_rate": (0.0, 0.9)},
+    {"seed": 4, "arch": "mal-lite1", "margin_rate": (0.0, 0.9)},
     {"seed": 5, "colour": (0.0, 0.0), "crf_zeta": 0.3},
 )
 
@@ -136,6 +136,8 @@ def main(
     def run(config: TrainConfig, samples: int) -> None:
         console.print(config.out.name)
         config = replace(config, device=device, workers=max(1, threads - 1), resume=True)
+        if device == "cuda":
+            config = replace(config, cudnn_benchmark=True, cudnn_deterministic=False, picture_steps=0)
         train(sized(config, rows, samples), console)
 
     if wanted("priors") and not (out / PRIORS).exists():

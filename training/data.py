@@ -112,7 +112,7 @@ class Samples(Dataset[Sample]):
         picture = self._read_again(int(self.boxes.picture[row]))
         margins = random_margins(rng, *self.rules.margin_rate)
         around = jittered(box, self.rules.jitter, rng) if self.rules.jitter else box
-        extended = extended_box(around, margins)
+        extended = extended_box(around.tolist(), margins)
         size = self.rules.crop_size
         crop = read_crop(picture, extended, size)
         mask = wrapped_box_mask(inclusive_pixels(box), extended, picture.shape[:2], size)

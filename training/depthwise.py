@@ -34,4 +34,5 @@ class FrozenDepthwise(torch.autograd.Function):
             spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
             gradient = spread
         back = kernel - 1 - ctx.padding
-        return F.conv2d(gradient, weight.flip(2, 3), None, 1, back, groups=len(weight)), None, None, None, None
+        turned = weight.flip(2, 3).to(gradient.dtype)
+        return F.conv2d(gradient, turned, None, 1, back, groups=len(weight)), None, None, None, None

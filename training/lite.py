@@ -151,6 +151,7 @@ class LiteEncoder(nn.Module):
             for folded, conv, norm in pairs:
                 scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
                 folded.conv.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+                assert folded.conv.bias is not None  # made with one, for the shift that is folded in here
                 folded.conv.bias.copy_(norm.bias - norm.running_mean * scale)
 
     def freeze(self, stages: tuple[int, ...]) -> None:

@@ -58,7 +58,7 @@ def read_package(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     provenance = {
         "package": package,
         "version": distribution.version,
-        "home": distribution.metadata.get("Home-page") or "",
+        "home": distribution.metadata["Home-page"] or "",
         "licence": "Apache-2.0",
         "file": path.name,
         "sha256": digest,

@@ -1,0 +1,72 @@
+"""Many batches through one model: memory of the process and of the GPU before and after.
+
+python benchmarks/gpu/leak.py [--device cuda] [--batches 2000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.open_masker import open_masker
+from mal_trt.labelling.predictor import Predictor
+
+WORK = Path(os.environ.get("WORK", "/tmp/gpu"))
+BOXES = 16
+
+
+def gpu_bytes() -> int | None:
+    """Memory in use on the first GPU, by nvidia-smi."""
+    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]) << 20
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None
+
+
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batches", type=int, default=2000)
+    arguments = parser.parse_args()
+    picture = np.asarray(Image.open(str(resources.files("mal_trt.examples") / "photos" / "chelsea.jpg")).convert("RGB"))
+    predictor = Predictor("bundled", arguments.device)
+    masker = open_masker(predictor)
+    height, width = picture.shape[:2]
+    rng = np.random.default_rng(0)
+    marks = []
+    began = time.monotonic()
+    for number in range(arguments.batches + 1):
+        if number in (arguments.batches // 10, arguments.batches // 2, arguments.batches):
+            marks.append({"batches": number, "process": process_bytes(), "gpu": gpu_bytes()})
+        count = int(rng.integers(1, BOXES + 1))
+        batch = masker.batch(count, SizeClass.LARGE)
+        corners = rng.uniform(0, (width - 120, height - 120), (count, 2))
+        boxes = np.hstack([corners, corners + rng.uniform(100, 119, (count, 2))])
+        frames = [predictor.frame(box, width, height) for box in boxes]
+        masker.cut(picture, [(batch, slot, frame) for slot, frame in enumerate(frames)])
+        assert all(masker.masks(batch))
+    result = {"device": arguments.device, "seconds": round(time.monotonic() - began, 1), "marks": marks}
+    masker.close()
+    predictor.close()
+    print(result)
+    (WORK / "leak.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""One stage of the GPU proof: its steps one after the other, each with a time limit of its own.
+
+    . benchmarks/gpu/env.sh; python benchmarks/gpu/stage.py NAME --out OUT [--quick]
+
+OUT/NAME.json is written after every step: exit codes, seconds, the end of each output, and what a step itself measured.
+A step that fails or hangs costs the next ones nothing. Stages: driver, torch, onnxruntime, rtx. --quick: as short as
+can be, for rehearsals without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+TAIL = 6000  # characters kept of a step's output
+WORK = Path(os.environ.get("WORK", "/tmp/gpu"))  # not the repository, whose folders are not laid out as the package is
+PYTHON = sys.executable
+MAL = [PYTHON, "-m", "mal_trt.cli"]
+PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=3"]
+
+Step = tuple[str, int, list[str]]  # name, seconds at most, command
+
+
+def steps(stage: str, work: Path, quick: bool) -> list[Step]:
+    """What a stage runs."""
+    bench = [str(ROOT / "benchmarks")]
+    seconds = ["--seconds", "0.1", "--rounds", "1"] if quick else ["--seconds", "0.7", "--rounds", "2"]
+    batches = "1,2" if quick else "1,8,32,64"
+    base, half = work / "base.pth", work / "bundled.fp16.onnx"
+    size = "128" if quick else "512"
+    if stage == "driver":
+        gpu_tests = [str(ROOT / "tests" / "gpu" / name) for name in ("test_driver.py", "test_kernels.py")]
+        memcheck = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
+        return [
+            ("nvidia-smi", 10, ["nvidia-smi", "-q", "-d", "CLOCK,MEMORY,POWER"]),
+            ("doctor", 30, [*MAL, "doctor"]),
+            ("tests", 70, [*PYTEST, "-m", "gpu", *gpu_tests]),
+            ("memcheck", 50, [*memcheck, *PYTEST, "-x", "-m", "gpu", gpu_tests[1]]),
+        ]
+    if stage == "torch":
+        field = [PYTHON, bench[0] + "/mean_field_speed.py", "--device", "cuda", "--json", str(work / "field.json")]
+        return [
+            ("eager", 30, [PYTHON, str(HERE / "yardstick.py"), "--size", size, "--batch", batches]),
+            (
+                "compiled",
+                60,
+                [PYTHON, str(HERE / "yardstick.py"), "--size", size, "--batch", batches[-2:], "--compile"],
+            ),
+            ("mean_field", 30, field),
+        ]
+    if stage == "onnxruntime":
+        cuda = ["--device", "cpu" if quick else "cuda"]
+        return [
+            ("parity", 60, [PYTHON, str(HERE / "parity.py"), "--model", "bundled", *cuda]),
+            ("export_half", 40, [*MAL, "export", "bundled", "-o", str(half), "--precision", "fp16"]),
+            (
+                "bundled",
+                60,
+                [
+                    *MAL,
+                    "benchmark",
+                    "--model",
+                    "bundled",
+                    *cuda,
+                    "--batch",
+                    batches,
+                    *seconds,
+                    "--json",
+                    str(work / "ort_bundled.json"),
+                ],
+            ),
+            ("leak", 40, [PYTHON, str(HERE / "leak.py"), *cuda, "--batches", "20" if quick else "2000"]),
+            ("random_base", 30, [PYTHON, bench[0] + "/random_base.py", "--size", size, "--out", str(base)]),
+            (
+                "export_base",
+                110,
+                [*MAL, "export", str(base), "-o", str(work / "base.fp16.onnx"), "--precision", "fp16"],
+            ),
+            (
+                "base",
+                60,
+                [
+                    *MAL,
+                    "benchmark",
+                    "--model",
+                    str(work / "base.fp16.onnx"),
+                    *cuda,
+                    "--batch",
+                    batches,
+                    *seconds,
+                    "--json",
+                    str(work / "ort_base.json"),
+                ],
+            ),
+            (
+                "cpu",
+                40,
+                [
+                    *MAL,
+                    "benchmark",
+                    "--model",
+                    "bundled",
+                    "--device",
+                    "cpu",
+                    "--batch",
+                    "1,8",
+                    *seconds,
+                    "--json",
+                    str(work / "cpu_bundled.json"),
+                ],
+            ),
+        ]
+    if stage == "rtx":
+        gpu_tests = [str(ROOT / "tests" / "gpu" / name) for name in ("test_engines.py", "test_label.py")]
+        engine, base_engine = work / "bundled.engine", work / "base.engine"
+        built = ["--flavor", "tensorrt-rtx", "--precision", "fp16", "--batch", "1,32,64"]
+        return [
+            (
+                "targets",
+                60,
+                [
+                    PYTHON,
+                    bench[0] + "/rtx_targets.py",
+                    "--model",
+                    str(half),
+                    "--targets",
+                    "CURRENT,SM80,SM89",
+                    "--json",
+                    str(work / "rtx_targets.json"),
+                ],
+            ),
+            ("build", 60, [*MAL, "build-engine", "bundled", "-o", str(engine), *built]),
+            (
+                "bundled",
+                60,
+                [
+                    *MAL,
+                    "benchmark",
+                    "--model",
+                    str(engine),
+                    "--batch",
+                    batches,
+                    *seconds,
+                    "--json",
+                    str(work / "rtx_bundled.json"),
+                ],
+            ),
+            ("build_base", 90, [*MAL, "build-engine", str(work / "base.fp16.onnx"), "-o", str(base_engine), *built]),
+            (
+                "base",
+                60,
+                [
+                    *MAL,
+                    "benchmark",
+                    "--model",
+                    str(base_engine),
+                    "--batch",
+                    batches,
+                    *seconds,
+                    "--json",
+                    str(work / "rtx_base.json"),
+                ],
+            ),
+            ("tests", 90, [*PYTEST, "-x", "-m", "gpu", *gpu_tests]),
+        ]
+    raise SystemExit(f"error: no stage {stage!r}; driver, torch, onnxruntime or rtx")
+
+
+def attempt(name: str, limit: int, command: list[str]) -> dict[str, Any]:
+    """Run one step; never raises."""
+    began = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command, cwd=WORK, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+    except OSError as error:
+        return {"step": name, "exit": None, "seconds": 0.0, "output": str(error)}
+    try:
+        output, _ = process.communicate(timeout=limit)
+        code: int | str = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        code = "timed out"
+    seconds = round(time.monotonic() - began, 1)
+    print(f"== {name}: {code} after {seconds} s\n{output[-1200:]}", flush=True)
+    return {"step": name, "exit": code, "seconds": seconds, "output": output[-TAIL:]}
+
+
+def about() -> dict[str, Any]:
+    """Card, driver, clocks and versions."""
+    wanted = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,power.limit,compute_cap"
+    try:
+        asked = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        told = ""
+    gpu = dict(zip(wanted.split(","), told.split(", "), strict=False)) if told else None
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"gpu": gpu, "python": platform.python_version(), "when": when, "cores": os.cpu_count()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/gpu"))
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"stage": arguments.stage, **about(), "steps": []}
+    path = arguments.out / f"{arguments.stage}.json"
+    for step in steps(arguments.stage, arguments.work, arguments.quick):
+        result["steps"].append(attempt(*step))
+        result["measured"] = {file.stem: json.loads(file.read_text()) for file in sorted(arguments.work.glob("*.json"))}
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
