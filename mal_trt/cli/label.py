@@ -41,6 +41,9 @@ def label(
     out: Annotated[Path | None, Option(help="File to write, or folder: labels.json, for yolo labels.")] = None,
     format: Annotated[Literal["coco", "yolo"], Option(help="yolo: a folder of polygons, one .txt a picture.")] = "coco",
     overlay: Annotated[Path | None, Option(help="Folder for one picture each with its masks drawn in.")] = None,
+    overlay_size: Annotated[
+        int, Option(help="Pixels of an overlay's longer side at most; 0: as large as the picture.")
+    ] = 1600,
     sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")] = False,
     strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
@@ -81,6 +84,7 @@ def label(
         weights=weights,
         box_area=box_area,
         overlay=overlay,
+        overlay_size=overlay_size,
         image_list=image_list,
         threads=threads,
         progress=not quiet,

@@ -16,6 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -65,6 +66,12 @@ class ImageSource(ABC):
         with self._stream(self.find(file_name)) as stream:
             return read_picture(stream, expected)
 
+    def load_small(self, file_name: str, expected: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+        """A picture, `expected` wide and high as for `load`, brought down to `size`: an RGB image to look at, whose
+        decoder may have left out what cannot be seen."""
+        with self._stream(self.find(file_name)) as stream:
+            return read_small(stream, expected, size)
+
     def size(self, file_name: str) -> tuple[int, int]:
         """(width, height) in pixels as stored, from the file's header alone; ImageProblem as for `load`."""
         with self._stream(self.find(file_name)) as stream:
@@ -112,10 +119,30 @@ def open_images(path: str | Path) -> ImageSource:
 def read_picture(stream: BinaryIO, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one picture file to uint8 [H,W,3] RGB; see `ImageSource.load`."""
     image = _open(stream)
-    try:
+    with _decoding():
         if expected is not None and image.size != expected:
             image = _rotated(image, expected)
         return to_rgb(image)
+
+
+def read_small(stream: BinaryIO, expected: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    """Decode one picture file at a smaller size; see `ImageSource.load_small`."""
+    image = _open(stream)
+    with _decoding():
+        if image.size != expected:
+            image = _rotated(image, expected)
+        else:
+            image.draft("RGB", size)  # a JPEG's decoder can leave out fine detail
+        small = Image.fromarray(to_rgb(image))
+        # Two pixels for each that is wanted are enough for the eye.
+        return small if small.size == size else small.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a decoder raises inside becomes an ImageProblem."""
+    try:
+        yield
     except ImageProblem:
         raise
     except MemoryError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.squares import highest_near, lowest_near
 
 # Vivid, far apart in hue from one to the next, and readable under white or black text.
 PALETTE = (
@@ -27,6 +29,16 @@ PALETTE = (
 FILL = 0.36
 HALO = 0.9
 PAPER = (18, 20, 24)
+DISPLAY_SIDE = 1600  # pixels of an overlay's longer side, unless told otherwise
+BAND_PIXELS = 1 << 16  # painted at once, so that what is computed stays in the processor's cache
+
+
+def display_size(width: int, height: int, side: int = DISPLAY_SIDE) -> tuple[int, int]:
+    """(width, height) of a picture's overlay: its longer side `side` pixels at most; 0: the picture's own size."""
+    longer = max(width, height)
+    if not side or longer <= side:
+        return width, height
+    return max(1, round(width * side / longer)), max(1, round(height * side / longer))
 
 
 def draw_overlay(
@@ -34,23 +46,27 @@ def draw_overlay(
     masks: Sequence[LocalMask],
     boxes: Sequence[Sequence[float]] = (),
     names: Sequence[str] = (),
+    full: tuple[int, int] | None = None,
 ) -> Image.Image:
     """The picture with each mask in a colour of its own: translucent, outlined, its box a thin line.
 
     picture: uint8 [H,W,3] RGB, or an image. masks: in its pixels. boxes (XYXY pixels) and names: one per mask
-    where given. Large objects are drawn first, so small ones stay visible. Returns RGB of the same size.
+    where given. full: (width, height) of the picture that masks and boxes belong to, where the one given is a smaller
+    copy of it. Large objects are drawn first, so small ones stay visible. Returns RGB of the size of the one given.
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     canvas = np.array(image.convert("RGB"))
     height, width = canvas.shape[:2]
+    scale = (width / full[0], height / full[1]) if full else (1.0, 1.0)
     line = max(1, round(max(height, width) / 400))
     order = sorted(range(len(masks)), key=lambda i: -_extent(masks[i], boxes[i] if boxes else None))
     for i in order:
-        _paint(canvas, masks[i], PALETTE[i % len(PALETTE)], line)
+        _paint(canvas, masks[i], scale, PALETTE[i % len(PALETTE)], line)
     result = Image.fromarray(canvas)
     draw = ImageDraw.Draw(result)
     for i in order if boxes else ():
-        x0, y0, x1, y1 = boxes[i]
+        x0, x1 = (v * scale[0] for v in boxes[i][0::2])
+        y0, y1 = (v * scale[1] for v in boxes[i][1::2])
         corners = (
             max(0, round(x0)),
             max(0, round(y0)),
@@ -105,27 +121,52 @@ def _extent(mask: LocalMask, box: Sequence[float] | None) -> float:
     return mask.area if box is None else (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _paint(canvas: np.ndarray, local: LocalMask, colour: tuple[int, int, int], line: int) -> None:
+def _paint(
+    canvas: np.ndarray, local: LocalMask, scale: tuple[float, float], colour: tuple[int, int, int], line: int
+) -> None:
     """Blend one mask into the canvas: halo, fill, outline."""
     if not local.area:
         return
-    pad = line + 2
-    mask = Image.fromarray(np.pad(local.mask, pad).astype(np.uint8) * 255)
-    soft = ImageFilter.GaussianBlur(0.5)
-    inside = np.asarray(mask.filter(soft), np.float32) / 255
-    grown = np.asarray(mask.filter(ImageFilter.MaxFilter(2 * max(1, line // 2) + 1)).filter(soft), np.float32) / 255
-    core = np.asarray(mask.filter(ImageFilter.MinFilter(2 * line + 1)).filter(soft), np.float32) / 255
-
+    left, top, mask = _scaled(local, scale, pad=line + 2)
     height, width = canvas.shape[:2]
-    top, left = local.y0 - pad, local.x0 - pad
-    here = np.s_[max(0, top) : min(height, top + mask.height), max(0, left) : min(width, left + mask.width)]
-    part = np.s_[here[0].start - top : here[0].stop - top, here[1].start - left : here[1].stop - left]
-    inside, grown, core = inside[part][..., None], grown[part][..., None], core[part][..., None]
+    x0, x1 = max(0, left), min(width, left + mask.shape[1])
+    y0, y1 = max(0, top), min(height, top + mask.shape[0])
+    soft = ImageFilter.GaussianBlur(0.5)
+    # At the picture's borders, too, the mask is outlined: what lies beyond counts as background.
+    inside, grown, core = (
+        np.asarray(Image.fromarray(values).filter(soft))[y0 - top : y1 - top, x0 - left : x1 - left]
+        for values in (mask, highest_near(mask, max(1, line // 2)), lowest_near(mask, line))
+    )
+    step = max(1, BAND_PIXELS // max(1, x1 - x0))
+    for first in range(0, y1 - y0, step):
+        rows = slice(first, first + step)
+        here = canvas[y0:y1, x0:x1][rows]
+        body, halo, deep = (values[rows, :, None].astype(np.float32) / 255 for values in (inside, grown, core))
+        pixels = here.astype(np.float32)
+        pixels += (255 - pixels) * (HALO * np.clip(halo - body, 0, 1))
+        pixels += (np.array(colour, np.float32) - pixels) * (FILL * deep + np.clip(body - deep, 0, 1))
+        here[...] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
-    pixels = canvas[here].astype(np.float32)
-    pixels += (255 - pixels) * (HALO * np.clip(grown - inside, 0, 1))
-    pixels += (np.array(colour, np.float32) - pixels) * (FILL * core + np.clip(inside - core, 0, 1))
-    canvas[here] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+def _scaled(local: LocalMask, scale: tuple[float, float], pad: int) -> tuple[int, int, np.ndarray]:
+    """How much of each pixel of a scaled picture a mask covers: corner x, y and uint8 [rows,columns] with a margin."""
+    rows, columns = local.mask.shape
+    values = local.mask.view(np.uint8) * np.uint8(255)
+    if scale == (1.0, 1.0):
+        return local.x0 - pad, local.y0 - pad, np.pad(values, pad)
+    # Whole pixels of the scaled picture, each the mean of those of the mask under it.
+    x0, x1 = math.floor(local.x0 * scale[0]), math.ceil((local.x0 + columns) * scale[0])
+    y0, y1 = math.floor(local.y0 * scale[1]), math.ceil((local.y0 + rows) * scale[1])
+    before = math.ceil(local.x0 - x0 / scale[0]), math.ceil(local.y0 - y0 / scale[1])
+    after = (
+        math.ceil(x1 / scale[0] - local.x0 - columns) + 1,
+        math.ceil(y1 / scale[1] - local.y0 - rows) + 1,
+    )
+    whole = np.pad(values, ((before[1], after[1]), (before[0], after[0])))
+    left, top = x0 / scale[0] - local.x0 + before[0], y0 / scale[1] - local.y0 + before[1]
+    window = (left, top, left + (x1 - x0) / scale[0], top + (y1 - y0) / scale[1])
+    image = Image.fromarray(whole).resize((x1 - x0, y1 - y0), Image.Resampling.BOX, box=window)
+    return x0 - pad, y0 - pad, np.pad(np.asarray(image), pad)
 
 
 def _tag(

@@ -15,12 +15,14 @@ from mal_trt.base.errors import InputError
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import boxes_sha256
 from mal_trt.formats.images import open_images
+from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
-from mal_trt.labelling.write_coco import write_labels, write_overlays, write_skipped
+from mal_trt.labelling.write_coco import write_labels, write_skipped
+from mal_trt.labelling.write_overlays import check_side, write_overlays
 from mal_trt.labelling.write_yolo import write_yolo
 
 FORMATS = ("coco", "yolo")
@@ -71,6 +73,7 @@ def label(
     weights: str | None = None,
     box_area: bool = False,
     overlay: str | Path | None = None,
+    overlay_size: int = DISPLAY_SIDE,
     image_list: str | Path | None = None,
     threads: int | None = None,
     progress: bool = True,
@@ -79,11 +82,12 @@ def label(
 
     images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, see `formats.boxes.read_boxes`;
     `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
-    it they are found by their stem, the image_id. overlay: folder for pictures of the result. box_area: see
-    `write_labels`. threads: CPU threads of the whole run, None = every core. batch: boxes the network sees at once,
-    None = 16, on a GPU what the engine takes (64 at most). device: as for `Predictor`, or several with commas between,
-    such as "cuda:0,cuda:1", one process each. crops, decode: see `open_masker`. format: "coco", or "yolo", for which
-    `out` is a folder, see `write_yolo`. For model, threshold, flip, refine and weights see `Predictor`.
+    it they are found by their stem, the image_id. overlay: folder for pictures of the result, their longer side
+    overlay_size pixels at most (0: as large as the pictures). box_area: see `write_labels`. threads: CPU threads of the
+    whole run, None = every core. batch: boxes the network sees at once, None = 16, on a GPU what the engine takes (64
+    at most). device: as for `Predictor`, or several with commas between, such as "cuda:0,cuda:1", one process each.
+    crops, decode: see `open_masker`. format: "coco", or "yolo", for which `out` is a folder, see `write_yolo`. For
+    model, threshold, flip, refine and weights see `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
     with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
@@ -93,6 +97,7 @@ def label(
     journal_path = out.with_name(out.name + ".journal")
     if batch is not None:
         batch_size(batch, None)
+    check_side(overlay_size)
     _check_output(out, journal_path, resume, format)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
@@ -123,7 +128,7 @@ def label(
             summary = _run(journal, workers, batch, resolve_model(model), out, format, box_area, progress)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
-                write_overlays(journal, source, Path(overlay), bar.advance)
+                write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
     except BaseException:
         journal.abandon()
         raise

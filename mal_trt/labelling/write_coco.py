@@ -1,21 +1,18 @@
-"""What a finished run leaves: the labels, the list of skipped records, and overlays."""
+"""What a finished run leaves: the labels and the list of skipped records. Pictures of them are `write_overlays`."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
 from mal_trt.base.errors import RunError
-from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
 from mal_trt.formats.jsonstream import BARE_LIST
 from mal_trt.labelling.journal import Journal
 
-JPEG_SIDE = 65_500  # libjpeg's limit
 LABELLED = "FROM annotation JOIN result USING(seq) WHERE rle IS NOT NULL ORDER BY seq"
 
 
@@ -71,51 +68,6 @@ def write_skipped(journal: Journal, path: Path) -> bool:
         _write_list(file, lines())
         file.write("\n")
     return True
-
-
-def write_overlays(
-    journal: Journal, source: ImageSource, folder: Path, done: Callable[[int], None] = lambda pictures: None
-) -> None:
-    """One JPEG per labelled picture, its masks painted on it, under its own name in `folder`."""
-    from PIL import Image
-
-    from mal_trt.formats.overlay import draw_overlay
-    from mal_trt.geometry.rle import decode_rle
-
-    names = category_names(journal)
-    rows = journal.execute(
-        "SELECT image, x0, y0, x1, y1, category_id, rle "
-        "FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL ORDER BY place"
-    )
-    for position, boxes in groupby(rows, lambda row: row[0]):
-        objects = list(boxes)
-        name, width, height = journal.execute(
-            "SELECT file_name, width, height FROM image WHERE position=?", (position,)
-        ).fetchone()
-        try:
-            picture = source.load(name, (width, height))
-        except ImageProblem as problem:
-            raise RunError(f"{name}: labelled, but gone when its overlay was drawn ({problem})") from None
-        drawn: Image.Image = draw_overlay(
-            picture,
-            [decode_rle(json.loads(row[6])) for row in objects],
-            [row[1:5] for row in objects],
-            [names.get(row[5], "") for row in objects] if names else (),
-        )
-        path = folder / overlay_name(name, png=max(width, height) > JPEG_SIDE)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drawn.save(path, quality=92)
-        except OSError as error:
-            raise RunError(f"{path}: cannot write the overlay ({error.strerror or error})") from error
-        done(1)
-
-
-def overlay_name(file_name: str, png: bool = False) -> str:
-    """Where in the overlay folder a picture's overlay lies: its own name, made a JPEG's (or PNG's)."""
-    name = clean_name(file_name)
-    ending = ".png" if png else ".jpg"
-    return name if name.lower().endswith(ending) else name + ending
 
 
 @contextmanager

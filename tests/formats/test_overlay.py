@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mal_trt.formats.overlay import PALETTE, contact_sheet, draw_overlay
+from mal_trt.formats.overlay import PALETTE, contact_sheet, display_size, draw_overlay
 from mal_trt.geometry.local_mask import LocalMask
 
 
@@ -56,6 +56,34 @@ def test_masks_up_to_the_borders(shape: tuple[int, int]) -> None:
     result = draw_overlay(np.zeros((*shape, 3), np.uint8), [LocalMask(0, 0, np.ones(shape, bool))])
     assert result.size == shape[::-1]
     assert np.asarray(result).any()
+
+
+def test_a_smaller_copy_shows_the_same(picture: np.ndarray) -> None:
+    """Masks and boxes of the whole picture on a copy of a third its size: as the whole one drawn and brought down."""
+    big = Image.fromarray(picture).resize((960, 720))
+    mask, box = LocalMask(361, 244, disc(119)), (360.4, 243.1, 600.0, 483.0)
+    small = np.asarray(draw_overlay(big.resize((320, 240)), [mask], [box], full=(960, 720)), float)
+    whole = np.asarray(draw_overlay(big, [mask], [box]).resize((320, 240), Image.Resampling.BOX), float)
+    assert small.shape == (240, 320, 3)
+    inside = np.s_[100:140, 140:180]
+    assert np.abs(small[inside] - whole[inside]).max() <= 2
+    edge = small[:, 160, :]
+    assert abs(int(np.argmax(np.linalg.norm(edge - 100, axis=1) > 20)) - 81) <= 2, "begins where the mask does"
+    assert (small[:78] == 100).all() and (small[164:] == 100).all() and (small[:, :117] == 100).all()
+
+
+@pytest.mark.parametrize(("width", "height", "side", "size"), [
+    (6000, 4000, 1600, (1600, 1067)), (400, 1600, 1600, (400, 1600)), (6000, 4000, 0, (6000, 4000)),
+    (3, 65000, 1600, (1, 1600)),
+])  # fmt: skip
+def test_display_size(width: int, height: int, side: int, size: tuple[int, int]) -> None:
+    assert display_size(width, height, side) == size
+
+
+def test_the_tiniest_mask_on_the_smallest_copy() -> None:
+    copy = Image.new("RGB", (1, 20))
+    result = draw_overlay(copy, [LocalMask(2, 649, np.ones((1, 1), bool))], [(2, 649, 3, 650)], full=(3, 650))
+    assert result.size == (1, 20) and np.asarray(result)[-1].any()
 
 
 def test_other_modes_come_out_rgb() -> None:

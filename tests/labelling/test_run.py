@@ -228,6 +228,16 @@ def test_overlays(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
     assert np.abs(drawn - plain).max() > 60
 
 
+def test_overlays_have_the_size_asked_for(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1, size=(240, 160))
+    for side, size in ((1600, (240, 160)), (60, (60, 40)), (0, (240, 160))):
+        folder = tmp_path / f"overlays-{side}"
+        run(tmp_path, images, boxes, tiny_model(), out=tmp_path / f"{side}.json", overlay=folder, overlay_size=side)
+        assert [Image.open(p).size for p in folder.iterdir()] == [size]
+    with pytest.raises(InputError, match="overlay size 3: expected 0"):
+        run(tmp_path, images, boxes, tiny_model(), out=tmp_path / "no.json", overlay=tmp_path / "o", overlay_size=3)
+
+
 def test_nothing_to_do(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
     images, boxes = data_set(records=[])
     summary, after = run(tmp_path, images, boxes, tiny_model(), overlay=tmp_path / "overlays")

@@ -1,0 +1,103 @@
+"""Pictures of a finished run: each labelled picture with its masks painted on it, at a size to look at."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
+from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
+from mal_trt.geometry.rle import decode_rle
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.write_coco import category_names
+
+JPEG_SIDE = 65_500  # libjpeg's limit
+LARGE_PICTURE = 1 << 25  # pixels above which pictures are drawn one by one, so that no two large ones are held
+
+
+def write_overlays(
+    journal: Journal,
+    source: ImageSource,
+    folder: Path,
+    side: int = DISPLAY_SIDE,
+    threads: int = 1,
+    done: Callable[[int], None] = lambda pictures: None,
+) -> None:
+    """One JPEG per labelled picture, its masks painted on it, under its own name in `folder`.
+
+    side: pixels of its longer side at most; 0: the picture's own size. done: told of each picture.
+    """
+    with ThreadPoolExecutor(threads, "mal-trt-draw") as pool:
+        drawing: deque[Future[None]] = deque()
+        try:
+            for name, width, height, objects, names in _pictures(journal):
+                work = pool.submit(_draw, source, folder, side, name, (width, height), objects, names)
+                drawing.append(work)
+                while drawing and (len(drawing) > threads or width * height > LARGE_PICTURE):
+                    drawing.popleft().result()
+                    done(1)
+            for last in drawing:
+                last.result()
+                done(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def check_side(side: int) -> None:
+    """InputError for a size that no overlay can have."""
+    if side and not 16 <= side <= JPEG_SIDE:
+        raise InputError(f"overlay size {side}: expected 0 (the picture's own size) or 16 to {JPEG_SIDE} pixels")
+
+
+def overlay_name(file_name: str, png: bool = False) -> str:
+    """Where in the overlay folder a picture's overlay lies: its own name, made a JPEG's (or PNG's)."""
+    name = clean_name(file_name)
+    ending = ".png" if png else ".jpg"
+    return name if name.lower().endswith(ending) else name + ending
+
+
+_Row = tuple[Any, ...]
+
+
+def _pictures(journal: Journal) -> Iterator[tuple[str, int, int, list[_Row], list[str]]]:
+    """File name, width, height, rows of (x0, y0, x1, y1, rle) and the objects' names, of each labelled picture."""
+    names = category_names(journal)
+    rows = journal.execute(
+        "SELECT image, x0, y0, x1, y1, rle, category_id "
+        "FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL ORDER BY place"
+    )
+    for position, boxes in groupby(rows, lambda row: row[0]):
+        objects = list(boxes)
+        texts = [names.get(row[6], "") for row in objects] if names else []
+        yield *journal.picture(position), [row[1:6] for row in objects], texts
+
+
+def _draw(
+    source: ImageSource,
+    folder: Path,
+    side: int,
+    name: str,
+    size: tuple[int, int],
+    objects: list[_Row],
+    names: list[str],
+) -> None:
+    small = display_size(*size, side)
+    try:
+        picture = source.load_small(name, size, small)
+    except ImageProblem as problem:
+        raise RunError(f"{name}: labelled, but gone when its overlay was drawn ({problem})") from None
+    masks = [decode_rle(json.loads(row[4])) for row in objects]
+    drawn = draw_overlay(picture, masks, [row[:4] for row in objects], names, full=size)
+    path = folder / overlay_name(name, png=max(small) > JPEG_SIDE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(path, quality=92)
+    except OSError as error:
+        raise RunError(f"{path}: cannot write the overlay ({error.strerror or error})") from error
