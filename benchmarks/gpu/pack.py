@@ -4,8 +4,9 @@
 
 Downloads pycocotools, omegaconf (with its antlr4), onnxruntime-gpu and TensorRT-RTX for Python 3.12 on x86-64 Linux
 with CUDA 13, takes out what one Hopper GPU never runs, and writes .gpu/1, .gpu/2, ... (git ignores them): one folder
-to be carried with each call, so that ONNX Runtime is whole with the second and TensorRT-RTX with the last. .gpu/pieces.json
-says what is where, with SHA-256; join.py puts it together again. Fails if a piece and the tree exceed the limit.
+to be carried with each call, so that ONNX Runtime is whole with the second and TensorRT-RTX with the last.
+.gpu/pieces.json says what is where, with SHA-256; join.py puts it together again. Fails if a piece and the
+tree exceed the limit.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ANTLR = "antlr4-python3-runtime==4.9.3"  # what omegaconf's grammar was made wit
 PACKAGES = {
     "small": ("pycocotools==2.0.11", "omegaconf==2.4.0"),
     "ort": ("onnxruntime-gpu==1.31.1",),  # its PyPI build links CUDA 13: libcublasLt.so.13, libcudart.so.13
-    "rtx": ("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"),
+    "rtx": ("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116", "tensorrt-rtx==1.7.1.116"),
 }
 # Never imported or loaded here.
 LEFT_OUT = ("libonnxruntime_providers_tensorrt.so", "onnxruntime/transformers/", "onnxruntime/tools/", "/licenses/")

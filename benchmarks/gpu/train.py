@@ -32,17 +32,17 @@ def chain(data: Path, *more: str) -> list[str]:
     """The command of the chain, for one stage on the GPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return [
-        *(sys.executable, "-m", "mal_trt.export.bundled", "--data", str(data), "--out", str(WORK)),
+        *(sys.executable, "-m", "mal_trt.export.bundled", "--data", str(data.resolve()), "--out", str(WORK)),
         *("--device", device, "--prior-model", "bundled", *more),
     ]
 
 
 def together(commands: dict[str, list[str]], out: Path) -> dict[str, Any]:
-    """Run commands side by side; seconds and exit codes."""
+    """Run commands side by side, away from the sources, which would hide the package; seconds and exit codes."""
     began = time.monotonic()
     logs = {name: (out / f"{name}.log").open("w") for name in commands}
     running = {
-        name: subprocess.Popen(command, stdout=logs[name], stderr=subprocess.STDOUT)
+        name: subprocess.Popen(command, stdout=logs[name], stderr=subprocess.STDOUT, cwd=WORK)
         for name, command in commands.items()
     }
     codes = {name: process.wait() for name, process in running.items()}

@@ -93,8 +93,9 @@ def export(
     if not quiet:
         rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
         typer.echo(
-            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch differ by at most "
-            f"{report.parity.relative:.1e} of the logits' range{rounding}"
+            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime's logits are at most "
+            f"{report.parity.relative:.1e} of their range away from PyTorch's in float64, PyTorch's own in float32 "
+            f"{report.parity.float32:.1e}; {report.parity.pixels} pixels of the masks differ{rounding}"
             + (f"; {_agreement(report.half)}" if report.half else "")
         )
 

@@ -20,6 +20,7 @@ from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.export import ExportReport, export_onnx
 from mal_trt.export import export as export_module
+from mal_trt.export import parity as parity_module
 from mal_trt.export.parity import packaged_crops
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.checkpoint import save_checkpoint
@@ -198,6 +199,23 @@ def test_without_scale_adjustment(layout: str, tmp_path: Path) -> None:
     side = SIZE // 4 if layout == "hybrid" else SIZE // 2
     assert logits.shape == (2, 1, side, side)
     assert_same(logits, torch_logits(networks["student"], crops(2), 1.0))
+
+
+def test_parity_is_held_to_what_float32_does_itself() -> None:
+    """Sums in another order, as on another processor, are no fault; an error of the graph is one."""
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 10, (2, 1, 8, 8))
+    single = (exact + 3e-3).astype(np.float32)
+    span = float(np.ptp(exact))
+    assert 3e-3 > parity_module.TOLERANCE * span
+    found = parity_module._judge((exact - 9e-3).astype(np.float32), single, exact, 0.5)
+    assert found.relative == pytest.approx(9e-3 / span, rel=1e-2) and found.float32 == pytest.approx(
+        3e-3 / span, rel=1e-2
+    )
+    assert found.pixels == int(((exact > 0) & (exact <= 9e-3)).sum())
+    for error in (2e-2, np.nan):
+        with pytest.raises(RunError, match=r"float64, PyTorch's own in float32 .* nothing was written"):
+            parity_module._judge((exact + error).astype(np.float32), single, exact, 0.5)
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_onnx_runtime_on_the_gpu(tmp_path: Path) -> None:
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDA provider")
-    expected = labels(tmp_path / "cpu.json", "bundled", device="cpu")
+    expected = labels(tmp_path / "expected.json", "bundled", device="cpu")
     for crops in ("cpu", "gpu"):
         found = labels(tmp_path / f"{crops}.json", "bundled", device="cuda", crops=crops)
         assert np.mean([least_iou([a], [b]) for a, b in zip(found, expected, strict=True)]) >= 0.999
