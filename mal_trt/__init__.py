@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from mal_trt.engines.job import EngineOptions
     from mal_trt.export.export import export_onnx
     from mal_trt.labelling.labeler import Labeler, Masks
-    from mal_trt.labelling.run import Summary, label
+    from mal_trt.labelling.run import label
+    from mal_trt.labelling.summary import Summary
     from mal_trt.measure.benchmark import benchmark
     from mal_trt.measure.compare import compare
     from mal_trt.measure.evaluate import evaluate
@@ -40,7 +41,7 @@ _HOMES = {
     "EngineOptions": ("mal_trt.engines.job", "gpu"),
     "Labeler": ("mal_trt.labelling.labeler", "cpu"),
     "Masks": ("mal_trt.labelling.labeler", "cpu"),
-    "Summary": ("mal_trt.labelling.run", "cpu"),
+    "Summary": ("mal_trt.labelling.summary", "cpu"),
     "benchmark": ("mal_trt.measure.benchmark", "cpu"),
     "build_engine": ("mal_trt.engines.engine", "gpu"),
     "calibrate": ("mal_trt.calibration.calibrate", "calibrate"),

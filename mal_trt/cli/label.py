@@ -26,7 +26,7 @@ from mal_trt.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mal_trt.labelling.run import Summary
+    from mal_trt.labelling.summary import Summary
 
 # Pictures on a contact sheet, taken evenly from all overlays where there are more.
 SHEET_PICTURES = 48
@@ -45,7 +45,9 @@ def label(
         int, Option(help="Pixels of an overlay's longer side at most; 0: as large as the picture.")
     ] = 1600,
     sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on where a killed or interrupted run stopped.")] = False,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on where a killed run stopped; leave a finished one as it is.")
+    ] = False,
     strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
     box_area: Annotated[bool, Option("--box-area", help="Write the box's area, not the mask's.")] = False,
     image_list: Annotated[
@@ -89,7 +91,7 @@ def label(
         threads=threads,
         progress=not quiet,
     )
-    if sheet is not None and overlay is not None:
+    if sheet is not None and overlay is not None and not (summary.finished_before and sheet.exists()):
         _write_sheet(overlay, sheet)
     if not quiet:
         _print_summary(summary)
@@ -115,6 +117,9 @@ def _write_sheet(folder: Path, path: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
+    if summary.finished_before:
+        typer.echo(f"{summary.out}: finished before with the same inputs, left as it is ({summary.labelled} boxes)")
+        return
     typer.echo(
         f"{summary.out}: {summary.labelled} of {summary.total} boxes labelled in {summary.seconds:.1f} s "
         f"({summary.boxes_per_second:.1f} boxes/s) by {summary.provider}"

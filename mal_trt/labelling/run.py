@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from mal_trt.artifacts.models import resolve_model
@@ -20,39 +20,14 @@ from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
+from mal_trt.labelling.record import finished, skipped_path, write_record
+from mal_trt.labelling.summary import Summary
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
 from mal_trt.labelling.write_coco import write_labels, write_skipped
 from mal_trt.labelling.write_overlays import check_side, write_overlays
 from mal_trt.labelling.write_yolo import write_yolo
 
 FORMATS = ("coco", "yolo")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a label run did.
-
-    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
-    labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
-    really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
-    user should know of how the model ran, such as that CUDA graphs could not be used.
-    """
-
-    total: int
-    labelled: int
-    skipped: dict[str, int]
-    resumed: int
-    seconds: float
-    provider: str
-    model: Path
-    out: Path
-    skipped_list: Path | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def boxes_per_second(self) -> float:
-        """Boxes labelled by this run, per second."""
-        return (self.labelled - self.resumed) / self.seconds if self.seconds else 0.0
 
 
 def label(
@@ -89,9 +64,10 @@ def label(
     crops, decode: see `open_masker`. format: "coco", or "yolo", for which `out` is a folder, see `write_yolo`. For
     model, threshold, flip, refine and weights see `Predictor`.
 
-    Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. A killed run goes on
-    with resume=True and ends in the same bytes. InputError before any work if something given cannot be used,
-    or if `out` exists; RunError if the run fails, with all finished boxes kept for a resumed run.
+    Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. What was run is recorded
+    in `<out stem>.run.json`. A killed run goes on with resume=True and ends in the same bytes; a finished one is left
+    as it is. InputError before any work if something given cannot be used, or if `out` exists; RunError if the run
+    fails, with all finished boxes kept for a resumed run.
     """
     out = Path(out)
     journal_path = out.with_name(out.name + ".journal")
@@ -104,42 +80,47 @@ def label(
     source = open_images(images)
     if threads is None:
         threads = usable_cores()
+    given = {
+        "boxes": boxes_sha256(Path(boxes)),
+        "image list": file_sha256(image_list) if image_list is not None else "none",
+        "images": str(Path(images).resolve()),
+        "model": file_sha256(resolve_model(model)),
+        "batch": str(batch),
+        "decode": decode,
+        "threshold": str(threshold),
+        "flip": str(flip),
+        "refine": str(refine),
+        "weights": str(weights),
+        "box area": str(box_area),
+    }
+    written = {
+        "format": format,
+        "overlay": "none" if overlay is None else str(Path(overlay).resolve()),
+        "overlay size": "none" if overlay is None else str(overlay_size),
+    }
+    if resume and out.exists() and not journal_path.exists():
+        return finished(out, {**given, **written}, resolve_model(model))
+    began = datetime.now(timezone.utc)
     journal = Journal(journal_path)
     try:
         settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
         with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
-            facts = {
-                "boxes": boxes_sha256(Path(boxes)),
-                "image list": file_sha256(image_list) if image_list is not None else "none",
-                "images": str(Path(images).resolve()),
-                "model": file_sha256(resolve_model(model)),
-                "batch": str(batch),
-                "decode": decode,
-                "flip": str(flip),
-                "weights": str(weights),
-                "box area": str(box_area),
-                **workers.opened.facts,
-            }
+            used = {**given, "batch": str(batch), **workers.opened.facts}
             if journal.planned:
-                journal.check(facts)
+                journal.check(used)
             else:
-                write_plan(journal, facts, boxes, image_list, source, batch)
+                write_plan(journal, used, boxes, image_list, source, batch)
             summary = _run(journal, workers, batch, resolve_model(model), out, format, box_area, progress)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
+        write_record(summary, {**given, **written}, used, device, threads, began)
     except BaseException:
         journal.abandon()
         raise
     journal.delete()
     return summary
-
-
-def skipped_path(out: str | Path) -> Path:
-    """Where the list of records without a mask lies: beside the labels."""
-    out = Path(out)
-    return out.with_name(f"{out.stem}.skipped.json")
 
 
 def _run(
@@ -184,8 +165,6 @@ def _check_output(out: Path, journal: Path, resume: bool, format: str) -> None:
         raise InputError(f"format {format}: expected {' or '.join(FORMATS)}")
     if out.is_dir() and format == "coco":
         raise InputError(f"{out}: a folder; --out takes the name of a file")
-    if resume and out.exists() and not journal.exists():
-        raise InputError(f"{out}: already finished, nothing to resume; delete it to label again")
     if resume:
         return
     if journal.exists():

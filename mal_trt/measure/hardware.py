@@ -8,18 +8,14 @@ import platform
 import shutil
 import subprocess
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.gpu import find_gpus, platform_tag
+from mal_trt.base.versions import library_versions
 from mal_trt.labelling.pipeline import usable_cores
 
 SECONDS = 10  # for a program to answer
-LIBRARIES = (
-    *("numpy", "pillow", "pycocotools", "onnxruntime", "onnxruntime-gpu"),
-    *("tensorrt", "tensorrt_rtx", "cuda-bindings", "pycuda"),
-)
 NVIDIA_SMI = {
     "driver": "driver_version",
     "pstate": "pstate",
@@ -48,7 +44,7 @@ def hardware() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "platform": platform_tag(),
         "python": platform.python_version(),
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+        "libraries": library_versions(),
         "gpus": [
             {"name": gpu.name, "compute_capability": gpu.compute_capability, "bytes": gpu.total_bytes}
             for gpu in machine.gpus
@@ -132,10 +128,3 @@ def _lines(path: Path, name: str) -> list[str]:
         return []
     pairs = (line.partition(":") for line in text.splitlines())
     return [value.strip() for key, _, value in pairs if key.strip() == name]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

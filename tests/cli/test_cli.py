@@ -272,3 +272,13 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def one_line(stderr: str) -> bool:
     return stderr.startswith("error: ") and stderr.count("\n") == 1
+
+
+def test_resume_of_a_finished_run_changes_nothing(scene: Path, model: Path) -> None:
+    label(scene, model, "boxes.json")
+    before = {p: p.read_bytes() for p in scene.iterdir() if p.is_file()}
+    again = label(scene, model, "boxes.json", "--resume")
+    assert again.exit_code == 0 and "finished before with the same inputs" in again.output
+    assert {p: p.read_bytes() for p in scene.iterdir() if p.is_file()} == before
+    other = label(scene, model, "boxes.json", "--resume", "--threshold", "0.7")
+    assert other.exit_code == 2 and "threshold was None, now 0.7" in other.stderr

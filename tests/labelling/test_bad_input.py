@@ -16,7 +16,7 @@ from PIL import Image
 from mal_trt import label
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.labelling.plan import parse_bbox
-from mal_trt.labelling.run import Summary
+from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
 GOOD = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [6, 10, 28, 20]}
@@ -268,7 +268,8 @@ def test_a_second_run_never_overwrites(run: Write, data_set: Write, tmp_path: Pa
     run(images, boxes)
     before = (tmp_path / "labels.json").read_bytes()
     refusal(lambda: run(images, boxes), "labels.json", "exists")
-    refusal(lambda: run(images, boxes, resume=True), "labels.json", "finished")
+    (tmp_path / "labels.run.json").unlink()
+    refusal(lambda: run(images, boxes, resume=True), "labels.json", "labels.run.json", "nothing to resume")
     assert (tmp_path / "labels.json").read_bytes() == before
     shutil.copy(boxes, tmp_path / "labels.json")
     refusal(lambda: label(images, tmp_path / "labels.json", out=tmp_path / "labels.json"), "exists")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mal_trt import Labeler, label
 from mal_trt.base.errors import InputError
-from mal_trt.labelling.run import Summary
+from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
 
@@ -53,7 +53,13 @@ def test_document_keeps_everything_and_gains_masks(tmp_path: Path, tiny_model: W
     assert summary.provider == "CPUExecutionProvider"
     assert summary.skipped_list is None
     assert summary.boxes_per_second > 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["boxes.json", "labels.json", "pictures", "tiny.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "boxes.json",
+        "labels.json",
+        "labels.run.json",
+        "pictures",
+        "tiny.onnx",
+    ]
 
 
 def test_masks_equal_the_python_api(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

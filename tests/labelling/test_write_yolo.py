@@ -16,7 +16,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.formats.boxes import read_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.rle import decode_rle
-from mal_trt.labelling.run import Summary
+from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
 WIDTH, HEIGHT = 120, 80

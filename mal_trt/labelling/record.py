@@ -1,0 +1,121 @@
+"""The run record beside an output: what was run, on what, with what result. A finished run is known again by it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import write_json
+from mal_trt.base.version import __version__
+from mal_trt.base.versions import library_versions
+from mal_trt.labelling.summary import Summary
+
+SCHEMA = 1
+
+
+def record_path(out: Path) -> Path:
+    """Where the record of an output lies: beside it."""
+    return out.with_name(f"{out.stem}.run.json")
+
+
+def skipped_path(out: str | Path) -> Path:
+    """Where the list of records without a mask lies: beside the labels."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}.skipped.json")
+
+
+def write_record(
+    summary: Summary, given: Mapping[str, str], used: Mapping[str, str], device: str, threads: int, began: datetime
+) -> None:
+    """Write the record of a run that has just written `summary.out`.
+
+    given: what a run must have in common with this one to be the same run, by name. used: what the model made of it.
+    """
+    write_json(
+        {
+            "schema": SCHEMA,
+            "mal_trt": __version__,
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "began": began.isoformat(timespec="seconds"),
+            "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(summary.seconds, 3),
+            "boxes_per_second": round(summary.boxes_per_second, 2),
+            "records": summary.total,
+            "labelled": summary.labelled,
+            "labelled_by_an_earlier_run": summary.resumed,
+            "skipped": summary.skipped,
+            "model": {"name": summary.model.name, "sha256": given["model"]},
+            "provider": summary.provider,
+            "device": device,
+            "threads": threads,
+            "used": dict(used),
+            "given": dict(given),
+            "notes": list(summary.notes),
+            "output": {"name": summary.out.name, **_content(summary.out)},
+            "versions": {"python": platform.python_version(), **library_versions()},
+        },
+        record_path(summary.out),
+    )
+
+
+def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
+    """The summary of the run that made `out`, if it was the same run and its output is still there; else InputError
+    says what differs."""
+    path = record_path(out)
+    record = _read(path, out)
+    before: dict[str, str] = record["given"]
+    changed = [
+        f"{name} was {before.get(name)}, now {given.get(name)}"
+        for name in {**before, **given}
+        if before.get(name) != given.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"{out}: finished by another run, see {path} ({'; '.join(changed)}); choose another --out, or delete it "
+            "to label again"
+        )
+    if {"name": out.name, **_content(out)} != record["output"]:
+        raise InputError(f"{out}: no longer what the run of {path} wrote; choose another --out, or delete it")
+    skipped: dict[str, int] = record["skipped"]
+    return Summary(
+        total=record["records"],
+        labelled=record["labelled"],
+        skipped=skipped,
+        resumed=record["labelled"],
+        seconds=0.0,
+        provider=record["provider"],
+        model=model,
+        out=out,
+        skipped_list=skipped_path(out) if skipped else None,
+        notes=tuple(record["notes"]),
+        finished_before=True,
+    )
+
+
+def _read(path: Path, out: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+        if record["schema"] == SCHEMA and record.keys() >= {"given", "output", "records", "labelled", "skipped"}:
+            return dict(record)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(
+        f"{out}: exists, and {path} does not tell which run wrote it, so there is nothing to resume; "
+        "delete it to label again, or choose another --out"
+    )
+
+
+def _content(out: Path) -> dict[str, Any]:
+    """What an output is known again by: a file's SHA-256; how many files a folder holds and their bytes."""
+    if not out.is_dir():
+        return {"bytes": out.stat().st_size, "sha256": file_sha256(out)}
+    files = [file for file in out.rglob("*") if file.is_file()]
+    return {"bytes": sum(file.stat().st_size for file in files), "files": len(files)}

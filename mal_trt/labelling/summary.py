@@ -1,0 +1,35 @@
+"""What a label run did, as it is told: to Python, to the screen, and in the run record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a label run did.
+
+    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
+    labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
+    really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
+    user should know of how the model ran, such as that CUDA graphs could not be used. finished_before: nothing was
+    done, since a run with the same inputs had finished; the rest is what its record says.
+    """
+
+    total: int
+    labelled: int
+    skipped: dict[str, int]
+    resumed: int
+    seconds: float
+    provider: str
+    model: Path
+    out: Path
+    skipped_list: Path | None
+    notes: tuple[str, ...] = ()
+    finished_before: bool = False
+
+    @property
+    def boxes_per_second(self) -> float:
+        """Boxes labelled by this run, per second."""
+        return (self.labelled - self.resumed) / self.seconds if self.seconds else 0.0
