@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from mal_trt.calibration.cache import Cache, cache_key
 from mal_trt.calibration.convert import describe_drop, half_of
 from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitivity
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
+from mal_trt.calibration.macs import multiplications
 from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
-from mal_trt.calibration.quantize import TYPES, Layer, choose, quantize
+from mal_trt.calibration.quantize import TYPES, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
@@ -61,6 +62,7 @@ def calibrate(
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
         raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
     graph = fold_constants(proto)
+    settings = replace(settings, layers=settings.layers or usual_groups(graph))
     chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     learn, held = _spots(sources, settings, annotations)
@@ -99,6 +101,7 @@ def calibrate(
         "crops": {"used": measured.crops, "unreadable": measured.unreadable, "blank": measured.blank},
         "verdict": describe_drop(agreement),
         "agreement": agreement,
+        "multiplications": _share(graph, contract, {layer.name for layer in quantized}, batches[0], settings.threads),
         "layers": layer_rows(chosen, {layer.name for layer in quantized}, ranges, measured, costs, settings.precision),
     }
     report = out.with_suffix(".report.json")
@@ -126,6 +129,14 @@ def _measure(
             f"are of one colour); ranges need {LEAST_CROPS} at least"
         )
     return Measured(found, used, losses.unreadable, losses.blank)
+
+
+def _share(
+    graph: onnx.ModelProto, contract: Contract, quantized: Collection[str], batch: CropBatch, threads: int | None
+) -> float:
+    """Share of the multiplications by weights that happens in 8 bits."""
+    count = multiplications(graph, contract, layers(graph), batch, threads)
+    return sum(n for name, n in count.items() if name in quantized) / sum(count.values())
 
 
 class _Attempt:

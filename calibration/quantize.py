@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from mal_trt.base.errors import InputError
 from mal_trt.calibration.graph import fold_constants, opset, replace_nodes, value_types
 
-GROUPS = ("linear", "patch", "head")
+GROUPS = ("linear", "conv", "patch", "head")
+PYRAMID = (".backbone.encoder.", ".backbone.in16", ".backbone.in32", ".backbone.position")  # of training.pyramid
 TYPES = {"int8": (TensorProto.INT8, 127.0), "fp8": (TensorProto.FLOAT8E4M3FN, 448.0)}
 SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
 
@@ -26,8 +27,9 @@ SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
 class Layer:
     """A layer that can be quantised.
 
-    name: its node's. group: "linear" (the encoder's), "patch" (convolutions of the patch embedding) or "head"
-    (those of the mask head). input, weight: names of its values. axis: of the weight's output channels.
+    name: its node's. group: "linear" (the encoder's), "conv" (those of a convolutional encoder), "patch" (convolutions
+    of a ViT's patch embedding) or "head" (those of the mask head). input, weight: names of its values. axis: of the
+    weight's output channels.
     """
 
     name: str
@@ -51,11 +53,18 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         elif node.op_type == "Gemm" and encoder and not attributes.get("transA"):
             group, axis = "linear", 0 if attributes.get("transB") else 1
         elif node.op_type == "Conv" and (encoder or ".mask_head." in node.name):
-            group, axis = "patch" if encoder else "head", 0
+            convolutional = any(part in node.name for part in PYRAMID)
+            group, axis = "conv" if convolutional else "patch" if encoder else "head", 0
         else:
             continue
         found.append(Layer(node.name, group, node.input[0], node.input[1], axis))
     return found
+
+
+def usual_groups(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What is worth quantising: of a ViT the Linears, where nearly all of its time goes; else everything."""
+    convolutional = any(layer.group == "conv" for layer in layers(model))
+    return ("linear", "conv", "head") if convolutional else ("linear",)
 
 
 def choose(model: onnx.ModelProto, groups: Iterable[str], where: str) -> list[Layer]:

@@ -17,8 +17,9 @@ class CalibrationSettings:
     """CalibrationSettings of a calibration.
 
     precision: "int8" or "fp8". observer: see `Spectrum.range`. crops: real crops the ranges come from.
-    check_crops: others, on which the gate compares. layers: groups of layers, see `Layer`. exclude: layers left
-    out, by the beginning or the end of their name. max_miou_drop: what the gate allows, see `drop_of`.
+    check_crops: others, on which the gate compares. layers: groups of layers, see `Layer`; none: `usual_groups`.
+    exclude: layers left out, by the beginning or the end of their name. max_miou_drop: what the gate allows, see
+    `drop_of`.
     sensitivity_crops: crops on which every layer is tried alone; 0 does so only if the gate needs it.
     """
 
@@ -26,7 +27,7 @@ class CalibrationSettings:
     observer: str = "mse"
     crops: int = 512
     check_crops: int = 256
-    layers: tuple[str, ...] = ("linear",)
+    layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     smooth: float = 0.0
     max_miou_drop: float = 0.005

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -108,7 +109,7 @@ def export_onnx(
         source=checkpoint.name,
         source_sha256=file_sha256(checkpoint),
         producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
-        extra={"fp16_weights": True} if fp16_weights else {},
+        extra=_extra(source, fp16_weights),
     )
     if parity_images is None:
         crops = packaged_crops(config.crop_size)
@@ -164,6 +165,12 @@ def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Parit
         except OSError as error:
             raise RunError(f"{out}: not written ({error.strerror or error})") from None
     return parity
+
+
+def _extra(source: Checkpoint, fp16_weights: bool) -> dict[str, Any]:
+    """Where the encoder's first weights came from, if that is known, and how the weights are stored."""
+    origin = source.meta.get("pretrained")
+    return ({"fp16_weights": True} if fp16_weights else {}) | ({"pretrained": origin} if origin else {})
 
 
 def _check_options(

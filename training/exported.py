@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,12 +25,14 @@ from mal_trt.training.checkpoint import (
     read_encoder_package,
 )
 from mal_trt.training.loading import State
+from mal_trt.training.network import NetworkConfig
 from mal_trt.training.pretrained import is_hub_name, is_package
+from mal_trt.training.pyramid import BLOCKS
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
 
 HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and those of an FP16 graph, are called
 # The exporter writes GroupNorm as a Mul and an Add, whose constants have no name.
-GROUP_NORM = re.compile(r"(?:student|teacher)\.backbone\.patch_embed\.proj\.\d\.1")
+GROUP_NORM = re.compile(r"(?:student|teacher)\.backbone\.(?:patch_embed\.proj\.\d\.1|norm)")
 PARAMETER = {"Mul": "weight", "Add": "bias"}
 
 
@@ -58,7 +61,7 @@ def read_exported(model: Path | str) -> Checkpoint:
             f"{path}: its weights are rounded to {contract.precision}, which training cannot undo; start from the FP32 "
             "or FP16 file it was made from, or from the checkpoint"
         )
-    if contract.layout == "timm":
+    if contract.layout == "timm" or contract.arch.startswith("mal-timm:"):
         raise InputError(
             f"{path}: export merged the normalisation of {contract.arch} into its convolutions; start from the "
             "checkpoint it was made from"
@@ -71,18 +74,32 @@ def read_exported(model: Path | str) -> Checkpoint:
             networks[part] = state
     if not networks:
         raise InputError(f"{path}: its weights do not have their modules' names; {REEXPORT}")
+    first = next(iter(networks.values()))
     config = replace(
-        mal_config(path, next(iter(networks.values()))),
+        _pyramid_config(first) if contract.layout == "pyramid" else mal_config(path, first),
         arch=contract.arch,
         layout=contract.layout,
         crop_size=contract.input_size,
         adjust_scale=contract.adjust_scale,
     )
-    if contract.layout != "hybrid":
+    if contract.layout in ("patch", "conv_stem"):
         for state in networks.values():
             state["backbone.pos_embed"] = _own_positions(state["backbone.pos_embed"], contract)
-    meta = {"thresholds": contract.thresholds, "test_margin": contract.margin_rate, "refine": contract.refine}
+    meta: dict[str, Any] = {
+        "thresholds": contract.thresholds,
+        "test_margin": contract.margin_rate,
+        "refine": contract.refine,
+    }
+    if "pretrained" in contract.extra:
+        meta["pretrained"] = contract.extra["pretrained"]
     return Checkpoint(path, "onnx", config, networks.get("student"), networks.get("teacher"), meta=meta)
+
+
+def _pyramid_config(state: State) -> NetworkConfig:
+    """Configuration of a mal-lite network but for its arch and the side of its crops."""
+    blocks = len({m[1] for name in state if (m := re.match(r"backbone\.blocks\.(\d+)\.", name))})
+    width = state["mask_head.reduce.weight"].shape[0]
+    return NetworkConfig("mal-lite0", mask_head_hidden_channel=width, depth=None if blocks == BLOCKS else blocks)
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, Contract]:

@@ -31,8 +31,13 @@ def calibrate(
     crops: Annotated[int, Option(min=32, help="Crops the ranges come from.")] = 512,
     check_crops: Annotated[int, Option(min=1, help="Other crops, on which the gate compares.")] = 256,
     layers: Annotated[
-        str, Option(metavar="<group,...>", help="linear: the encoder's; patch, head: convolutions.")
-    ] = "linear",
+        str | None,
+        Option(
+            metavar="<group,...>",
+            help="linear, conv: the encoder's; patch: a ViT's first convolutions; head: the mask head's. "
+            "Default: linear for a ViT, linear,conv,head for a convolutional encoder.",
+        ),
+    ] = None,
     exclude: Annotated[list[str] | None, Option(metavar="<text>", help="Layers called so stay FP16.")] = None,
     smooth: Annotated[
         float, Option(min=0, max=1, help="SmoothQuant's alpha for layers after a normalisation, say 0.7; 0: none.")
@@ -63,7 +68,7 @@ def calibrate(
         observer=observer,
         crops=crops,
         check_crops=check_crops,
-        layers=tuple(layers.split(",")),
+        layers=tuple(layers.split(",")) if layers else (),
         exclude=tuple(exclude or ()),
         smooth=smooth,
         max_miou_drop=max_miou_drop,

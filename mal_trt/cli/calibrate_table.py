@@ -24,4 +24,6 @@ def print_calibration(document: Mapping[str, Any]) -> None:
         )
     console.print(table)
     count = sum(row["precision"] != "fp16" for row in document["layers"])
-    console.print(f"{count} of {len(document['layers'])} layers quantised: {document['verdict']}", highlight=False)
+    share = f"{document['multiplications']:.1%} of the multiplications by weights"
+    text = f"{count} of {len(document['layers'])} layers quantised, {share}: {document['verdict']}"
+    console.print(text, highlight=False, soft_wrap=True)

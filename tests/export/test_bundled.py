@@ -1,24 +1,75 @@
-"""The stages of the bundled model: each goes on from the one before, in a folder of its own."""
+"""The chain that makes the bundled model: teachers that differ, then a student of their masks."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import json
+from dataclasses import replace
 from pathlib import Path
 
-from mal_trt.export.bundled import sources, stages
-from mal_trt.training.loop import CHECKPOINT
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from rich.console import Console
+
+from mal_trt.export.bundled import MIN_AREA, TEACHERS, make_targets, sized, sources, student_config, teacher_config
+from mal_trt.training.ensemble import load_targets
+from mal_trt.training.figures import draw_figure
+from mal_trt.training.pictures import read_training_boxes
 
 
-def test_stages_are_a_chain(tmp_path: Path) -> None:
+def test_what_tells_the_runs_apart(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train_boxes.json").touch()
     images, boxes = sources(tmp_path)
     assert images == (tmp_path / "one" / "images-00.tar", tmp_path / "two" / "images-00.tar")
-    chain = stages(images, boxes, tmp_path / "out")
-    assert [stage.out.name for stage in chain] == ["figures", "boxes", "detail", "long", "even", "more"]
-    assert chain[0].start_from is None
-    for before, stage in pairwise(chain):
-        assert stage.start_from == before.out / CHECKPOINT
-        assert (stage.images, stage.boxes) == (images, boxes)
-    assert [stage.priors is not None for stage in chain] == [False, True, False, False, False, False]
+    teachers = [teacher_config(images, boxes, tmp_path / "out", number) for number in range(len(TEACHERS))]
+    student = student_config(images, boxes, tmp_path / "out")
+    assert len({config.seed for config in (*teachers, student)}) == len(TEACHERS) + 1
+    assert len({config.out for config in (*teachers, student)}) == len(TEACHERS) + 1
+    for config in teachers:
+        assert config.priors == tmp_path / "out" / "priors.npz" and config.targets is None
+        assert str(config.start_from) == config.arch.replace("mal-", "efficientnet-")
+    assert student.targets == tmp_path / "out" / "targets.npz" and student.priors is None
+
+
+def test_a_run_is_as_long_as_it_is_told(tmp_path: Path) -> None:
+    images, boxes = drawn_set(tmp_path)
+    rows = read_training_boxes((images,), (boxes,), MIN_AREA, 1e10)
+    config = sized(replace(student_config((images,), (boxes,), tmp_path), batch=4), rows, 64, warmup_steps=3)
+    epoch = len(rows) // 4 * 4
+    assert round(config.epochs * epoch) == 64 and round(config.warmup_epochs * epoch) == 12
+
+
+@pytest.mark.slow
+def test_targets_cover_the_boxes_on_which_networks_agree(tmp_path: Path) -> None:
+    """The bundled model with itself: it agrees, and its soft masks are those of bright figures, not of their boxes."""
+    images, boxes = drawn_set(tmp_path)
+    rows = read_training_boxes((images,), (boxes,), MIN_AREA, 1e10)
+    make_targets([Path("bundled")], rows, tmp_path / "targets.npz", "cpu", 0, Console(quiet=True))
+    figures = json.loads((tmp_path / "targets.json").read_text())
+    found = load_targets(tmp_path / "targets.npz")
+    assert figures["boxes"] == len(rows) and figures["trusted"] == len(found) > 0
+    for row, prior in found.items():
+        assert prior.mask.shape == (64, 64) and 0.85 <= prior.trust <= 1 and 0 <= row < len(rows)
+        assert 0.05 <= (prior.mask > 127).mean() <= 0.98
+
+
+def drawn_set(folder: Path) -> tuple[Path, Path]:
+    """Eight drawn pictures of 160 px with a box each."""
+    rng = np.random.default_rng(3)
+    images, annotations = [], []
+    (folder / "pictures").mkdir()
+    for i in range(8):
+        picture, mask = draw_figure(lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8), rng, 160)
+        Image.fromarray(picture).save(folder / "pictures" / f"{i}.png")
+        ys, xs = np.nonzero(mask)
+        box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+        images.append({"id": i, "file_name": f"{i}.png", "width": 160, "height": 160})
+        annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": box})
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "figure"}]}
+    (folder / "train_boxes.json").write_text(json.dumps(document))
+    return folder / "pictures", folder / "train_boxes.json"
