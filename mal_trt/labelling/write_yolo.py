@@ -12,7 +12,7 @@ from typing import Any
 
 from mal_trt.base.errors import RunError
 from mal_trt.formats.images import clean_name
-from mal_trt.geometry.polygons import one_line, outlines
+from mal_trt.geometry.polygons import one_line, three_points
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.write_coco import category_names
@@ -24,9 +24,10 @@ UNNAMED = "object"
 def write_yolo(journal: Journal, out: Path, done: Callable[[int], None] = lambda pictures: None) -> None:
     """The folder `out`, complete or not at all: for each picture lines of `class x y x y ...`, shares of its sides.
 
-    A mask is one line whatever it is made of, see `outlines`: parts and holes hang together by bridges of no width. A
-    class is its category's place in the document, and its name stands in classes.txt. A picture without boxes gets an
-    empty file, which says that nothing is in it; one whose boxes were all skipped gets none.
+    A mask is one line whatever it is made of, see `one_line`: through the centres of its pixels, as tools that train on
+    such sets fill it, parts and holes tied together by bridges of no width. A class is its category's place in the
+    document, and its name stands in classes.txt. A picture without boxes gets an empty file, which says that nothing is
+    in it; one whose boxes were all skipped gets none.
 
     done: told of each picture. RunError if the disk refuses, or if two pictures would share a file.
     """
@@ -93,5 +94,6 @@ def _line(number: int, rle: dict[str, Any], width: int, height: int) -> str:
     local = decode_rle(rle)
     if not local.area:
         return ""
-    points = (one_line(outlines(local.mask)) / 2 + (local.x0, local.y0)) / (width, height)
-    return f"{number} {' '.join(f'{value:.6f}' for value in points.reshape(-1))}\n"
+    points, _ = one_line(local.mask)
+    shares = (three_points(points) + [[local.x0, local.y0]]) / (width, height)
+    return f"{number} {' '.join(f'{value:.6f}' for value in shares.reshape(-1))}\n"
