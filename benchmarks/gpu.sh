@@ -78,8 +78,9 @@ for step in $steps; do
         speed ort_cuda tiny.fp16.onnx --device cuda
         ;;
     train)
-        try train python "$here/gpu_train.py" --data "${packed:?give PACKED, a folder of pack_data.py}" --out train --minutes "${MINUTES:-8}"
-        split -b 15m train/last.pth train/last.pth.
+        mkdir -p train
+        try train python "$here/gpu/train.py" --data "${packed:?give PACKED, a folder of pack_data.py}" --out train \
+            --seconds "$((${MINUTES:-8} * 60))"
         ;;
     *)
         echo "unknown step: $step" >&2
