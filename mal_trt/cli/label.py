@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -15,11 +15,13 @@ from mal_trt.cli.options import (
     DecodeOption,
     DevicesOption,
     FlipOption,
+    FormatOption,
     ImagesOption,
     LabelThresholdOption,
     ModelOption,
     QuietOption,
     RefineOption,
+    SimplifyOption,
     ThreadsOption,
     WeightsOption,
     threshold_of,
@@ -38,8 +40,11 @@ def label(
         Path, Option(help="COCO JSON (a data set, or a bare list of results), or a folder of YOLO .txt or VOC .xml.")
     ],
     model: ModelOption = "bundled",
-    out: Annotated[Path | None, Option(help="File to write, or folder: labels.json, for yolo labels.")] = None,
-    format: Annotated[Literal["coco", "yolo"], Option(help="yolo: a folder of polygons, one .txt a picture.")] = "coco",
+    out: Annotated[
+        Path | None, Option(help="File or folder to write. Default: labels, with the format's ending.")
+    ] = None,
+    format: FormatOption = "coco",
+    simplify: SimplifyOption = None,
     overlay: Annotated[Path | None, Option(help="Folder for one picture each with its masks drawn in.")] = None,
     overlay_size: Annotated[
         int, Option(help="Pixels of an overlay's longer side at most; 0: as large as the picture.")
@@ -68,17 +73,19 @@ def label(
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
     from mal_trt.labelling.run import label as run
+    from mal_trt.writers.formats import chosen, ending
 
     summary = run(
         images,
         boxes,
         model,
-        out or Path("labels" if format == "yolo" else "labels.json"),
+        out or Path("labels" + ending(chosen(format))),
         batch=batch,
         device=device,
         crops=crops,
         decode=decode,
         format=format,
+        simplify=simplify,
         resume=resume,
         threshold=threshold_of(threshold),
         flip=flip,
@@ -125,6 +132,11 @@ def _print_summary(summary: Summary) -> None:
         f"({summary.boxes_per_second:.1f} boxes/s) by {summary.provider}"
         + (f", {summary.resumed} of them done by an earlier run" if summary.resumed else "")
     )
+    from mal_trt.writers.losses import told
+
+    for name, figures in summary.losses.items():
+        if line := told(name, figures):
+            typer.echo(line)
     for note in summary.notes:
         typer.echo(f"note: {note}")
     if summary.skipped:

@@ -59,6 +59,14 @@ LabelThresholdOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
+_FORMATS = "coco|coco-polygons|yolo|labelme|voc|png-instance|png-semantic|cvat|label-studio|parquet|geojson"
+FormatOption = Annotated[
+    str, Option("--format", metavar=f"[{_FORMATS}]", help="How to write masks; several with commas between: a folder.")
+]
+SimplifyOption = Annotated[
+    float | None,
+    Option(help="Polygons with fewer points, so many pixels off at most; cvat and label-studio then hold polygons."),
+]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
 
 

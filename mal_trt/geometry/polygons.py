@@ -1,4 +1,4 @@
-"""Masks as polygons: closed lines around a mask's parts and holes, through the points that a format's readers expect."""
+"""Masks as polygons: closed lines around a mask's parts and holes, through the points that its readers expect."""
 
 from __future__ import annotations
 
@@ -77,13 +77,11 @@ def tie(lines: Sequence[np.ndarray]) -> np.ndarray:
     return first
 
 
-def one_line(mask: np.ndarray) -> tuple[np.ndarray, list[Part]]:
-    """A mask as one closed line through centres, for formats that have one line an object; the parts it leaves out.
+def one_line(found: Sequence[Part]) -> tuple[np.ndarray, list[Part]]:
+    """Parts, the largest first, as one closed line, for formats that have one line an object; the parts it leaves out.
 
     Readers count the line itself as inside, bridges too, so a part is left out whose bridge is longer than it is large.
-    mask: not empty.
     """
-    found = parts(mask, "centres")
     line, lost = tie(found[0].lines), []
     for part in found[1:]:
         other = tie(part.lines)
@@ -99,11 +97,11 @@ def three_points(line: np.ndarray) -> np.ndarray:
     """The line of a mask of one pixel or one straight row of pixels with a point more, or two, in the same pixels: what
     has fewer than three is no polygon to most readers."""
     if len(line) == 1:
-        line = np.concatenate([line, line + [[0.25, 0]]])
+        line = np.concatenate([line, line + np.array([0.125, 0])])
     if len(line) == 2:
         along = line[1] - line[0]
         aside = np.array([-along[1], along[0]]) / np.abs(along).max()
-        line = np.concatenate([line, line[1:] + 0.25 * aside])
+        line = np.concatenate([line, line[1:] + 0.125 * aside])
     return line
 
 
@@ -211,8 +209,7 @@ def _nearest(line: np.ndarray, other: np.ndarray) -> tuple[int, int]:
         here = int(((line - other.mean(axis=0)) ** 2).sum(axis=1).argmin())
         return here, int(((other - line[here]) ** 2).sum(axis=1).argmin())
     apart = ((line[:, None] - other[None]) ** 2).sum(axis=2)
-    here, there = np.unravel_index(int(apart.argmin()), apart.shape)
-    return int(here), int(there)
+    return divmod(int(apart.argmin()), len(other))
 
 
 def _twice_area(line: np.ndarray) -> float:

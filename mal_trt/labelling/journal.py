@@ -96,9 +96,9 @@ class Journal:
 
     def check(self, facts: Mapping[str, str]) -> None:
         """InputError if the journal was begun by another version or with other facts, saying which."""
-        if self._fact("format") != FORMAT:
+        if self.fact("format") != FORMAT:
             raise InputError(f"{self.path}: written by another version of mal-trt; delete it to start over")
-        begun: dict[str, str] = json.loads(self._fact("facts") or "{}")
+        begun: dict[str, str] = json.loads(self.fact("facts") or "{}")
         changed = [
             f"{name} was {begun.get(name)}, now {facts.get(name)}"
             for name in {**begun, **facts}
@@ -163,6 +163,15 @@ class Journal:
             ).fetchall()
         )
 
+    def fact(self, name: str) -> str | None:
+        """What was remembered by a name."""
+        row = self.execute("SELECT value FROM fact WHERE name=?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a text by a name, instead of what was kept by it before."""
+        self.execute("INSERT OR REPLACE INTO fact VALUES(?,?)", (name, value))
+
     def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         with self.guard():
             return self._db.execute(sql, values)
@@ -207,10 +216,6 @@ class Journal:
             self.close()
         else:
             self.delete()
-
-    def _fact(self, name: str) -> str | None:
-        row = self.execute("SELECT value FROM fact WHERE name=?", (name,)).fetchone()
-        return row[0] if row else None
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -59,6 +59,7 @@ def write_record(
             "used": dict(used),
             "given": dict(given),
             "notes": list(summary.notes),
+            "losses": summary.losses,
             "output": {"name": summary.out.name, **_content(summary.out)},
             "versions": {"python": platform.python_version(), **library_versions()},
         },
@@ -96,6 +97,7 @@ def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
         out=out,
         skipped_list=skipped_path(out) if skipped else None,
         notes=tuple(record["notes"]),
+        losses=record["losses"],
         finished_before=True,
     )
 
@@ -103,7 +105,14 @@ def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
 def _read(path: Path, out: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
-        if record["schema"] == SCHEMA and record.keys() >= {"given", "output", "records", "labelled", "skipped"}:
+        if record["schema"] == SCHEMA and record.keys() >= {
+            "given",
+            "output",
+            "records",
+            "labelled",
+            "skipped",
+            "losses",
+        }:
             return dict(record)
     except (OSError, ValueError, TypeError, KeyError):
         pass

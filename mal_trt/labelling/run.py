@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,17 +18,16 @@ from mal_trt.formats.boxes import boxes_sha256
 from mal_trt.formats.images import open_images
 from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.record import finished, skipped_path, write_record
 from mal_trt.labelling.summary import Summary
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
-from mal_trt.labelling.write_coco import write_labels, write_skipped
 from mal_trt.labelling.write_overlays import check_side, write_overlays
-from mal_trt.labelling.write_yolo import write_yolo
-
-FORMATS = ("coco", "yolo")
+from mal_trt.writers.formats import chosen, ending
+from mal_trt.writers.options import Options
 
 
 def label(
@@ -40,7 +40,8 @@ def label(
     device: str = "auto",
     crops: str = "auto",
     decode: str = "cpu",
-    format: str = "coco",
+    format: str | Sequence[str] = "coco",
+    simplify: float | None = None,
     resume: bool = False,
     threshold: Threshold = None,
     flip: bool = False,
@@ -58,11 +59,13 @@ def label(
     images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, see `formats.boxes.read_boxes`;
     `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result, their longer side
-    overlay_size pixels at most (0: as large as the pictures). box_area: see `write_labels`. threads: CPU threads of the
+    overlay_size pixels at most (0: as large as the pictures). box_area: see
+    `Options`. threads: CPU threads of the
     whole run, None = every core. batch: boxes the network sees at once, None = 16, on a GPU what the engine takes (64
     at most). device: as for `Predictor`, or several with commas between, such as "cuda:0,cuda:1", one process each.
-    crops, decode: see `open_masker`. format: "coco", or "yolo", for which `out` is a folder, see `write_yolo`. For
-    model, threshold, flip, refine and weights see `Predictor`.
+    crops, decode: see `open_masker`. format: one of `writers.formats.FORMATS`, or several ("coco,yolo"), for which
+    `out` is a folder. simplify: see `writers.options.Options`. For model, threshold, flip, refine and weights see
+    `Predictor`.
 
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. What was run is recorded
     in `<out stem>.run.json`. A killed run goes on with resume=True and ends in the same bytes; a finished one is left
@@ -74,7 +77,8 @@ def label(
     if batch is not None:
         batch_size(batch, None)
     check_side(overlay_size)
-    _check_output(out, journal_path, resume, format)
+    formats, options = chosen(format), Options(box_area, simplify)
+    _check_output(out, journal_path, resume, formats)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
     source = open_images(images)
@@ -94,7 +98,8 @@ def label(
         "box area": str(box_area),
     }
     written = {
-        "format": format,
+        "format": ",".join(formats),
+        "simplify": str(simplify),
         "overlay": "none" if overlay is None else str(Path(overlay).resolve()),
         "overlay size": "none" if overlay is None else str(overlay_size),
     }
@@ -111,7 +116,7 @@ def label(
                 journal.check(used)
             else:
                 write_plan(journal, used, boxes, image_list, source, batch)
-            summary = _run(journal, workers, batch, resolve_model(model), out, format, box_area, progress)
+            summary = _run(journal, workers, batch, resolve_model(model), out, formats, options, progress)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
@@ -129,8 +134,8 @@ def _run(
     batch: int,
     model: Path,
     out: Path,
-    format: str,
-    box_area: bool,
+    formats: Sequence[str],
+    options: Options,
     progress: bool,
 ) -> Summary:
     resumed, _ = journal.count()
@@ -140,12 +145,9 @@ def _run(
         workers.run(journal, batch, bar.advance)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
-    if format == "yolo":
-        with Progress("writing", journal.pictures(), unit="pictures", show=progress) as bar:
-            write_yolo(journal, out, bar.advance)
-    else:
-        write_labels(journal, out, box_area)
     labelled, total = journal.count()
+    with Progress("writing", labelled * len(formats), unit="masks", show=progress) as bar:
+        losses = write_outputs(journal, formats, out, options, bar.advance)
     return Summary(
         total=total,
         labelled=labelled,
@@ -157,13 +159,12 @@ def _run(
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,
         notes=workers.notes,
+        losses=losses,
     )
 
 
-def _check_output(out: Path, journal: Path, resume: bool, format: str) -> None:
-    if format not in FORMATS:
-        raise InputError(f"format {format}: expected {' or '.join(FORMATS)}")
-    if out.is_dir() and format == "coco":
+def _check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]) -> None:
+    if out.is_dir() and ending(formats):
         raise InputError(f"{out}: a folder; --out takes the name of a file")
     if resume:
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,9 @@ class Summary:
     total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
     labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
     really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
-    user should know of how the model ran, such as that CUDA graphs could not be used. finished_before: nothing was
-    done, since a run with the same inputs had finished; the rest is what its record says.
+    user should know of how the model ran, such as that CUDA graphs could not be used. losses: what each format could
+    not hold, see `writers.losses.Losses`. finished_before: nothing was done, since a run with the same inputs had
+    finished; the rest is what its record says.
     """
 
     total: int
@@ -27,6 +29,7 @@ class Summary:
     out: Path
     skipped_list: Path | None
     notes: tuple[str, ...] = ()
+    losses: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished_before: bool = False
 
     @property

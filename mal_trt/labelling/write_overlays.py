@@ -15,7 +15,7 @@ from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
 from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.write_coco import category_names
+from mal_trt.labelling.journal_labels import category_names
 
 JPEG_SIDE = 65_500  # libjpeg's limit
 LARGE_PICTURE = 1 << 25  # pixels above which pictures are drawn one by one, so that no two large ones are held

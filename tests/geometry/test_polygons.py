@@ -81,7 +81,7 @@ def test_one_line_as_opencv_fills_it(mask: np.ndarray) -> None:
     cv2 = pytest.importorskip("cv2")
     if not mask.any():
         return
-    line, lost = one_line(mask)
+    line, lost = one_line(parts(mask, "centres"))
     filled = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [line.astype(np.int32)], 1).astype(bool)
     kept = int(mask.sum()) - sum(part.pixels for part in lost)
     assert (filled & mask).sum() >= kept
@@ -138,7 +138,7 @@ def test_a_speck_far_away_is_not_worth_its_bridge() -> None:
     mask[:10, :10] = True
     mask[4:8, 12:16] = True
     mask[5, 55] = True
-    line, lost = one_line(mask)
+    line, lost = one_line(parts(mask, "centres"))
     assert [part.pixels for part in lost] == [1] and line[:, 0].max() == 15.5
 
 
@@ -146,7 +146,7 @@ def test_a_speck_far_away_is_not_worth_its_bridge() -> None:
 def test_a_line_of_pixels_has_three_points_and_an_area(shape: tuple[int, int]) -> None:
     mask = np.eye(5, dtype=bool) if shape == (5, 5) else np.ones(shape, bool)
     for turned in (mask, mask[::-1]):
-        line = three_points(one_line(turned)[0])
+        line = three_points(one_line(parts(turned, "centres"))[0])
         (x0, y0), (x1, y1), (x2, y2) = line
         assert abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) > 0.01
         assert np.array_equal(painted([line], *turned.shape), turned)

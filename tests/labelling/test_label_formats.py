@@ -85,7 +85,7 @@ def test_a_changed_folder_is_another_run(
     images, boxes = data_set()
     labels, model, out = as_yolo(boxes, tmp_path / "labels"), tiny_model(), tmp_path / "out.json"
     with monkeypatch.context() as patch:
-        patch.setattr("mal_trt.labelling.run.write_labels", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("mal_trt.labelling.run.write_outputs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(images, labels, model, out)
     changed = labels / "000000000001.txt"

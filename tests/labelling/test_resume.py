@@ -26,7 +26,7 @@ OPTIONS = {"batch": 4, "device": "cpu", "threads": 1, "progress": False}
 # or when a named function is. Prints how often the network ran.
 SCRIPT = """
 import json, os, resource, signal, sys
-import mal_trt.labelling.run, mal_trt.labelling.write_coco
+import mal_trt.labelling.run
 from mal_trt.base.errors import MalTrtError
 from mal_trt.labelling.predictor import Predictor
 
@@ -154,7 +154,7 @@ def test_killed_again_and_again(tmp_path: Path, tiny_model: Write, data_set: Wri
     assert out.read_bytes() == straight
 
 
-@pytest.mark.parametrize("function", ["write_plan", "write_skipped", "write_labels", "write_overlays"])
+@pytest.mark.parametrize("function", ["write_plan", "write_skipped", "write_outputs", "write_overlays"])
 def test_killed_between_the_stages(tmp_path: Path, tiny_model: Write, data_set: Write, function: str) -> None:
     images, boxes = data_set()
     model = tiny_model()
@@ -224,7 +224,7 @@ def test_one_run_at_a_time(tmp_path: Path, tiny_model: Write, data_set: Write) -
     assert label(images, boxes, tiny_model(), out, resume=True, **OPTIONS).labelled == 18
 
 
-@pytest.mark.parametrize(("function", "limit"), [("write_plan", 30_000), ("_run", 120_000), ("write_labels", 1000)])
+@pytest.mark.parametrize(("function", "limit"), [("write_plan", 30_000), ("_run", 120_000), ("write_outputs", 1000)])
 def test_full_disk(tmp_path: Path, tiny_model: Write, data_set: Write, function: str, limit: int) -> None:
     """From some point on no file may grow beyond a limit: as on a full disk, each write fails."""
     images, boxes = data_set(pictures=12, size=(200, 160))

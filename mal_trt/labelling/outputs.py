@@ -1,0 +1,102 @@
+"""What a finished run leaves: the labels in the formats asked for, and the list of skipped records. Each appears under
+its name when it is whole, and nothing that was there before is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import RunError
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.journal_labels import JournalLabels
+from mal_trt.writers.coco import write_list
+from mal_trt.writers.files import text_file
+from mal_trt.writers.formats import write_formats
+from mal_trt.writers.options import Options
+
+WRITTEN = "written"
+
+
+def write_outputs(
+    journal: Journal,
+    formats: Sequence[str],
+    out: Path,
+    options: Options,
+    done: Callable[[int], None] = lambda objects: None,
+) -> dict[str, dict[str, Any]]:
+    """The labels of a journal at `out`: one format's file or folder, or a folder of several. What each format lost, see
+    `Losses.figures`. done: told of objects written. RunError if the disk refuses, or if something lies at `out`."""
+    before = journal.fact(WRITTEN)
+    if before is not None and out.exists():
+        note = json.loads(before)
+        if note["inode"] == out.stat().st_ino and note["formats"] == list(formats):
+            losses: dict[str, dict[str, Any]] = note["losses"]
+            return losses  # by a run that was killed after this
+    part = out.with_name(f".{out.name}.part")
+    _remove(part)
+    try:
+        found = write_formats(JournalLabels(journal), formats, part, options, done)
+        losses = {name: loss.figures() for name, loss in found.items()}
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise RunError(f"{out}: came into being meanwhile and is not overwritten; move it and run with --resume")
+        note = {"inode": part.stat().st_ino, "formats": list(formats), "losses": losses}
+        journal.remember(WRITTEN, json.dumps(note))
+        os.replace(part, out)
+        return losses
+    except OSError as error:
+        raise _refused(out, error) from error
+    finally:
+        _remove(part)
+
+
+def write_skipped(journal: Journal, path: Path) -> bool:
+    """Records without a mask, as [{index, id, image_id, reason, detail}]; no file if there are none."""
+    rows = journal.execute(
+        "SELECT seq, record, reason, detail FROM annotation JOIN result USING(seq) "
+        "WHERE reason IS NOT NULL ORDER BY seq"
+    )
+    first = rows.fetchone()
+    if first is None:
+        path.unlink(missing_ok=True)
+        return False
+
+    def lines() -> Iterator[str]:
+        row = first
+        while row:
+            seq, record, reason, detail = row
+            values = json.loads(record)
+            entry = {
+                "index": seq,
+                "id": values.get("id"),
+                "image_id": values.get("image_id"),
+                "reason": reason,
+            }
+            yield json.dumps({**entry, "detail": detail} if detail else entry)
+            row = rows.fetchone()
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with text_file(part) as file:
+            write_list(file, lines())
+            file.write("\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be written ({error.strerror or error}); make room and run again with --resume")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

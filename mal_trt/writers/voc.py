@@ -1,0 +1,73 @@
+"""Pascal VOC: .xml boxes, and .png masks of objects and of classes, in VOC's folders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from mal_trt.formats.images import clean_name
+from mal_trt.writers.files import PictureFiles, words
+from mal_trt.writers.labels import LabelSet, Object, Picture
+from mal_trt.writers.losses import Losses
+from mal_trt.writers.options import Options
+from mal_trt.writers.png import drawn, save_palette
+
+MOST = 254  # values of a VOC mask: 0 is background, 255 the border that VOC leaves open
+
+
+def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+    """The folder `path`: Annotations, SegmentationObject (1, 2, ... in the order of the .xml), SegmentationClass
+    (values and colours in labelmap.txt), ImageSets. Small masks are drawn over large ones."""
+    for folder in ("Annotations", "SegmentationObject", "SegmentationClass", "ImageSets/Segmentation"):
+        (path / folder).mkdir(parents=True)
+    names = [words(category.name) for category in labels.categories.values()]
+    (path / "labelmap.txt").write_text(_labelmap(names), encoding="utf-8")
+    boxes, things, classes = (
+        PictureFiles(path / folder) for folder in ("Annotations", "SegmentationObject", "SegmentationClass")
+    )
+    with open(path / "ImageSets" / "Segmentation" / "default.txt", "w", encoding="utf-8") as listed:
+        for picture in labels.pictures():
+            boxes.path(picture.name, ".xml").write_text(_xml(picture), encoding="utf-8")
+            kept = picture.objects[:MOST]
+            losses.left_out += len(picture.objects) - len(kept)
+            numbers = [min(thing.category.number + 1, MOST) for thing in kept]
+            values = drawn(picture, kept, range(1, len(kept) + 1), np.uint8, losses)
+            save_palette(values, things.path(picture.name, ".png"))
+            save_palette(np.array([0, *numbers], np.uint8)[values], classes.path(picture.name, ".png"))
+            listed.write(f"{PurePosixPath(clean_name(picture.name)).with_suffix('')}\n")
+            losses.masks += len(kept)
+            done(len(picture.objects))
+
+
+def _xml(picture: Picture) -> str:
+    return (
+        f"<annotation>\n  <folder></folder>\n  <filename>{escape(picture.name)}</filename>\n"
+        f"  <size><width>{picture.width}</width><height>{picture.height}</height><depth>3</depth></size>\n"
+        "  <segmented>1</segmented>\n" + "".join(map(_object, picture.objects)) + "</annotation>\n"
+    )
+
+
+def _object(thing: Object) -> str:
+    """VOC counts pixels from 1 and includes the last one."""
+    x0, y0, x1, y1 = thing.box
+    sides = {"xmin": math.floor(x0) + 1, "ymin": math.floor(y0) + 1, "xmax": math.ceil(x1), "ymax": math.ceil(y1)}
+    corners = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+    return (
+        f"  <object><name>{escape(words(thing.category.name))}</name><pose>Unspecified</pose><truncated>0</truncated>"
+        f"<difficult>0</difficult><bndbox>{corners}</bndbox></object>\n"
+    )
+
+
+def _labelmap(names: list[str]) -> str:
+    from mal_trt.writers.png import _palette
+
+    colours = np.array(_palette()).reshape(-1, 3)
+    rows = [
+        f"{name}:{','.join(map(str, colours[min(i, MOST)].tolist()))}::"
+        for i, name in enumerate(["background", *names])
+    ]
+    return "# label:color_rgb:parts:actions\n" + "\n".join(rows) + "\n"
