@@ -172,6 +172,9 @@ def recipe_config(recipe: Recipe, **given: Any) -> TrainConfig:
     "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are.
     """
     values = {**RECIPES[recipe], "recipe": recipe, **given}
+    if not values.get("arch", "").startswith("mal-"):  # a ViT is trained whole, at one rate
+        for name in {"encoder_lr", "encoder_weight_decay"} - set(given):
+            values.pop(name, None)
     lite = LITE.fullmatch(values.get("arch", ""))
     if recipe == "small" and lite:
         values.setdefault("frozen_stages", (0, 1, 2))

@@ -93,8 +93,8 @@ def export(
     if not quiet:
         rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
         typer.echo(
-            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime's logits are at most "
-            f"{report.parity.relative:.1e} of their range away from PyTorch's in float64, PyTorch's own in float32 "
+            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch in float64 differ by at "
+            f"most {report.parity.relative:.1e} of the logits' range, PyTorch in float32 by "
             f"{report.parity.float32:.1e}; {report.parity.pixels} pixels of the masks differ{rounding}"
             + (f"; {_agreement(report.half)}" if report.half else "")
         )
