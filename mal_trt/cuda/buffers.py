@@ -30,6 +30,27 @@ class DeviceBuffer:
             self._driver.free(pointer)
 
 
+class PinnedBuffer:
+    """Page-locked host memory that data of the GPU comes down to."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._memory: np.ndarray | None = None
+
+    def reserve(self, size: int) -> np.ndarray:
+        """uint8 of at least `size` bytes. No queued work may use the old memory when it grows."""
+        if self._memory is None or self._memory.nbytes < size:
+            self.close()
+            self._memory, _ = self._driver.allocate_pinned(size)
+        return self._memory
+
+    def close(self) -> None:
+        """Free it; it can be reserved again."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            self._driver.free_pinned(memory)
+
+
 class Staging:
     """Page-locked host memory with its twin on the GPU: the way of small data up and down.
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.rle import RLE
-from mal_trt.labelling.masker import Batch, Picture, Place
+from mal_trt.labelling.masker import Batch, Mask, Picture, Place
 from mal_trt.labelling.predictor import Predictor
 
 
@@ -31,7 +30,7 @@ class HostMasker:
             self._predictor.crop(picture, frame, batch.crops[slot])
             batch.frames[slot] = frame
 
-    def masks(self, batch: Batch) -> list[RLE | None]:
+    def masks(self, batch: Batch) -> list[Mask | None]:
         """See `Masker.masks`."""
         frames = [frame for frame in batch.frames if frame]
         whole = len(frames) == len(batch.frames)
@@ -40,7 +39,7 @@ class HostMasker:
         if not frames:
             return [None] * len(batch.frames)
         logits = iter(self._predictor.run(crops, batch.size, frames))
-        return [self._predictor.rle(next(logits), frame) if frame else None for frame in batch.frames]
+        return [self._predictor.mask(next(logits), frame) if frame else None for frame in batch.frames]
 
     def close(self) -> None:
         """See `Masker.close`: nothing is kept."""

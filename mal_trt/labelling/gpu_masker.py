@@ -11,7 +11,7 @@ import numpy as np
 
 from mal_trt.backends import DeviceBackend
 from mal_trt.base.errors import NanLogits
-from mal_trt.cuda.buffers import DeviceBuffer
+from mal_trt.cuda.buffers import DeviceBuffer, PinnedBuffer
 from mal_trt.cuda.crop import Cropper, DevicePicture, PicturePool, Pixels
 from mal_trt.cuda.decode import JpegDecoder
 from mal_trt.cuda.driver import CudaError
@@ -20,8 +20,9 @@ from mal_trt.cuda.refine import Refiner
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.rle import RLE, rle_from_edges
-from mal_trt.labelling.masker import Batch, Picture, Place
+from mal_trt.geometry.quality import soft_iou
+from mal_trt.geometry.rle import rle_from_edges
+from mal_trt.labelling.masker import Batch, Mask, Picture, Place
 from mal_trt.labelling.predictor import Predictor
 
 
@@ -76,7 +77,7 @@ class DeviceMasker:
         for batch, slot, frame in places:
             batch.frames[slot] = frame
 
-    def masks(self, batch: Batch) -> list[RLE | None]:
+    def masks(self, batch: Batch) -> list[Mask | None]:
         """See `Masker.masks`."""
         buffer, batch.crops = batch.crops, None
         try:
@@ -135,9 +136,10 @@ class _Lane:
         contract = predictor.contract
         self._refiner = Refiner(self._driver, contract.input_size, contract.input_dtype)
         self._paster = Paster(self._driver)
+        self._seen = PinnedBuffer(self._driver)
 
-    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[RLE | None]:
-        """RLE of each slot that has a frame. crops: pointer to [n,3,S,S]."""
+    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[Mask | None]:
+        """Mask of each slot that has a frame. crops: pointer to [n,3,S,S]."""
         try:
             return self._masks(crops, frames, size)
         except BaseException:
@@ -146,7 +148,7 @@ class _Lane:
                 self._driver.synchronize(self._stream)
             raise
 
-    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[RLE | None]:
+    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[Mask | None]:
         count, side = len(frames), self._backend.logits_side(size)
         shape = (count, side, side)
         room = max(count, self._backend.least(size)) * side * side * 4
@@ -164,12 +166,16 @@ class _Lane:
             self._refiner.refine(crops, logits, shape, whole, self._stream)
         thresholds = [self._predictor.thresholds[size]] * count
         self._paster.queue(logits, shape, whole, thresholds, self._stream)
+        size_in_bytes = count * side * side * 4
+        seen = self._seen.reserve(size_in_bytes)[:size_in_bytes]
+        self._driver.copy_to_host(seen, logits, self._stream)
         edges = self._paster.edges(self._stream)
         if self._refiner.found_nan():
             raise NanLogits(f"{self._predictor.provider}: the model gave NaN logits; export it with --precision fp32")
+        values, threshold = seen.view(np.float32).reshape(shape), thresholds[0]
         return [
-            rle_from_edges(at, frame.height, frame.width) if frame else None
-            for at, frame in zip(edges, frames, strict=True)
+            Mask(rle_from_edges(at, frame.height, frame.width), soft_iou(own, frame, threshold)) if frame else None
+            for at, own, frame in zip(edges, values, frames, strict=True)
         ]
 
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
@@ -178,7 +184,7 @@ class _Lane:
         self._refiner.check(logits, (count, side, side), self._stream)
 
     def close(self) -> None:
-        for part in (self._refiner, self._paster, self._logits, self._others, self._mirrored):
+        for part in (self._refiner, self._paster, self._seen, self._logits, self._others, self._mirrored):
             part.close()
         self._driver.destroy_stream(self._stream)
 

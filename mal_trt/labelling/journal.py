@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.geometry.boxes import SizeClass
 
-FORMAT = "1"
+FORMAT = "2"
 PAGE = 256  # rows a page of the plan holds
 
 # Ids have no declared type: 7 and "7" stay different.
@@ -32,7 +32,8 @@ CREATE TABLE annotation(seq INTEGER PRIMARY KEY, id, image_id, category_id, x RE
 CREATE TABLE box(place INTEGER PRIMARY KEY, seq INTEGER, image INTEGER, x0 REAL, y0 REAL, x1 REAL, y1 REAL,
                  batch INTEGER, slot INTEGER);
 CREATE TABLE batch(number INTEGER PRIMARY KEY, size INTEGER, boxes INTEGER);
-CREATE TABLE result(seq INTEGER PRIMARY KEY ON CONFLICT REPLACE, rle TEXT, area INTEGER, reason TEXT, detail TEXT);
+CREATE TABLE result(seq INTEGER PRIMARY KEY ON CONFLICT REPLACE, rle TEXT, area INTEGER, reason TEXT, detail TEXT,
+                    quality REAL);
 """
 
 
@@ -55,13 +56,14 @@ class Box(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of one box: its RLE as JSON and its mask's area in pixels, or why it was skipped."""
+    """What became of one box: its RLE as JSON, its mask's area in pixels and quality, or why it was skipped."""
 
     seq: int
     rle: str | None
     area: int | None
     reason: str | None = None
     detail: str | None = None
+    quality: float | None = None
 
 
 class Journal:

@@ -12,7 +12,7 @@ from mal_trt.labelling.journal import Journal
 from mal_trt.writers.labels import Category, Object, Picture
 
 UNNAMED = "object"
-OBJECT = "record, category_id, x0, y0, x1, y1, rle, area"
+OBJECT = "record, category_id, x0, y0, x1, y1, rle, area, quality"
 
 
 class JournalLabels:
@@ -60,8 +60,8 @@ class JournalLabels:
         return (record for (record,) in self._journal.execute("SELECT record FROM image ORDER BY position"))
 
     def _object(self, row: Any) -> Object:
-        record, category, x0, y0, x1, y1, rle, area = row
-        return Object(json.loads(record), self.categories[category], (x0, y0, x1, y1), json.loads(rle), area)
+        record, category, x0, y0, x1, y1, rle, area, quality = row
+        return Object(json.loads(record), self.categories[category], (x0, y0, x1, y1), json.loads(rle), area, quality)
 
 
 def category_names(journal: Journal) -> dict[Any, str]:

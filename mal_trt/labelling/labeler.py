@@ -30,13 +30,15 @@ NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
 class Masks:
     """Masks of one picture's boxes, in the order of the boxes.
 
-    local: each mask in its own window of the picture. height, width: the picture's, pixels.
+    local: each mask in its own window of the picture. height, width: the picture's, pixels. quality: of each mask, how
+    sure the network is of it, from 0 to 1, see `geometry.quality.soft_iou`.
     `len(masks)` boxes; iterating or indexing gives bool [height,width].
     """
 
     local: tuple[LocalMask, ...]
     height: int
     width: int
+    quality: tuple[float, ...] = ()
 
     @property
     def masks(self) -> np.ndarray:
@@ -119,17 +121,17 @@ class Labeler:
         height, width = pixels.shape[:2]
         clipped = [clip_box(box, width, height) for box in _boxes(boxes, format)]
         frames = {i: self._predictor.frame(box, width, height) for i, box in enumerate(clipped) if box}
-        local = [NOTHING] * len(clipped)
+        local, quality = [NOTHING] * len(clipped), [0.0] * len(clipped)
         for size in SizeClass:
             places = [i for i, frame in frames.items() if frame.size_class is size]
             for start in range(0, len(places), self._batch):
                 part = places[start : start + self._batch]
                 batch = self._masker.batch(len(part), size)
                 self._masker.cut(pixels, [(batch, slot, frames[place]) for slot, place in enumerate(part)])
-                for place, rle in zip(part, self._masker.masks(batch), strict=True):
-                    if rle is not None:
-                        local[place] = decode_rle(rle)
-        return Masks(tuple(local), height, width)
+                for place, mask in zip(part, self._masker.masks(batch), strict=True):
+                    if mask is not None:
+                        local[place], quality[place] = decode_rle(mask.rle), mask.quality
+        return Masks(tuple(local), height, width, tuple(quality))
 
     def close(self) -> None:
         """Free the model."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.rle import RLE
+
+
+class Mask(NamedTuple):
+    """rle: COCO's compressed RLE. quality: see `geometry.quality.soft_iou`."""
+
+    rle: RLE
+    quality: float
 
 
 class Batch:
@@ -42,8 +49,8 @@ class Masker(Protocol):
         """Cut crops out of one picture; it may be let go afterwards."""
         ...
 
-    def masks(self, batch: Batch) -> list[RLE | None]:
-        """COCO's compressed RLE for each slot, None where nothing was cut; the crops are let go.
+    def masks(self, batch: Batch) -> list[Mask | None]:
+        """The mask of each slot, None where nothing was cut; the crops are let go.
 
         InputError or RunError if the network fails, NanLogits if it gives NaN.
         """

@@ -215,10 +215,10 @@ def _label(masker: Masker, batch: _Batch, labelled: deque[list[Result]]) -> None
     from pycocotools import mask as coco
 
     results = list(batch.failed)
-    for box, rle in zip(batch.boxes, masker.masks(batch.slots), strict=True):
-        if box and rle:
-            area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
-            results.append(Result(box.seq, json.dumps(rle, separators=(",", ":")), area))
+    for box, mask in zip(batch.boxes, masker.masks(batch.slots), strict=True):
+        if box and mask:
+            area = int(coco.area({**mask.rle, "counts": mask.rle["counts"].encode("ascii")}))
+            results.append(Result(box.seq, json.dumps(mask.rle, separators=(",", ":")), area, quality=mask.quality))
     labelled.append(results)
 
 

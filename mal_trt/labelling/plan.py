@@ -200,7 +200,7 @@ def _skip_records(journal: Journal) -> None:
         f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} WHERE image.reason IS NOT NULL",
     )
     for check in checks:
-        journal.execute(f"INSERT OR IGNORE INTO result {check}")
+        journal.execute(f"INSERT OR IGNORE INTO result(seq, rle, area, reason, detail) {check}")
 
 
 # Should two images share an id, the first one counts.

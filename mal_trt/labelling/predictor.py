@@ -14,8 +14,9 @@ from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits, tight_threshold
+from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
-from mal_trt.geometry.rle import RLE
+from mal_trt.labelling.masker import Mask
 
 TIGHT = "tight"
 # Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
@@ -102,9 +103,10 @@ class Predictor:
         """Mask probability for one box."""
         return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
 
-    def rle(self, logits: np.ndarray, frame: Frame) -> RLE:
-        """The mask of one box from its logits [h,w], as COCO's compressed RLE."""
-        return rle_from_logits(logits, frame, self.threshold(logits, frame))
+    def mask(self, logits: np.ndarray, frame: Frame) -> Mask:
+        """The mask of one box from its logits [h,w]."""
+        threshold = self.threshold(logits, frame)
+        return Mask(rle_from_logits(logits, frame, threshold), soft_iou(logits, frame, threshold))
 
     def close(self) -> None:
         """Free the model."""

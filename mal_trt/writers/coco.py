@@ -19,7 +19,8 @@ Done = Callable[[int], None]
 
 
 def write_coco(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done) -> None:
-    """Masks as compressed run lengths. All but `segmentation`, `area` and a missing `iscrowd` stays as it was."""
+    """Masks as compressed run lengths. All but `segmentation`, `area`, `quality` and a missing
+    `iscrowd` stays as it was."""
     _write(labels, path, options, losses, done, lambda thing: thing.rle)
 
 
@@ -67,6 +68,8 @@ def _records(labels: LabelSet, options: Options, losses: Losses, done: Done, seg
         record["segmentation"] = segment(thing)
         record["area"] = float(record["bbox"][2] * record["bbox"][3]) if options.box_area else thing.area
         record.setdefault("iscrowd", 0)
+        if found := thing.marks:
+            record["quality"] = found
         yield json.dumps(record)
         losses.masks += 1
         done(1)

@@ -41,6 +41,7 @@ def _feature(thing: Object, options: Options, losses: Losses) -> dict[str, Any]:
         "area": thing.area,
         "bbox": thing.record.get("bbox"),
         "score": thing.record.get("score"),
+        "quality": thing.marks,
     }
     single = len(polygons) == 1
     shape = {

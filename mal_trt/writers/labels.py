@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.quality import marks
 from mal_trt.geometry.rle import RLE, decode_rle
 
 
@@ -24,7 +25,7 @@ class Object:
     """One labelled box.
 
     record: its annotation, as it stood in the document. box: XYXY, clipped to the picture. rle: its mask, in the whole
-    picture. area: the mask's pixels.
+    picture. area: the mask's pixels. quality: how sure the network is of it, None where no network was asked.
     """
 
     record: dict[str, Any]
@@ -32,6 +33,15 @@ class Object:
     box: tuple[float, float, float, float]
     rle: RLE
     area: int
+    quality: float | None = None
+
+    @property
+    def marks(self) -> dict[str, Any] | None:
+        """What helps to find the masks that should be looked at: `score`, see `geometry.quality.soft_iou`, and what
+        `geometry.quality.marks` tells; None without a score."""
+        if self.quality is None:
+            return None
+        return {"score": self.quality, **marks(self.rle, self.area, self.box)}
 
     @cached_property
     def local(self) -> LocalMask:

@@ -40,6 +40,8 @@ def write_parquet(labels: LabelSet, path: Path, options: Options, losses: Losses
             *((name, arrow.float64()) for name in ("bbox_x", "bbox_y", "bbox_width", "bbox_height")),
             ("area", arrow.int64()),
             ("score", arrow.float64()),
+            *((f"quality_{name}", kind) for name, kind in (("score", arrow.float64()), ("box_share", arrow.float64()))),
+            *((f"quality_{name}", arrow.int32()) for name in ("edges", "parts")),
         ]
     )
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -63,6 +65,7 @@ def _rows(labels: LabelSet, losses: Losses, done: Callable[[int], None]) -> Iter
                 **{"bbox_x": x0, "bbox_y": y0, "bbox_width": x1 - x0, "bbox_height": y1 - y0},
                 "area": thing.area,
                 "score": float(score) if isinstance(score, (int, float)) else None,
+                **{f"quality_{name}": value for name, value in (thing.marks or {}).items()},
             }
             losses.masks += 1
         done(len(picture.objects))

@@ -40,7 +40,10 @@ def test_document_keeps_everything_and_gains_masks(tmp_path: Path, tiny_model: W
     assert len(after["annotations"]) == len(before["annotations"]) == 18
     for old, new in zip(before["annotations"], after["annotations"], strict=True):
         assert {**new, **old} == new  # ids, bbox, score and the unknown key are as they were
-        assert set(new) - set(old) == {"segmentation", "area", "iscrowd"}
+        assert set(new) - set(old) == {"segmentation", "area", "iscrowd", "quality"}
+        assert 0 < new["quality"]["score"] <= 1 and new["quality"]["parts"] >= 1 and 0 <= new["quality"]["edges"] <= 4
+        share = new["area"] / (new["bbox"][2] * new["bbox"][3])
+        assert round(share, 4) <= new["quality"]["box_share"] <= 1, "of the box inside the picture"
         assert new["segmentation"]["size"] == [80, 120]
         mask = coco.decode(new["segmentation"])
         assert new["area"] == mask.sum() > 100
