@@ -165,16 +165,35 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# "small" for an arch that is not of the mal- family.
+SMALL_OTHERS: Mapping[str, Any] = MappingProxyType(
+    {
+        "batch": 16,
+        "epochs": 50.0,
+        "lr": 1.5e-5,
+        "min_lr_rate": 0.02,
+        "warmup_epochs": 0.5,
+        "weight_decay": 0.05,
+        "betas": (0.9, 0.98),
+        "clip": 1.0,
+        "crf_weight": 2.0,
+        "crf_zeta": 0.4,
+        "crf_iterations": 20,
+        "min_area": 256.0,
+        "figures": 0.2,
+        "val_weights": "teacher",
+    }
+)
+
 
 def recipe_config(recipe: Recipe, **given: Any) -> TrainConfig:
     """A run of a recipe: its values, and over them the ones given.
 
-    "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are.
+    "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are; an
+    arch of another family is trained whole, from scratch or from the weights given.
     """
-    values = {**RECIPES[recipe], "recipe": recipe, **given}
-    if not values.get("arch", "").startswith("mal-"):  # a ViT is trained whole, at one rate
-        for name in {"encoder_lr", "encoder_weight_decay"} - set(given):
-            values.pop(name, None)
+    other = recipe == "small" and not str(given.get("arch", "mal-")).startswith("mal-")
+    values = {**(SMALL_OTHERS if other else RECIPES[recipe]), "recipe": recipe, **given}
     lite = LITE.fullmatch(values.get("arch", ""))
     if recipe == "small" and lite:
         values.setdefault("frozen_stages", (0, 1, 2))
