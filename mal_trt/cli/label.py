@@ -11,8 +11,6 @@ from typer import Option
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BatchOption,
-    BoxesFormatOption,
-    BoxesOption,
     CropsOption,
     DecodeOption,
     DevicesOption,
@@ -23,9 +21,7 @@ from mal_trt.cli.options import (
     ModelOption,
     QuietOption,
     RefineOption,
-    RescaleOption,
     SimplifyOption,
-    SplitOption,
     ThreadsOption,
     WeightsOption,
     threshold_of,
@@ -39,11 +35,10 @@ SHEET_PICTURES = 48
 
 
 def label(
-    boxes: BoxesOption,
-    images: ImagesOption = None,
-    boxes_format: BoxesFormatOption = None,
-    split: SplitOption = None,
-    rescale: RescaleOption = False,
+    images: ImagesOption,
+    boxes: Annotated[
+        Path, Option(help="COCO JSON (a data set, or a bare list of results), or a folder of YOLO .txt or VOC .xml.")
+    ],
     model: ModelOption = "bundled",
     out: Annotated[
         Path | None, Option(help="File or folder to write. Default: labels, with the format's ending.")
@@ -77,13 +72,12 @@ def label(
     """Boxes and pictures in, masks out."""
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
-    from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.run import label as run
     from mal_trt.writers.formats import chosen, ending
 
     summary = run(
         images,
-        Boxes(boxes, boxes_format, split, rescale),
+        boxes,
         model,
         out or Path("labels" + ending(chosen(format))),
         batch=batch,
@@ -130,8 +124,6 @@ def _write_sheet(folder: Path, path: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
-    if summary.read:
-        typer.echo(summary.read)
     if summary.finished_before:
         typer.echo(f"{summary.out}: finished before with the same inputs, left as it is ({summary.labelled} boxes)")
         return
@@ -151,5 +143,3 @@ def _print_summary(summary: Summary) -> None:
         typer.echo(f"{sum(summary.skipped.values())} skipped, listed in {summary.skipped_list}:")
         for reason, count in sorted(summary.skipped.items(), key=lambda item: -item[1]):
             typer.echo(f"  {count:6}  {reason}")
-    if summary.warning:
-        typer.echo(summary.warning)
