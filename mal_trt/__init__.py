@@ -6,6 +6,7 @@
 The public API is what this module names (`__all__`), with the documented arguments and results of each:
 
 - `Labeler`, `Masks`: masks for the boxes of one picture. `label`, `Summary`: for a whole document, like the command.
+- `convert`, `Converted`: labels in other formats.
 - `evaluate`, `compare`, `benchmark`: how good and how fast models are, each as a dict.
 - `export_onnx`, `calibrate`, `build_engine` (with `CalibrationSettings`, `EngineOptions`): from a checkpoint to ONNX,
   to INT8, to an engine. The export is not called `export`, which is the subpackage it lives in.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mal_trt.engines.engine import build_engine
     from mal_trt.engines.job import EngineOptions
     from mal_trt.export.export import export_onnx
+    from mal_trt.labelling.convert import Converted, convert
     from mal_trt.labelling.labeler import Labeler, Masks
     from mal_trt.labelling.run import label
     from mal_trt.labelling.summary import Summary
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # Where each public name lives, and the extra it needs; imported on first use, so that `import mal_trt` costs nothing.
 _HOMES = {
     "CalibrationSettings": ("mal_trt.calibration.settings", "calibrate"),
+    "Converted": ("mal_trt.labelling.convert", "cpu"),
     "EngineOptions": ("mal_trt.engines.job", "gpu"),
     "Labeler": ("mal_trt.labelling.labeler", "cpu"),
     "Masks": ("mal_trt.labelling.labeler", "cpu"),
@@ -46,6 +49,7 @@ _HOMES = {
     "build_engine": ("mal_trt.engines.engine", "gpu"),
     "calibrate": ("mal_trt.calibration.calibrate", "calibrate"),
     "compare": ("mal_trt.measure.compare", "cpu"),
+    "convert": ("mal_trt.labelling.convert", "cpu"),
     "evaluate": ("mal_trt.measure.evaluate", "cpu"),
     "export_onnx": ("mal_trt.export.export", "export"),
     "label": ("mal_trt.labelling.run", "cpu"),
@@ -53,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "CalibrationSettings",
+    "Converted",
     "EngineOptions",
     "InputError",
     "Labeler",
@@ -65,6 +70,7 @@ __all__ = [
     "build_engine",
     "calibrate",
     "compare",
+    "convert",
     "evaluate",
     "export_onnx",
     "label",

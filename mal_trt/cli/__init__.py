@@ -14,6 +14,7 @@ from mal_trt.cli.benchmark import benchmark
 from mal_trt.cli.build_engine import build_engine
 from mal_trt.cli.calibrate import calibrate
 from mal_trt.cli.compare import compare
+from mal_trt.cli.convert import convert
 from mal_trt.cli.doctor import doctor
 from mal_trt.cli.evaluate import evaluate
 from mal_trt.cli.export import export
@@ -65,7 +66,7 @@ def _root(
     pass
 
 
-for verb in (label, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
+for verb in (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
     app.command()(verb)
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.formats.jsonstream import STREAMED, Entry, document_entries, read_document
+from mal_trt.formats.segmentations import painted_rle
 
 Document = dict[str, Any]
 NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml")
@@ -131,9 +134,10 @@ def _yolo_lines(file: Path, width: int, height: int) -> Iterator[_Line]:
             yield _Line(category, [x0, y0, x1 - x0, y1 - y0], more)
         elif len(values) >= 6:
             xs, ys = [v * width for v in values[0::2]], [v * height for v in values[1::2]]
-            polygon = [v for point in zip(xs, ys, strict=True) for v in point]
             bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-            yield _Line(category, bbox, {"segmentation": [polygon], **more})
+            # Without its picture a polygon has no pixels.
+            mask = painted_rle(np.array([xs, ys]).T, height, width) if width > 1 or height > 1 else None
+            yield _Line(category, bbox, {**({"segmentation": mask} if mask else {}), **more})
         else:
             raise InputError(
                 f"{file}:{number}: {count} numbers after the class; "

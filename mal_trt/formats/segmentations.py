@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.geometry.rle import RLE, compress, run_lengths
+from mal_trt.geometry.fill import painted
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import RLE, compress, encode_rle, run_lengths
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE:
@@ -27,6 +29,11 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     if isinstance(segmentation, dict):
         return compress(_checked_runs(segmentation, height, width), height, width)
     raise ValueError("segmentation is neither polygons nor RLE")
+
+
+def painted_rle(points: np.ndarray, height: int, width: int) -> RLE:
+    """Compressed RLE of a YOLO polygon, [n,2] x, y in pixels, as the tools that train on such polygons fill it."""
+    return encode_rle(LocalMask(0, 0, painted([points], height, width)), height, width)
 
 
 def _is_polygon(part: Any) -> bool:

@@ -38,9 +38,10 @@ class Object:
     @property
     def marks(self) -> dict[str, Any] | None:
         """What helps to find the masks that should be looked at: `score`, see `geometry.quality.soft_iou`, and what
-        `geometry.quality.marks` tells; None without a score."""
+        `geometry.quality.marks` tells; of labels that are converted, what they say; or None."""
         if self.quality is None:
-            return None
+            before = self.record.get("quality")
+            return before if isinstance(before, dict) else None
         return {"score": self.quality, **marks(self.rle, self.area, self.box)}
 
     @cached_property

@@ -14,6 +14,7 @@ from mal_trt.writers.labels import LabelSet
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
 
+QUALITY = ("score", "box_share", "edges", "parts")
 ROWS = 10_000  # rows of a group, held at once
 
 
@@ -40,8 +41,7 @@ def write_parquet(labels: LabelSet, path: Path, options: Options, losses: Losses
             *((name, arrow.float64()) for name in ("bbox_x", "bbox_y", "bbox_width", "bbox_height")),
             ("area", arrow.int64()),
             ("score", arrow.float64()),
-            *((f"quality_{name}", kind) for name, kind in (("score", arrow.float64()), ("box_share", arrow.float64()))),
-            *((f"quality_{name}", arrow.int32()) for name in ("edges", "parts")),
+            *((f"quality_{name}", arrow.float64()) for name in QUALITY),
         ]
     )
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -65,7 +65,7 @@ def _rows(labels: LabelSet, losses: Losses, done: Callable[[int], None]) -> Iter
                 **{"bbox_x": x0, "bbox_y": y0, "bbox_width": x1 - x0, "bbox_height": y1 - y0},
                 "area": thing.area,
                 "score": float(score) if isinstance(score, (int, float)) else None,
-                **{f"quality_{name}": value for name, value in (thing.marks or {}).items()},
+                **{f"quality_{name}": (thing.marks or {}).get(name) for name in QUALITY},
             }
             losses.masks += 1
         done(len(picture.objects))

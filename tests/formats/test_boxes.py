@@ -12,6 +12,7 @@ from PIL import Image
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import boxes_sha256, read_boxes
 from mal_trt.formats.images import open_images
+from mal_trt.geometry.rle import decode_rle
 
 WIDTH, HEIGHT = 80, 60
 
@@ -58,7 +59,9 @@ def test_yolo_boxes_and_polygons(tmp_path: Path, pictures: Path) -> None:
     assert first["bbox"] == [20, 15, 40, 30] and first["category_id"] == 1
     assert second["bbox"] == pytest.approx([0, 0, 16, 30], abs=1e-3)
     assert second["bbox"][0] == 0, "a rounding error does not leave the picture"
-    assert polygon["bbox"] == [0, 0, 40, 60] and polygon["segmentation"] == [[0, 0, 40, 0, 40, 60]]
+    assert polygon["bbox"] == [0, 0, 40, 60]
+    triangle = decode_rle(polygon["segmentation"]).full(60, 80)
+    assert triangle[0, :41].all() and triangle[30, 40] and not triangle[:, 41:].any() and not triangle[30, :20].any()
     assert lost["image_id"] == 3 and min(lost["bbox"][2:]) > 0, "the picture is at fault, not the box"
 
 
@@ -66,7 +69,7 @@ def test_yolo_scores(tmp_path: Path, pictures: Path) -> None:
     labels = yolo(tmp_path, a="0 0.5 0.5 0.5 0.5 0.875\n0 0 0 0.5 0 0.5 1 0.25", b="0 0.5 0.5 0.5 0.5")
     boxes = read_boxes(labels, open_images(pictures))["annotations"]
     assert [box.get("score") for box in boxes] == [0.875, 0.25, None]
-    assert boxes[0]["bbox"] == boxes[2]["bbox"] and boxes[1]["segmentation"] == [[0, 0, 40, 0, 40, 60]]
+    assert boxes[0]["bbox"] == boxes[2]["bbox"] and boxes[1]["segmentation"]["size"] == [60, 80]
 
 
 def test_yolo_folders_tell_pictures_of_one_name_apart(tmp_path: Path, pictures: Path) -> None:

@@ -1,0 +1,137 @@
+"""`mal-trt convert`: label files that exist, written in other formats by the writers that `label` has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.progress import Progress
+from mal_trt.formats.images import ImageProblem, ImageSource, clean_name, open_images
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.outputs import write_outputs, write_skipped
+from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.record import skipped_path
+from mal_trt.writers.formats import chosen
+from mal_trt.writers.options import Options
+
+NO_MASK = "no mask"
+BATCH = 1 << 20  # the plan's batches mean nothing here
+ROWS = 256  # masks kept at once
+
+
+@dataclass(frozen=True)
+class Converted:
+    """total: records in the labels = written + all skipped. skipped: records by reason, each listed in skipped_list
+    (None if there are none). losses: what each format could not hold, see `writers.losses.Losses`.
+    """
+
+    total: int
+    written: int
+    skipped: dict[str, int]
+    out: Path
+    skipped_list: Path | None
+    losses: dict[str, dict[str, Any]]
+
+
+def convert(
+    labels: str | Path,
+    out: str | Path,
+    format: str | Sequence[str] = "coco",
+    *,
+    images: str | Path | None = None,
+    simplify: float | None = None,
+    progress: bool = True,
+) -> Converted:
+    """Write the masks of a label file or folder in other formats.
+
+    labels: whatever `label` reads boxes from, with masks (COCO polygons or run lengths, YOLO polygons). images: their
+    pictures; needed only where the labels do not say how large these are. format, simplify: see
+    `label`. Records without a mask are listed in `<out stem>.skipped.json`. InputError if something given cannot be
+    used or if `out` exists; RunError if there is no mask.
+    """
+    out, labels = Path(out), Path(labels)
+    formats, options = chosen(format), Options(simplify=simplify)
+    if out.exists():
+        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: its folder does not exist; the result could not be written there")
+    journal = Journal(out.with_name(f".{out.name}.converting"))
+    try:
+        with journal.guard():
+            if journal.planned:  # left by a run that was killed
+                journal.delete()
+                journal = Journal(journal.path)
+            write_plan(journal, {}, labels, None, _pictures(labels, images), BATCH)
+            with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
+                pending = journal.pending()
+                while page := list(islice(pending, ROWS)):
+                    journal.add([_result(journal, box) for box in page])
+                    bar.advance(len(page))
+            written, total = journal.count()
+            has_skipped = write_skipped(journal, skipped_path(out))
+            if not written:
+                reasons = "; ".join(f"{reason}: {count}" for reason, count in list(journal.skipped().items())[:3])
+                raise RunError(
+                    f"{labels}: no mask in it ({reasons or 'it is empty'})"
+                    + ("; masks for boxes are made by `mal-trt label`" if NO_MASK in journal.skipped() else "")
+                )
+            with Progress("writing", written * len(formats), unit="masks", show=progress) as bar:
+                losses = write_outputs(journal, formats, out, options, bar.advance)
+            return Converted(
+                total=total,
+                written=written,
+                skipped=journal.skipped(),
+                out=out,
+                skipped_list=skipped_path(out) if has_skipped else None,
+                losses=losses,
+            )
+    finally:
+        journal.delete()
+
+
+def _result(journal: Journal, box: Box) -> Result:
+    _, width, height = journal.picture(box.image)
+    (text,) = journal.execute("SELECT record FROM annotation WHERE seq=?", (box.seq,)).fetchone()
+    segmentation = json.loads(text).get("segmentation")
+    if not segmentation:
+        return Result(box.seq, None, None, NO_MASK)
+    try:
+        rle = to_rle(segmentation, height, width)
+    except ValueError as error:
+        return Result(box.seq, None, None, str(error))
+    from pycocotools import mask as coco
+
+    area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
+    return Result(box.seq, json.dumps(rle, separators=(",", ":")), area)
+
+
+def _pictures(labels: Path, images: str | Path | None) -> ImageSource:
+    if images is not None:
+        return open_images(images)
+    if labels.is_dir():
+        raise InputError(f"{labels}: does not say how large its pictures are; give --images")
+    return AsNamed()
+
+
+class AsNamed(ImageSource):
+    """Pictures that nobody looks at: each is called as the document calls it, and its size must stand there."""
+
+    def find(self, file_name: str) -> str:
+        """That name."""
+        return clean_name(file_name)
+
+    def size(self, file_name: str) -> tuple[int, int]:
+        """Nothing tells it."""
+        raise ImageProblem("picture size unknown", "it is not in the labels; give --images")
+
+    def _list(self) -> Iterable[str]:
+        return ()
+
+    def _stream(self, name: str) -> BinaryIO:
+        raise FileNotFoundError(name)
