@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class MalTrtError(Exception):
     """A failure whose message is written for the user: what was wrong, where, and what to do."""
@@ -21,3 +23,11 @@ class RunError(MalTrtError):
 
 class NanLogits(RunError):
     """A model gave NaN for at least one crop of a batch."""
+
+
+class NothingDone(RunError):
+    """A run went through and has nothing to show. listed: the file that says why of each record, or None."""
+
+    def __init__(self, message: str, listed: Path | None = None) -> None:
+        super().__init__(message)
+        self.listed = listed

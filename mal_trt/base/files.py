@@ -1,13 +1,89 @@
-"""Results written in one step: a file is whole, or as it was before. Files that only save time are `base.caches`."""
+"""Files read only if they are files, results written in one step. Files that only save time are `base.caches`."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mal_trt.base.errors import InputError, RunError
+
+REGULAR = "a regular file"
+KINDS = (
+    (stat.S_ISREG, REGULAR),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def file_kind(path: str | Path) -> str:
+    """What is at a path, links followed: "a regular file", "a folder", "a named pipe", or why it cannot be told."""
+    try:
+        return _kind(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such folder or file"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    except ValueError:  # a null character in the name
+        return "no such folder or file"
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, opened to be read. OSError for anything else: reading a pipe or a device may never end."""
+    try:
+        _refuse(os.stat(path).st_mode)
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError:
+        raise OSError(errno.EINVAL, "a null character in the name") from None
+    try:
+        _refuse(os.fstat(number).st_mode)  # it may have changed in between
+        return open(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def walk_files(root: Path) -> Iterator[str]:
+    """Paths below a folder of its regular files, with / between, folder by folder in order of their names; links are
+    followed, a folder that is its own child is not."""
+    yield from _walk(str(root), "", set())
+
+
+def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
+    try:
+        here = os.stat(folder)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError:
+        return
+    key = (here.st_dev, here.st_ino)
+    if key in above and here.st_ino:
+        return
+    folders = []
+    for entry in entries:
+        try:
+            if entry.is_file():
+                yield prefix + entry.name
+            elif entry.is_dir():
+                folders.append(entry)
+        except OSError:  # a link to itself
+            continue
+    for entry in folders:
+        yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {key})
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in KINDS if test(mode)), "a device")
+
+
+def _refuse(mode: int) -> None:
+    if _kind(mode) != REGULAR:
+        raise OSError(errno.EINVAL, f"{_kind(mode)}, not a regular file")
 
 
 def check_folder(path: str | Path | None) -> None:

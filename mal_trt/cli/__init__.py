@@ -32,7 +32,8 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except MalTrtError as error:
-            typer.echo(f"error: {error}", err=True)
+            listed = getattr(error, "listed", None)
+            typer.echo(f"error: {error}" + (f" (each is listed in {listed})" if listed else ""), err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             again = "; run again with --resume" if ctx.invoked_subcommand in RESUMABLE else ""

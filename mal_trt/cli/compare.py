@@ -22,7 +22,7 @@ def compare(
     models: Annotated[
         list[str], Argument(metavar="MODEL MODEL...", help=".onnx files, or `bundled`; the first is the reference.")
     ],
-    images: ImagesOption,
+    images: ImagesOption = None,
     annotations: Annotated[
         Path | None, Option(help="COCO JSON with boxes and drawn masks, or a folder of YOLO polygons.")
     ] = None,

@@ -11,6 +11,8 @@ from typer import Option
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BatchOption,
+    BoxesFormatOption,
+    BoxesOption,
     CropsOption,
     DecodeOption,
     DevicesOption,
@@ -21,7 +23,9 @@ from mal_trt.cli.options import (
     ModelOption,
     QuietOption,
     RefineOption,
+    RescaleOption,
     SimplifyOption,
+    SplitOption,
     ThreadsOption,
     WeightsOption,
     threshold_of,
@@ -35,10 +39,11 @@ SHEET_PICTURES = 48
 
 
 def label(
-    images: ImagesOption,
-    boxes: Annotated[
-        Path, Option(help="COCO JSON (a data set, or a bare list of results), or a folder of YOLO .txt or VOC .xml.")
-    ],
+    boxes: BoxesOption,
+    images: ImagesOption = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    rescale: RescaleOption = False,
     model: ModelOption = "bundled",
     out: Annotated[
         Path | None, Option(help="File or folder to write. Default: labels, with the format's ending.")
@@ -72,12 +77,13 @@ def label(
     """Boxes and pictures in, masks out."""
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.run import label as run
     from mal_trt.writers.formats import chosen, ending
 
     summary = run(
         images,
-        boxes,
+        Boxes(boxes, boxes_format, split, rescale),
         model,
         out or Path("labels" + ending(chosen(format))),
         batch=batch,
@@ -124,6 +130,8 @@ def _write_sheet(folder: Path, path: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
+    if summary.read:
+        typer.echo(summary.read)
     if summary.finished_before:
         typer.echo(f"{summary.out}: finished before with the same inputs, left as it is ({summary.labelled} boxes)")
         return
@@ -143,3 +151,5 @@ def _print_summary(summary: Summary) -> None:
         typer.echo(f"{sum(summary.skipped.values())} skipped, listed in {summary.skipped_list}:")
         for reason, count in sorted(summary.skipped.items(), key=lambda item: -item[1]):
             typer.echo(f"  {count:6}  {reason}")
+    if summary.warning:
+        typer.echo(summary.warning)

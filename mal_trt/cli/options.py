@@ -13,7 +13,26 @@ from mal_trt.base.errors import InputError, RunError
 
 Weights = Literal["student", "teacher", "mixed"]
 
-ImagesOption = Annotated[Path, Option("--images", help="Pictures: a folder, a .tar or one file.")]
+# The names of `formats.reading.detect.TITLES`, which a test compares; importing them would slow every call.
+BoxesFormat = Literal["coco", "csv", "cvat", "kitti", "label-studio", "labelme", "parquet", "via", "voc", "yolo"]
+
+ImagesOption = Annotated[
+    Path | None,
+    Option("--images", help="Pictures: a folder, a .tar or one file. Default: where the boxes say they are."),
+]
+BoxesOption = Annotated[
+    Path,
+    Option("--boxes", help="Boxes of any format that is read: a file, a folder, a data set's root."),
+]
+BoxesFormatOption = Annotated[
+    BoxesFormat | None, Option("--boxes-format", help="The boxes' format. Default: told by their content.")
+]
+SplitOption = Annotated[
+    str | None, Option("--split", metavar="<name>", help="One split of a data set alone: train, val, test.")
+]
+RescaleOption = Annotated[
+    bool, Option("--rescale", help="Pictures were resized since the boxes were made: scale the boxes to them.")
+]
 ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, an engine, or `bundled`.")]
 BatchOption = Annotated[
     int | None,

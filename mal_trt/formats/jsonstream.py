@@ -6,6 +6,8 @@ are decoded one at a time; other keys (info, licenses, categories) as whole valu
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import open_regular
 
 STREAMED = ("images", "annotations")
 BARE_LIST = ""
@@ -33,19 +36,20 @@ class Entry:
 
     key: the top-level key, BARE_LIST in a bare list. index: place in a streamed list; None for a key's whole
     value, and for the start of a streamed list, whose value is then []. text: the piece as written in the
-    file.
+    file. reason: why a box of another format cannot be one here, such as a rotated rectangle.
     """
 
     key: str
     index: int | None
     value: Any
     text: str
+    reason: str | None = None
 
 
 def read_document(path: str | Path) -> Iterator[Entry]:
     """The pieces of a COCO document. InputError names the file and place if it is not JSON or not COCO."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding=_encoding(path), newline="") as file:
             yield from _Reader(file, str(path)).entries()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
@@ -53,15 +57,23 @@ def read_document(path: str | Path) -> Iterator[Entry]:
         raise InputError(f"{path}: not JSON in UTF-8 text ({error.reason})") from None
 
 
-def document_entries(document: Mapping[str, Any]) -> Iterator[Entry]:
-    """The pieces of a COCO document that is in memory, as `read_document` gives those of its file."""
+def _encoding(path: str | Path) -> str:
+    """UTF-8, or UTF-16 where the file begins with its mark."""
+    with open_regular(path) as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def document_entries(document: Mapping[str, Any], reasons: Mapping[int, str] | None = None) -> Iterator[Entry]:
+    """The pieces of a COCO document that is in memory, as `read_document` gives those of its file. reasons: why an
+    annotation, by its place, cannot be a box."""
     for key, value in document.items():
         if key not in STREAMED:
             yield Entry(key, None, value, json.dumps(value))
             continue
         yield Entry(key, None, [], "[]")
         for index, record in enumerate(value):
-            yield Entry(key, index, record, json.dumps(record))
+            reason = (reasons or {}).get(index) if key == "annotations" else None
+            yield Entry(key, index, record, json.dumps(record), reason)
 
 
 class _Reader:

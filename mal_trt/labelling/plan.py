@@ -7,36 +7,38 @@ run that goes on runs the very batches an uninterrupted one would have run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.boxes import read_entries
-from mal_trt.formats.images import ImageProblem, ImageSource
+from mal_trt.formats.boxes import BoxesLike, as_boxes
+from mal_trt.formats.images import ImageSource
 from mal_trt.formats.jsonstream import BARE_LIST, STREAMED, Entry, read_document
 from mal_trt.geometry.boxes import SizeClass, clip_box, size_class
+from mal_trt.labelling.hints import hints
 from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.pictures import find_pictures
+from mal_trt.labelling.records import (
+    DUPLICATE,
+    OUTSIDE,
+    UNKNOWN_CATEGORY,
+    UNKNOWN_IMAGE,
+    annotation_row,
+    bad_box,
+    identity,
+    image_row,
+)
+from mal_trt.labelling.told import Told
 
 ROWS = 1000  # rows per statement while loading
-
-NO_BBOX = "bbox missing"
-NOT_FOUR = "bbox is not four numbers"
-NOT_FINITE = "bbox has a NaN or infinite value"
-NO_SIZE = "bbox has zero or negative width or height"
-OUTSIDE = "bbox has no pixel inside the picture"
-UNKNOWN_IMAGE = "unknown image_id"
-UNKNOWN_CATEGORY = "unknown category_id"
-DUPLICATE = "duplicate id"
-NO_FILE_NAME = "image record without file_name"
 
 
 def write_plan(
     journal: Journal,
     facts: Mapping[str, str],
-    boxes: str | Path,
+    boxes: BoxesLike,
     image_list: str | Path | None,
     source: ImageSource,
     batch: int,
@@ -49,9 +51,10 @@ def write_plan(
     """
     with journal.transaction():
         journal.create(facts)
-        keys = _load(journal, read_entries(Path(boxes), source), boxes)
+        boxes = as_boxes(boxes)
+        keys = _load(journal, boxes.entries(source), boxes.path)
         if BARE_LIST not in keys:
-            _require(boxes, keys, "images", "annotations")
+            _require(boxes.path, keys, "images", "annotations")
             if image_list is not None:
                 raise InputError(f"{image_list}: {boxes} names its pictures itself; leave out the image list")
         elif image_list is not None:
@@ -64,26 +67,14 @@ def write_plan(
                 "GROUP BY image_id ORDER BY MIN(seq)"
             )
         journal.execute("CREATE INDEX image_id ON image(id)")
-        _find_sizes(journal, source)
+        _match_ids(journal)
+        renamed = find_pictures(journal, source, boxes.rescale)
         _skip_records(journal)
         _plan_batches(journal, batch)
-
-
-def parse_bbox(value: Any) -> tuple[float, float, float, float] | str:
-    """x, y, width, height in pixels of a record's `bbox`, or why it cannot be used."""
-    if value is None:
-        return NO_BBOX
-    if not isinstance(value, list) or len(value) != 4:
-        return NOT_FOUR
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
-        return NOT_FOUR
-    try:
-        x, y, w, h = (float(v) for v in value)
-    except OverflowError:
-        return NOT_FINITE
-    if not all(math.isfinite(v) for v in (x, y, w, h)):
-        return NOT_FINITE
-    return (x, y, w, h) if w > 0 and h > 0 else NO_SIZE
+        (records,) = journal.execute("SELECT COUNT(*) FROM annotation").fetchone()
+        (classes,) = journal.execute("SELECT COUNT(DISTINCT category_id) FROM annotation").fetchone()
+        notes = [*boxes.notes, *hints(journal, boxes.rescale)]
+        Told(boxes.title, records, classes, renamed, tuple(notes)).keep(journal)
 
 
 def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
@@ -115,10 +106,10 @@ def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, only: st
         chunk = list(islice(chain([first], rest), ROWS))
         if first.key == BARE_LIST and first.index == 0:
             _check_results(path, first.value)
-        journal.insert("image", [_image_row(e) for e in chunk if e.key == "images"])
+        journal.insert("image", [image_row(e) for e in chunk if e.key == "images"])
         boxes = [e for e in chunk if e.key != "images"]
-        journal.insert("annotation", [_annotation_row(e) for e in boxes])
-        journal.insert("result", [r for e in boxes if (r := _bad_bbox(e))])
+        journal.insert("annotation", [annotation_row(e) for e in boxes])
+        journal.insert("result", [r for e in boxes if (r := bad_box(e))])
     return keys
 
 
@@ -130,60 +121,21 @@ def _check_results(path: str | Path, record: dict[str, Any]) -> None:
         )
 
 
-def _image_row(entry: Entry) -> tuple[Any, ...]:
-    record = entry.value
-    name = record.get("file_name")
-    width, height = _side(record.get("width")), _side(record.get("height"))
-    if width is None or height is None:
-        width = height = None
-    named = isinstance(name, str) and bool(name)
-    return (
-        entry.index,
-        _identity(record.get("id")),
-        _storable(name) if named else None,
-        width,
-        height,
-        None if named else NO_FILE_NAME,
-        None,
-        entry.text,
-    )
-
-
-def _annotation_row(entry: Entry) -> tuple[Any, ...]:
-    record = entry.value
-    box = parse_bbox(record.get("bbox"))
-    x, y, w, h = (None,) * 4 if isinstance(box, str) else box
-    ids = (_identity(record.get(key)) for key in ("id", "image_id", "category_id"))
-    return (entry.index, *ids, x, y, w, h, entry.text)
-
-
-def _bad_bbox(entry: Entry) -> Result | None:
-    box = parse_bbox(entry.value.get("bbox"))
-    return Result(entry.index or 0, None, None, box) if isinstance(box, str) else None
-
-
 def _load_categories(journal: Journal, categories: Any) -> None:
     ids = [c.get("id") for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    journal.insert("category", [(key,) for key in map(_identity, ids) if key is not None], ignore=True)
+    journal.insert("category", [(key,) for key in map(identity, ids) if key is not None], ignore=True)
 
 
-def _find_sizes(journal: Journal, source: ImageSource) -> None:
-    """Ask the pictures themselves where the document does not tell their size, or their file."""
-    position = -1
-    while rows := journal.execute(
-        "SELECT position, id, file_name FROM image WHERE position > ? AND width IS NULL AND reason IS NULL "
-        "AND EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) ORDER BY position LIMIT ?",
-        (position, ROWS),
-    ).fetchall():
-        for position, key, name in rows:
-            try:
-                name = source.find_id(key) if name is None else name
-                found: tuple[Any, ...] = (name, *source.size(name), None, None)
-            except ImageProblem as problem:
-                found = (name, None, None, problem.reason, problem.detail)
+def _match_ids(journal: Journal) -> None:
+    """Ids that refer to none, but would if they were numbers, or strings, are those."""
+    for table, column in (("image", "image_id"), ("category", "category_id")):
+        for cast, kind in (("INTEGER", "text"), ("TEXT", "integer")):
+            other = f"CAST(annotation.{column} AS {cast})"
             journal.execute(
-                "UPDATE image SET file_name=?, width=?, height=?, reason=?, detail=? WHERE position=?",
-                (*found, position),
+                f"UPDATE annotation SET {column} = {other} WHERE typeof({column}) = '{kind}' "
+                f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE id = annotation.{column}) "
+                f"AND EXISTS (SELECT 1 FROM {table} WHERE id = {other} AND CAST(id AS TEXT) = "
+                f"CAST(annotation.{column} AS TEXT))"
             )
 
 
@@ -242,26 +194,3 @@ def _plan_batches(journal: Journal, batch: int) -> None:
         journal.insert("result", outside)
         journal.insert("batch", full)
     journal.insert("batch", [(number, size, boxes) for size, (number, boxes) in filling.items()])
-
-
-def _identity(value: Any) -> int | float | str | None:
-    """An id as SQLite compares it: 7 equals 7.0, but not "7"; None if it is no id at all."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str):
-        return _storable(value)
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) < 1 << 53 else value
-    return value if abs(value) < 1 << 63 else str(value)
-
-
-def _storable(text: str) -> str:
-    """The text with lone surrogates, which JSON can express and SQLite cannot, spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _side(value: Any) -> int | None:
-    """A picture's width or height, or None where the document has nothing usable."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if 0 < value < 1 << 31 and value == int(value) else None

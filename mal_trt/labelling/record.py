@@ -48,6 +48,7 @@ def write_record(
             "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(summary.seconds, 3),
             "boxes_per_second": round(summary.boxes_per_second, 2),
+            "read": summary.read,
             "records": summary.total,
             "labelled": summary.labelled,
             "labelled_by_an_earlier_run": summary.resumed,
@@ -99,6 +100,7 @@ def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
         notes=tuple(record["notes"]),
         losses=record["losses"],
         finished_before=True,
+        read=record.get("read", ""),
     )
 
 

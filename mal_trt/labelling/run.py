@@ -12,11 +12,12 @@ from pathlib import Path
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.progress import Progress
-from mal_trt.formats.boxes import boxes_sha256
+from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.formats.overlay import DISPLAY_SIDE
+from mal_trt.labelling.hints import nothing_labelled, resized
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pipeline import usable_cores
@@ -24,6 +25,7 @@ from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.record import finished, skipped_path, write_record
 from mal_trt.labelling.summary import Summary
+from mal_trt.labelling.told import told
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
 from mal_trt.labelling.write_overlays import check_side, write_overlays
 from mal_trt.writers.formats import chosen, ending
@@ -31,8 +33,8 @@ from mal_trt.writers.options import Options
 
 
 def label(
-    images: str | Path,
-    boxes: str | Path,
+    images: str | Path | None,
+    boxes: BoxesLike,
     model: str | Path = "bundled",
     out: str | Path = "labels.json",
     *,
@@ -56,8 +58,8 @@ def label(
 ) -> Summary:
     """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
 
-    images: folder, .tar or one picture. boxes: a folder of YOLO or VOC files too, see `formats.boxes.read_boxes`;
-    `out` is then the COCO document of them. image_list: COCO document that names a bare list's pictures; without
+    images: folder, .tar or one picture; None: those that the boxes say. boxes: see `formats.boxes.Boxes`; of other
+    formats than COCO `out` is the COCO document. image_list: COCO document that names a bare list's pictures; without
     it they are found by their stem, the image_id. overlay: folder for pictures of the result, their longer side
     overlay_size pixels at most (0: as large as the pictures). box_area: see
     `Options`. threads: CPU threads of the
@@ -70,7 +72,7 @@ def label(
     Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. What was run is recorded
     in `<out stem>.run.json`. A killed run goes on with resume=True and ends in the same bytes; a finished one is left
     as it is. InputError before any work if something given cannot be used, or if `out` exists; RunError if the run
-    fails, with all finished boxes kept for a resumed run.
+    fails, with all finished boxes kept for a resumed run, and NothingDone if no box could be labelled.
     """
     out = Path(out)
     journal_path = out.with_name(out.name + ".journal")
@@ -81,11 +83,13 @@ def label(
     _check_output(out, journal_path, resume, formats)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         _make_folder(folder)
+    boxes = as_boxes(boxes)
+    images = boxes.home() if images is None else images
     source = open_images(images)
     if threads is None:
         threads = usable_cores()
     given = {
-        "boxes": boxes_sha256(Path(boxes)),
+        "boxes": boxes.sha256(),
         "image list": file_sha256(image_list) if image_list is not None else "none",
         "images": str(Path(images).resolve()),
         "model": file_sha256(resolve_model(model)),
@@ -96,6 +100,7 @@ def label(
         "refine": str(refine),
         "weights": str(weights),
         "box area": str(box_area),
+        **({"rescale": "True"} if boxes.rescale else {}),
     }
     written = {
         "format": ",".join(formats),
@@ -117,10 +122,15 @@ def label(
             else:
                 write_plan(journal, used, boxes, image_list, source, batch)
             summary = _run(journal, workers, batch, resolve_model(model), out, formats, options, progress)
+            if not summary.labelled:
+                raise NothingDone(nothing_labelled(journal, source, boxes, images), summary.skipped_list)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
         write_record(summary, {**given, **written}, used, device, threads, began)
+    except NothingDone:
+        journal.delete()
+        raise
     except BaseException:
         journal.abandon()
         raise
@@ -146,8 +156,12 @@ def _run(
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
     labelled, total = journal.count()
-    with Progress("writing", labelled * len(formats), unit="masks", show=progress) as bar:
-        losses = write_outputs(journal, formats, out, options, bar.advance)
+    if labelled:
+        with Progress("writing", labelled * len(formats), unit="masks", show=progress) as bar:
+            losses = write_outputs(journal, formats, out, options, bar.advance)
+    else:  # the caller says why
+        losses = {}
+    found = told(journal)
     return Summary(
         total=total,
         labelled=labelled,
@@ -158,8 +172,9 @@ def _run(
         model=model,
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,
-        notes=workers.notes,
+        notes=(*workers.notes, *found.notes, *filter(None, [resized(journal)])),
         losses=losses,
+        read=found.line,
     )
 
 

@@ -14,9 +14,10 @@ class Summary:
     total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
     labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
     really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
-    user should know of how the model ran, such as that CUDA graphs could not be used. losses: what each format could
-    not hold, see `writers.losses.Losses`. finished_before: nothing was done, since a run with the same inputs had
-    finished; the rest is what its record says.
+    user should know of how the model ran, such as that CUDA graphs could not be used, and of the boxes. losses: what
+    each format could not hold, see `writers.losses.Losses`. finished_before: nothing was done, since a run with the
+    same inputs had finished; the rest is what its record says. read: what was read, and how many pictures were found
+    under another name.
     """
 
     total: int
@@ -31,8 +32,18 @@ class Summary:
     notes: tuple[str, ...] = ()
     losses: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished_before: bool = False
+    read: str = ""
 
     @property
     def boxes_per_second(self) -> float:
         """Boxes labelled by this run, per second."""
         return (self.labelled - self.resumed) / self.seconds if self.seconds else 0.0
+
+    @property
+    def warning(self) -> str:
+        """What must not be overlooked: more than half of the boxes have no mask."""
+        left = self.total - self.labelled
+        if left * 2 <= self.total:
+            return ""
+        reason = max(self.skipped, key=lambda name: self.skipped[name])
+        return f"WARNING: {left:,} of {self.total:,} boxes have NO mask, most because: {reason}"

@@ -11,7 +11,7 @@ from typing import Any
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import check_folder, write_json
 from mal_trt.base.progress import Progress
-from mal_trt.formats.images import open_images
+from mal_trt.formats.boxes import BoxesLike, as_boxes, open_pictures
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Predictor, Threshold
@@ -21,9 +21,9 @@ from mal_trt.measure.compare_run import Comparison
 
 def compare(
     models: Sequence[str | Path],
-    images: str | Path,
-    annotations: str | Path | None = None,
-    boxes: str | Path | None = None,
+    images: str | Path | None,
+    annotations: BoxesLike | None = None,
+    boxes: BoxesLike | None = None,
     *,
     count: int | None = None,
     batch: int = 16,
@@ -46,7 +46,7 @@ def compare(
     `agreement.Agreement.summary`; `boxes` were compared, `drawn_masks` of them had a drawn mask; `skipped`
     counts records that could not be used, `skipped_reasons` says why. InputError if there is nothing to compare.
     """
-    document = _document(annotations, boxes)
+    document = as_boxes(_document(annotations, boxes))
     if isinstance(threshold, str):
         raise InputError(f"threshold {threshold}: models are compared at the same thresholds; give numbers")
     if len(models) < 2:
@@ -55,7 +55,7 @@ def compare(
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: expected 1 or more")
     check_folder(json_out)
-    source = open_images(images)
+    source = open_pictures(images, document)
     predictors: list[Predictor] = []
     try:
         for model in models:
@@ -96,7 +96,7 @@ def compare(
     return result
 
 
-def _document(annotations: str | Path | None, boxes: str | Path | None) -> str | Path:
+def _document(annotations: BoxesLike | None, boxes: BoxesLike | None) -> BoxesLike:
     if annotations is not None and boxes is None:
         return annotations
     if boxes is not None and annotations is None:

@@ -77,5 +77,5 @@ def test_what_gives_no_crop_is_counted(tmp_path: Path, encoder: Write, pictures:
     drawn = draw([(images, boxes)], 36)
     found = list(crops(drawn, contract, 8, losses, skip_blank=True))
     assert sum(len(batch.spots) for batch in found) == 27
-    assert losses.unreadable == 6 and losses.blank == 3 and len(losses.reasons) == 2
+    assert losses.unreadable == 3 and losses.blank == 3 and len(losses.reasons) == 1, "what is missing is never drawn"
     assert sum(len(batch.spots) for batch in crops(drawn, contract, 8)) == 30

@@ -166,7 +166,7 @@ def test_labels_for_yolo(scene: Path, model: Path, monkeypatch: pytest.MonkeyPat
     source = ("--images", scene / "pictures", "--boxes", scene / "boxes.json", "--model", model)
     done = call("label", *source, "--device", "cpu", "--threads", 1, "--format", "yolo")
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("labels: 1 of 1 boxes labelled")
+    assert done.stdout.startswith("read 1 box of 1 class from a COCO document\nlabels: 1 of 1 boxes labelled")
     number, *shares = (scene / "labels" / "a.txt").read_text().split()
     assert number == "0" and len(shares) >= 8 and all(0 <= float(share) <= 1 for share in shares)
     again = call("evaluate", "--images", scene / "pictures", "--annotations", scene / "labels", "--model", model, "-q")

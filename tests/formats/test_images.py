@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats import images as module
+from mal_trt.formats import picture_problem, pixels
 from mal_trt.formats.images import ImageProblem, open_images, read_picture, to_rgb
 
 GREY = np.arange(6 * 5, dtype=np.uint8).reshape(5, 6) * 8
@@ -70,7 +70,9 @@ def test_32_bit_integers_are_read_as_16_bit() -> None:
 
 
 def test_floating_point_is_refused() -> None:
-    assert reason(encoded(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF")).reason == module.UNSUPPORTED
+    assert (
+        reason(encoded(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF")).reason == picture_problem.UNSUPPORTED
+    )
 
 
 def test_palette_with_transparency_gives_no_warning() -> None:
@@ -85,7 +87,7 @@ def test_palette_with_transparency_gives_no_warning() -> None:
 def test_bands_change_nothing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(GREY.astype(np.uint16) * 99) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
     whole = to_rgb(image.copy())
-    monkeypatch.setattr(module, "BAND_PIXELS", 12)  # two rows
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 12)  # two rows
     np.testing.assert_array_equal(to_rgb(image), whole)
 
 
@@ -100,7 +102,7 @@ def test_exif_turns_only_a_picture_the_document_knows_turned(orientation: int) -
     np.testing.assert_array_equal(read_picture(stream()), RGB)
     np.testing.assert_array_equal(read_picture(stream(), (6, 5)), RGB)
     if orientation < 5:
-        assert reason(stream(), (5, 6)).reason == module.OTHER_SIZE
+        assert reason(stream(), (5, 6)).reason == picture_problem.OTHER_SIZE
     else:
         turned = read_picture(stream(), (5, 6))
         assert turned.shape == (6, 5, 3)
@@ -111,14 +113,17 @@ def test_exif_turns_only_a_picture_the_document_knows_turned(orientation: int) -
 
 def test_other_size() -> None:
     problem = reason(encoded(Image.fromarray(RGB), "PNG"), (7, 5))
-    assert (problem.reason, problem.detail) == (module.OTHER_SIZE, "6x5, the document says 7x5")
+    assert (problem.reason, problem.detail) == (picture_problem.OTHER_SIZE, "6x5, the document says 7x5")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
 def test_truncated(format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     whole = encoded(Image.fromarray(noise), format).getvalue()
-    assert reason(io.BytesIO(whole[: len(whole) // 2])).reason in (module.DAMAGED, module.NOT_A_PICTURE)
+    assert reason(io.BytesIO(whole[: len(whole) // 2])).reason in (
+        picture_problem.DAMAGED,
+        picture_problem.NOT_A_PICTURE,
+    )
 
 
 def test_flipped_bytes_never_raise_anything_else() -> None:
@@ -140,8 +145,8 @@ def test_flipped_bytes_never_raise_anything_else() -> None:
 
 
 def test_empty_and_foreign_files() -> None:
-    assert reason(io.BytesIO()).reason == module.EMPTY
-    assert reason(io.BytesIO(b"%PDF-1.4 hello")).reason == module.NOT_A_PICTURE
+    assert reason(io.BytesIO()).reason == picture_problem.EMPTY
+    assert reason(io.BytesIO(b"%PDF-1.4 hello")).reason == picture_problem.NOT_A_PICTURE
 
 
 def test_bomb_is_refused_by_its_header_and_large_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +156,9 @@ def test_bomb_is_refused_by_its_header_and_large_is_not(monkeypatch: pytest.Monk
         warnings.simplefilter("error")
         np.testing.assert_array_equal(read_picture(stream), RGB)
     assert Image.MAX_IMAGE_PIXELS == 10
-    monkeypatch.setattr(module, "MAX_PIXELS", 29)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 29)
     stream.seek(0)
-    assert reason(stream).reason == module.TOO_LARGE
+    assert reason(stream).reason == picture_problem.TOO_LARGE
 
 
 def put(path: Path, value: int) -> None:
@@ -200,7 +205,7 @@ def test_found_by_name(tree: Path, name: str, value: int) -> None:
 def test_not_found_by_name(tree: Path, name: str) -> None:
     with pytest.raises(ImageProblem) as caught:
         open_images(tree).load(name)
-    assert caught.value.reason == (module.AMBIGUOUS if name == "same.png" else module.MISSING)
+    assert caught.value.reason == (picture_problem.AMBIGUOUS if name == "same.png" else picture_problem.MISSING)
 
 
 def test_found_by_id(tree: Path) -> None:

@@ -118,7 +118,7 @@ def test_errors_name_the_place(tmp_path: Path, text: str, words: list[str]) -> N
         assert word in message
 
 
-@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\0\0", "{}".encode("utf-16"), b'{"a": "\xff"}'])
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\0\0", b'{"a": "\xff"}'])
 def test_not_text(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(data)

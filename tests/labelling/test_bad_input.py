@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from mal_trt import label
-from mal_trt.base.errors import InputError, MalTrtError
-from mal_trt.labelling.plan import parse_bbox
+from mal_trt.base.errors import InputError, MalTrtError, NothingDone
+from mal_trt.labelling.records import parse_bbox
 from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
@@ -54,7 +54,7 @@ def refusal(call: Callable[[], Any], *words: str) -> None:
         ({"bbox": "1 2 3 4"}, "bbox is not four numbers"),
         ({"bbox": []}, "bbox is not four numbers"),
         ({"bbox": [1, 2, 3]}, "bbox is not four numbers"),
-        ({"bbox": [1, 2, 3, "4"]}, "bbox is not four numbers"),
+        ({"bbox": [1, 2, 3, "four"]}, "bbox is not four numbers"),
         ({"bbox": [1, 2, True, 4]}, "bbox is not four numbers"),
         ({"bbox": [math.nan, 2, 3, 4]}, "bbox has a NaN or infinite value"),
         ({"bbox": [1, 2, math.inf, 4]}, "bbox has a NaN or infinite value"),
@@ -67,7 +67,7 @@ def refusal(call: Callable[[], Any], *words: str) -> None:
         ({"bbox": [1e300, 1e300, 5, 5]}, "bbox has no pixel inside the picture"),
         ({"bbox": [1e300, 2, 1e-300, 5]}, "bbox has no pixel inside the picture"),
         ({"image_id": 99}, "unknown image_id"),
-        ({"image_id": "1"}, "unknown image_id"),
+        ({"image_id": "one"}, "unknown image_id"),
         ({"image_id": None}, "unknown image_id"),
         ({"image_id": [1]}, "unknown image_id"),
         ({"image_id": True}, "unknown image_id"),
@@ -76,7 +76,7 @@ def refusal(call: Callable[[], Any], *words: str) -> None:
         ({"image_id": "\ud800"}, "unknown image_id"),
         ({"category_id": 4}, "unknown category_id"),
         ({"category_id": None}, "unknown category_id"),
-        ({"category_id": "3"}, "unknown category_id"),
+        ({"category_id": "three"}, "unknown category_id"),
         ({"id": 1}, "duplicate id"),
         ({"id": 1.0}, "duplicate id"),
     ],
@@ -168,9 +168,10 @@ def test_every_picture_bad(run: Write, data_set: Write) -> None:
     images, boxes = data_set()
     for path in images.iterdir():
         path.write_bytes(b"")
-    summary, after, _ = run(images, boxes, overlay=boxes.parent / "overlays")
-    assert summary.skipped == {"picture file is empty": 18}
-    assert after["annotations"] == []
+    with pytest.raises(NothingDone, match=r"not one of its 18 boxes .* \(picture file is empty: 18\)") as caught:
+        run(images, boxes, overlay=boxes.parent / "overlays")
+    assert caught.value.listed is not None and len(json.loads(caught.value.listed.read_text())) == 18
+    assert not list(boxes.parent.glob("labels.json*")), "a second run starts anew"
 
 
 def test_bad_picture_where_the_document_leaves_its_size_open(run: Write, data_set: Write) -> None:
@@ -241,7 +242,7 @@ def test_files_that_are_not_there(run: Write, data_set: Write, tmp_path: Path, t
     images, boxes = data_set(pictures=1)
     refusal(lambda: run(tmp_path / "none", boxes), "none")
     refusal(lambda: run(images, tmp_path / "none.json"), "none.json")
-    refusal(lambda: run(images, tmp_path), str(tmp_path))
+    refusal(lambda: run(images, images), str(images), "holds no boxes")
     refusal(lambda: run(images, boxes, image_list=tmp_path / "none.json"), "none.json")
     refusal(lambda: run(images, boxes, batch=0), "batch 0")
     refusal(lambda: label(images, boxes, tmp_path / "none.onnx", tmp_path / "labels.json"), "none.onnx")

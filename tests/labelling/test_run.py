@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mal_trt import Labeler, label
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
@@ -249,12 +249,11 @@ def test_overlays_have_the_size_asked_for(tmp_path: Path, tiny_model: Write, dat
 
 def test_nothing_to_do(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
     images, boxes = data_set(records=[])
-    summary, after = run(tmp_path, images, boxes, tiny_model(), overlay=tmp_path / "overlays")
-    assert (summary.total, summary.labelled, summary.skipped) == (0, 0, {})
-    assert after["annotations"] == [] and len(after["images"]) == 3
-    boxes.write_text("[]")
-    summary, after = run(tmp_path, images, boxes, tiny_model(), out=tmp_path / "bare.json")
-    assert after == [] and summary.total == 0
+    for text in (boxes.read_text(), "[]"):
+        boxes.write_text(text)
+        with pytest.raises(NothingDone, match="no boxes in it"):
+            run(tmp_path, images, boxes, tiny_model(), overlay=tmp_path / "overlays")
+        assert not list(tmp_path.glob("labels*"))
 
 
 def test_progress_in_a_log_file(

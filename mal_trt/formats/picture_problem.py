@@ -1,0 +1,31 @@
+"""Why a picture cannot be used: the reasons, in the words the summary counts them by."""
+
+from __future__ import annotations
+
+MISSING = "picture missing"
+EMPTY = "picture file is empty"
+NOT_A_PICTURE = "not a picture"
+NOT_A_FILE = "picture is no regular file"
+UNREADABLE = "picture cannot be read"
+DAMAGED = "picture truncated or damaged"
+TOO_LARGE = "picture too large"
+UNSUPPORTED = "unsupported pixel format"
+OTHER_SIZE = "picture size differs from the document"
+AMBIGUOUS = "several pictures fit the name"
+
+
+class ImageProblem(Exception):
+    """One picture that cannot be used: its boxes are skipped, the run goes on.
+
+    reason: a short clause, the same for every picture with this problem. detail: what was seen.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short and without line breaks."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -1,0 +1,111 @@
+"""COCO documents as others write them: numbers as strings, ids of another type, a file for each split."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError
+from mal_trt.formats.jsonstream import STREAMED
+from mal_trt.formats.reading.build import Document, Read
+from mal_trt.formats.reading.text import read_bytes
+
+EXPECTED = "expected COCO JSON, or boxes in another format that is read"
+
+
+def read_coco(path: Path) -> Document:
+    """A COCO document as it stands in its file, its numbers numbers and its ids those they refer to; InputError if it
+    is none."""
+    content = load_json(path)
+    for key in STREAMED:
+        records = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise InputError(f"{path}: not a COCO document; it needs the lists `images` and `annotations`, of objects")
+    return _plain(dict(content))
+
+
+def merged(files: Sequence[Path]) -> Read:
+    """One document of several, such as those of a data set's splits, pictures and boxes with ids of their own. Pictures
+    are called by their paths from the folder that holds all files."""
+    home = os.path.commonpath([file.parent for file in files])
+    whole: Document = {"images": [], "annotations": [], "categories": []}
+    kinds: dict[str, int] = {}
+    for file in files:
+        document = read_coco(file)
+        names = {c.get("id"): str(c.get("name", c.get("id"))) for c in document.get("categories") or []}
+        pictures: dict[Any, int] = {}
+        for image in document["images"]:
+            number = len(whole["images"]) + 1
+            pictures.setdefault(_hashed(image.get("id")), number)
+            name = image.get("file_name")
+            if isinstance(name, str):
+                image["file_name"] = os.path.relpath(os.path.join(file.parent, name), home).replace(os.sep, "/")
+            whole["images"].append({**image, "id": number})
+        for record in document["annotations"]:
+            kind = names.get(record.get("category_id"), str(record.get("category_id")))
+            ids = {"id": len(whole["annotations"]) + 1, "image_id": pictures.get(_hashed(record.get("image_id")))}
+            ids["category_id"] = kinds.setdefault(kind, len(kinds) + 1)
+            whole["annotations"].append({**record, **ids})
+    whole["categories"] = [{"id": number, "name": name} for name, number in kinds.items()]
+    return Read(whole)
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file in UTF-8 or UTF-16; InputError names what is wrong and where."""
+    try:
+        return json.loads(read_bytes(path))
+    except RecursionError:
+        raise InputError(f"{path}: not JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def number(value: Any) -> float | None:
+    """A number, also one in a string; None for anything else. May be infinite or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:
+        return math.inf
+
+
+def same_id(value: Any, known: Any) -> Any:
+    """An id as the records it refers to write it: `"7"` is 7 where there is a 7 and no `"7"`."""
+    if _hashed(value) in known:
+        return value
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and len(value) < 19 and int(value) in known:
+        return int(value)
+    if isinstance(value, int) and str(value) in known:
+        return str(value)
+    return value
+
+
+def _plain(document: Document) -> Document:
+    images = {_hashed(image.get("id")) for image in document["images"]}
+    categories = document.get("categories")
+    kinds = {_hashed(c.get("id")) for c in categories if isinstance(c, dict)} if isinstance(categories, list) else set()
+    for image in document["images"]:
+        for side in ("width", "height"):
+            value = number(image.get(side)) if isinstance(image.get(side), str) else None
+            if value is not None and math.isfinite(value):
+                image[side] = int(value)
+    for record in document["annotations"]:
+        bbox = record.get("bbox")
+        if isinstance(bbox, list) and any(isinstance(v, str) for v in bbox):
+            values = [number(v) for v in bbox]
+            record["bbox"] = bbox if None in values else values
+        for key, known in (("image_id", images), ("category_id", kinds)):
+            if key in record:
+                record[key] = same_id(record[key], known)
+    return document
+
+
+def _hashed(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str)) else repr(value)

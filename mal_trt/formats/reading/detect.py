@@ -1,0 +1,134 @@
+"""Which format a box file or folder has, told by what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import file_kind, walk_files
+from mal_trt.formats.reading.json_kinds import json_format
+from mal_trt.formats.reading.kitti import is_kitti_line
+from mal_trt.formats.reading.table import is_csv
+from mal_trt.formats.reading.text import head, read_bytes
+from mal_trt.formats.reading.via import is_via_csv
+from mal_trt.formats.reading.xml_elements import root_tag
+from mal_trt.formats.reading.yolo import is_label_line
+from mal_trt.formats.reading.yolo_layout import NAMES
+from mal_trt.formats.reading.yolo_yaml import find_description, is_list
+
+# In the order in which they win where a folder holds as many files of one as of another.
+TITLES = {
+    "voc": "Pascal VOC files",
+    "cvat": "CVAT XML",
+    "coco": "a COCO document",
+    "labelme": "LabelMe files",
+    "label-studio": "a Label Studio export",
+    "via": "a VIA project",
+    "kitti": "KITTI labels",
+    "yolo": "a YOLO data set",
+    "csv": "a table (CSV)",
+    "parquet": "a table (Parquet)",
+}
+ENDINGS = {
+    "voc": (".xml",),
+    "cvat": (".xml",),
+    "coco": (".json",),
+    "labelme": (".json",),
+    "label-studio": (".json",),
+    "via": (".json", ".csv"),
+    "kitti": (".txt",),
+    "yolo": (".txt",),
+    "csv": (".csv", ".tsv", ".txt"),
+    "parquet": (".parquet",),
+}
+LOOKED_AT = 50  # files of one ending looked into before the rest is taken for the same
+
+
+@dataclass(frozen=True)
+class Found:
+    """A box file or folder, recognised. files: those of the format, none for yolo, whose layout says which."""
+
+    path: Path
+    format: str
+    files: tuple[Path, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder at the path, or the one that holds the file."""
+        return self.path if file_kind(self.path) == "a folder" else self.path.parent
+
+
+def detect(path: Path, format: str | None = None) -> Found:
+    """What lies at a path. format: taken for that, without a look. InputError if it is nothing that is read."""
+    if format is not None and format not in TITLES:
+        raise InputError(f"boxes format {format}: expected one of {', '.join(TITLES)}")
+    kind = file_kind(path)
+    if kind == "a folder":
+        return _folder(path, format)
+    if kind != "a regular file":
+        raise InputError(f"{path}: cannot be read ({kind}); expected boxes: {', '.join(TITLES.values())}")
+    return Found(path, format or _file(path, alone=True) or "coco", (path,))
+
+
+def _folder(path: Path, format: str | None) -> Found:
+    if format is None and find_description(path) is not None:
+        return Found(path, "yolo", ())
+    files = [path / name for name in walk_files(path)]
+    kinds = dict(_looked_at(files)) if format is None else {}
+    counts = Counter(kinds.values())
+    if format is None:
+        if not counts:
+            raise InputError(f"{path}: holds no boxes: neither .txt, .xml nor .json files of a format that is read")
+        format = max(TITLES, key=lambda name: counts[name])
+    if format == "yolo":
+        return Found(path, "yolo", ())
+    chosen = [f for f in files if kinds.get(f, format) == format and f.suffix.lower() in ENDINGS[format]]
+    if not chosen:
+        raise InputError(f"{path}: holds no {' or '.join(ENDINGS[format])} files to read as {TITLES[format]}")
+    return Found(path, format, tuple(chosen))
+
+
+def _looked_at(files: list[Path]) -> Iterator[tuple[Path, str]]:
+    """The files of a folder that are of some format, with it."""
+    looked: dict[tuple[Path, str], Counter[str]] = {}
+    for file in files:
+        ending = file.suffix.lower()
+        if not any(ending in endings for endings in ENDINGS.values()) or file.name in NAMES:
+            continue
+        seen = looked.setdefault((file.parent, ending), Counter())
+        if seen.total() >= LOOKED_AT and len(seen) == 1 and ending != ".json":
+            yield file, next(iter(seen))
+        elif (kind := _file(file)) is not None:
+            seen[kind] += 1
+            yield file, kind
+
+
+def _file(path: Path, alone: bool = False) -> str | None:
+    """The format of one file, or None. alone: given by itself, so that its ending is meant."""
+    ending = path.suffix.lower()
+    if ending in (".yaml", ".yml", ".data"):
+        return "yolo"
+    start = head(path)
+    first = start.lstrip()[:1]
+    if start.startswith("PAR1"):
+        return "parquet"
+    if read_bytes(path, 4) in (b"PK\3\4", b"\x1f\x8b\x08\x00"):
+        raise InputError(f"{path}: a compressed archive; unpack it first")
+    if first == "<":
+        return {"annotation": "voc", "annotations": "cvat"}.get(root_tag(path))
+    if first in ("{", "["):
+        return json_format(path)
+    lines = [line for line in start.splitlines() if line.strip()]
+    if any(map(is_kitti_line, lines)):
+        return "kitti"
+    if ending in (".csv", ".tsv") or is_csv(start):
+        lines = lines or [""]
+        if is_via_csv(lines[0].split(",")):
+            return "via"
+        return "csv" if is_csv(start) or alone else None
+    if any(map(is_label_line, lines)) or (ending == ".txt" and is_list(path)):
+        return "yolo"
+    return None

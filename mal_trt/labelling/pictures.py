@@ -1,0 +1,92 @@
+"""Finds the pictures of a plan: each record's file, its size where the document leaves it open, resized ones."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from mal_trt.formats.images import ImageProblem, ImageSource
+from mal_trt.formats.picture_problem import AMBIGUOUS
+from mal_trt.geometry.rescale import one_factor, scaled_record
+from mal_trt.labelling.journal import Journal
+
+ROWS = 1000  # rows per statement
+_WANTED = "reason IS NULL AND EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id)"
+
+
+def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False) -> int:
+    """Give every image record with boxes its picture, or the reason why it has none.
+
+    rescale: a picture whose size differs from the document's by one factor is taken as it is, and its boxes are scaled.
+    Returns how many pictures were found under another name than the document's.
+    """
+    position = -1
+    called: dict[str, dict[str, int]] = defaultdict(dict)  # stored names that records of another name claim
+    before = set(source.renamed)
+    while rows := journal.execute(
+        f"SELECT position, id, file_name, width, height FROM image WHERE position > ? AND {_WANTED} "
+        "ORDER BY position LIMIT ?",
+        (position, ROWS),
+    ).fetchall():
+        for position, key, name, width, height in rows:
+            try:
+                # A name of the document stays: outputs are called by it.
+                stored = source.find_id(key) if name is None else source.find(name)
+                if name is None or width is None:
+                    name = name or stored
+                    width, height = source.size(stored)
+                elif rescale:
+                    width, height = _rescaled(journal, source, position, stored, (width, height))
+                found: tuple[Any, ...] = (name, width, height, None, None)
+                if name in source.renamed:
+                    called[stored][name] = position
+            except ImageProblem as problem:
+                found = (name, width, height, problem.reason, problem.detail)
+            journal.execute(
+                "UPDATE image SET file_name=?, width=?, height=?, reason=?, detail=? WHERE position=?",
+                (*found, position),
+            )
+    _doubted(journal, source, called)
+    return len(set(source.renamed) - before) or len(before)
+
+
+def _doubted(journal: Journal, source: ImageSource, called: dict[str, dict[str, int]]) -> None:
+    """One picture cannot be meant by two names: those that are not its own get a reason."""
+    if not called:
+        return
+    owners: dict[str, str] = {}
+    for (name,) in journal.execute(f"SELECT file_name FROM image WHERE {_WANTED}"):
+        if name not in source.renamed and (stored := source.find(name)) in called:
+            owners[stored] = name
+    for stored, names in called.items():
+        if len(names) < 2 and stored not in owners:
+            continue
+        claims = ", ".join([*([owners[stored]] if stored in owners else []), *sorted(names)][:3])
+        for name in names:
+            journal.execute(
+                "UPDATE image SET reason=?, detail=? WHERE file_name=?",
+                (AMBIGUOUS, f"{stored} would be the picture of {claims}", name),
+            )
+
+
+def _rescaled(
+    journal: Journal, source: ImageSource, position: int, stored: str, said: tuple[int, int]
+) -> tuple[int, int]:
+    """The picture's own size, its records made to fit, where one factor explains it; else what the document says."""
+    size = source.size(stored)
+    if size == said or not one_factor(said, size):
+        return said
+    fx, fy = size[0] / said[0], size[1] / said[1]
+    image, text = journal.execute("SELECT id, record FROM image WHERE position=?", (position,)).fetchone()
+    journal.execute(
+        "UPDATE image SET record=? WHERE position=?",
+        (json.dumps({**json.loads(text or "{}"), "width": size[0], "height": size[1]}), position),
+    )
+    rows = journal.execute("SELECT seq, x, y, w, h, record FROM annotation WHERE image_id=? AND x NOT NULL", (image,))
+    for seq, x, y, w, h, record in rows.fetchall():
+        journal.execute(
+            "UPDATE annotation SET x=?, y=?, w=?, h=?, record=? WHERE seq=?",
+            (x * fx, y * fy, w * fx, h * fy, json.dumps(scaled_record(json.loads(record), fx, fy)), seq),
+        )
+    return size

@@ -1,0 +1,96 @@
+"""A document's records as rows of the journal: what each says of itself, or why it cannot be labelled."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mal_trt.formats.jsonstream import Entry
+from mal_trt.formats.reading.coco import number
+from mal_trt.labelling.journal import Result
+
+NO_BBOX = "bbox missing"
+NOT_FOUR = "bbox is not four numbers"
+NOT_FINITE = "bbox has a NaN or infinite value"
+NO_SIZE = "bbox has zero or negative width or height"
+OUTSIDE = "bbox has no pixel inside the picture"
+UNKNOWN_IMAGE = "unknown image_id"
+UNKNOWN_CATEGORY = "unknown category_id"
+DUPLICATE = "duplicate id"
+NO_FILE_NAME = "image record without file_name"
+
+
+def parse_bbox(value: Any) -> tuple[float, float, float, float] | str:
+    """x, y, width, height in pixels of a record's `bbox`, numbers in strings too, or why it cannot be used."""
+    if value is None:
+        return NO_BBOX
+    if not isinstance(value, list) or len(value) != 4:
+        return NOT_FOUR
+    numbers = [v for v in map(number, value) if v is not None]
+    if len(numbers) < 4:
+        return NOT_FOUR
+    x, y, w, h = numbers
+    if not all(map(math.isfinite, numbers)):
+        return NOT_FINITE
+    return (x, y, w, h) if w > 0 and h > 0 else NO_SIZE
+
+
+def image_row(entry: Entry) -> tuple[Any, ...]:
+    """The row of an image record."""
+    record = entry.value
+    name = record.get("file_name")
+    width, height = side(record.get("width")), side(record.get("height"))
+    if width is None or height is None:
+        width = height = None
+    named = isinstance(name, str) and bool(name)
+    return (
+        entry.index,
+        identity(record.get("id")),
+        storable(name) if named else None,
+        width,
+        height,
+        None if named else NO_FILE_NAME,
+        None,
+        entry.text,
+    )
+
+
+def annotation_row(entry: Entry) -> tuple[Any, ...]:
+    """The row of an annotation or result."""
+    record, text = entry.value, entry.text
+    box = parse_bbox(record.get("bbox"))
+    x, y, w, h = (None,) * 4 if isinstance(box, str) else box
+    if not isinstance(box, str) and any(isinstance(v, str) for v in record["bbox"]):
+        text = json.dumps({**record, "bbox": list(box)})  # what reads the output expects numbers
+    ids = (identity(record.get(key)) for key in ("id", "image_id", "category_id"))
+    return (entry.index, *ids, x, y, w, h, text)
+
+
+def bad_box(entry: Entry) -> Result | None:
+    """Why an annotation is no box, as its result; None if it is one."""
+    box = parse_bbox(entry.value.get("bbox"))
+    reason = entry.reason or (box if isinstance(box, str) else None)
+    return Result(entry.index or 0, None, None, reason) if reason else None
+
+
+def identity(value: Any) -> int | float | str | None:
+    """An id as SQLite compares it: 7 equals 7.0, but not "7"; None if it is no id at all."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 1 << 53 else value
+    return value if abs(value) < 1 << 63 else str(value)
+
+
+def storable(text: str) -> str:
+    """The text with lone surrogates, which JSON can express and SQLite cannot, spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def side(value: Any) -> int | None:
+    """A picture's width or height, or None where the document has nothing usable."""
+    found = number(value)
+    return int(found) if found is not None and 0 < found < 1 << 31 and found == int(found) else None

@@ -1,0 +1,42 @@
+"""What a plan found in its boxes, kept in the journal so that a resumed run can say it too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from mal_trt.labelling.journal import Journal
+
+
+@dataclass(frozen=True)
+class Told:
+    """title: the format, such as "a YOLO data set". renamed: pictures found under another name than the boxes give.
+    notes: what was left aside while reading, and the plain cause of what looks wrong."""
+
+    title: str
+    boxes: int
+    classes: int
+    renamed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def keep(self, journal: Journal) -> None:
+        """Into the journal."""
+        journal.insert("fact", [("told", json.dumps(asdict(self)))])
+
+    @property
+    def line(self) -> str:
+        """For the summary."""
+        return (
+            f"read {self.boxes:,} box{'' if self.boxes == 1 else 'es'} "
+            f"of {self.classes:,} class{'' if self.classes == 1 else 'es'} from {self.title}"
+            + (f"; {self.renamed:,} pictures found under another name" if self.renamed else "")
+        )
+
+
+def told(journal: Journal) -> Told:
+    """What its plan found."""
+    row = journal.execute("SELECT value FROM fact WHERE name='told'").fetchone()
+    if row is None:
+        return Told("a document", 0, 0)
+    content = json.loads(row[0])
+    return Told(**{**content, "notes": tuple(content["notes"])})

@@ -1,0 +1,374 @@
+"""Every format that is read, recognised by its content and read into the document it describes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mal_trt.base.errors import InputError
+from mal_trt.cli.options import BoxesFormat
+from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.images import open_images
+from mal_trt.formats.reading.detect import TITLES
+
+WIDTH, HEIGHT = 80, 60
+# Two pictures: (name, class, XYXY).
+BOXES = [("a.png", "cat", (10, 20, 30, 50)), ("a.png", "dog", (0, 0, 80, 60)), ("b.png", "cat", (5, 6, 7, 9))]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def of(name: str) -> list[tuple[str, tuple[int, int, int, int]]]:
+    return [(kind, box) for picture, kind, box in BOXES if picture == name]
+
+
+def write(path: Path, text: str | dict[str, Any] | list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return path
+
+
+def coco(folder: Path) -> Path:
+    images = [{"id": name, "file_name": name, "width": WIDTH, "height": HEIGHT} for name in ("a.png", "b.png")]
+    records = [
+        {"id": n, "image_id": name, "category_id": kind, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for n, (name, kind, (x0, y0, x1, y1)) in enumerate(BOXES)
+    ]
+    kinds = [{"id": "cat", "name": "cat"}, {"id": "dog", "name": "dog"}]
+    return write(folder / "boxes.json", {"images": images, "annotations": records, "categories": kinds})
+
+
+def yolo(folder: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        lines = []
+        for kind, (a, b, c, d) in of(name):
+            shares = ((a + c) / 2 / WIDTH, (b + d) / 2 / HEIGHT, (c - a) / WIDTH, (d - b) / HEIGHT)
+            lines.append(" ".join(map(str, (["cat", "dog"].index(kind), *shares))))
+        write(folder / f"{name[0]}.txt", "\n".join(lines))
+    write(folder / "classes.txt", "cat\ndog\n")
+    return folder
+
+
+def voc(folder: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        objects = "".join(
+            f"<object><name>{k}</name><bndbox><xmin>{a + 1}</xmin><ymin>{b + 1}</ymin><xmax>{c}</xmax><ymax>{d}</ymax>"
+            "</bndbox></object>"
+            for k, (a, b, c, d) in of(name)
+        )
+        write(folder / f"{name[0]}.xml", f"<annotation><filename>{name}</filename>{objects}</annotation>")
+    return folder
+
+
+def kitti(folder: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        lines = [f"{k} 0 0 0 {a} {b} {c} {d} 0 0 0 0 0 0 0" for k, (a, b, c, d) in of(name)]
+        write(
+            folder / f"{name[0]}.txt", "\n".join([*lines, "DontCare -1 -1 -10 1 2 3 4 -1 -1 -1 -1000 -1000 -1000 -10"])
+        )
+    return folder
+
+
+def labelme(folder: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        shapes = [
+            {"label": k, "points": [[c, d], [a, b]], "shape_type": "rectangle"}
+            if k == "cat"
+            else {"label": k, "points": [[a, b], [c, b], [c, d], [a, d]], "shape_type": "polygon"}
+            for k, (a, b, c, d) in of(name)
+        ]
+        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"..\\pictures\\{name}"}
+        write(folder / f"{name[0]}.json", {**content, "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH})
+    return folder
+
+
+def csv_pixels(folder: Path) -> Path:
+    rows = [f"{name},{WIDTH},{HEIGHT},{k},{a},{b},{c},{d}" for name, k, (a, b, c, d) in BOXES]
+    return write(folder / "boxes.csv", "\n".join(["filename,width,height,class,xmin,ymin,xmax,ymax", *rows]))
+
+
+def csv_semicolons(folder: Path) -> Path:
+    rows = [f"{name};{k};{a},0;{b},0;{c - a},0;{d - b},0" for name, k, (a, b, c, d) in BOXES]
+    return write(folder / "boxes.csv", "\r\n".join(["\ufeffimage_id;label;x;y;w;h", *rows, ""]))
+
+
+def csv_shares(folder: Path) -> Path:
+    rows = [f"{n[0]}\tx\t{k}\t1\t{a / 80}\t{c / 80}\t{b / 60}\t{d / 60}" for n, k, (a, b, c, d) in BOXES]
+    return write(folder / "b.tsv", "\n".join(["ImageID\tSource\tLabelName\tConfidence\tXMin\tXMax\tYMin\tYMax", *rows]))
+
+
+def csv_lists(folder: Path) -> Path:
+    rows = [f'{name[0]},{WIDTH},{HEIGHT},"[{a}, {b}, {c - a}, {d - b}]",{k}' for name, k, (a, b, c, d) in BOXES]
+    return write(folder / "train.csv", "\n".join(["image_id,width,height,bbox,class", *rows]))
+
+
+def csv_headless(folder: Path) -> Path:
+    return write(
+        folder / "b.csv", "\n".join(f"x/{n},{a},{b},{c},{d},{k}" for n, k, (a, b, c, d) in BOXES) + "\nb.png,,,,,"
+    )
+
+
+def cvat(folder: Path) -> Path:
+    images = ""
+    for number, name in enumerate(("a.png", "b.png")):
+        shapes = "".join(
+            f'<box label="{k}" source="manual" occluded="0" xtl="{a}" ytl="{b}" xbr="{c}" ybr="{d}" z_order="0"></box>'
+            for k, (a, b, c, d) in of(name)
+        )
+        images += f'<image id="{number}" name="{name}" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>'
+    text = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta/>{images}</annotations>'
+    return write(folder / "annotations.xml", text)
+
+
+def label_studio(folder: Path) -> Path:
+    tasks = []
+    for name in ("a.png", "b.png"):
+        result = [
+            {
+                **{"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0, "type": "rectanglelabels"},
+                "value": {
+                    **{"x": 100 * a / WIDTH, "y": 100 * b / HEIGHT, "rotation": 0, "rectanglelabels": [k]},
+                    **{"width": 100 * (c - a) / WIDTH, "height": 100 * (d - b) / HEIGHT},
+                },
+            }
+            for k, (a, b, c, d) in of(name)
+        ]
+        data = {"image": f"/data/upload/1/0a1b2c3d-{name}"}
+        tasks.append({"id": 1, "annotations": [{"result": result, "was_cancelled": False}], "data": data})
+    return write(folder / "export.json", tasks)
+
+
+def label_studio_min(folder: Path) -> Path:
+    tasks = []
+    for name in ("a.png", "b.png"):
+        regions = [
+            {
+                **{"x": 100 * a / WIDTH, "y": 100 * b / HEIGHT, "rotation": 0, "rectanglelabels": [k]},
+                **{"width": 100 * (c - a) / WIDTH, "height": 100 * (d - b) / HEIGHT},
+                **{"original_width": WIDTH, "original_height": HEIGHT},
+            }
+            for k, (a, b, c, d) in of(name)
+        ]
+        tasks.append({"image": f"/data/local-files/?d=set/{name}", "id": 1, "label": regions, "annotator": 1})
+    return write(folder / "export.json", tasks)
+
+
+def via(folder: Path) -> Path:
+    entries = {}
+    for name in ("a.png", "b.png"):
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": a, "y": b, "width": c - a, "height": d - b},
+                "region_attributes": {"quality": {"good": True}, "class": k},
+            }
+            for k, (a, b, c, d) in of(name)
+        ]
+        entries[f"{name}123"] = {"filename": name, "size": 123, "regions": regions, "file_attributes": {}}
+    return write(
+        folder / "via.json", {"_via_settings": {"ui": {}}, "_via_img_metadata": entries, "_via_attributes": {}}
+    )
+
+
+def via_old(folder: Path) -> Path:
+    project = json.loads(via(folder).read_text())["_via_img_metadata"]
+    for entry in project.values():
+        entry["regions"] = {str(n): region for n, region in enumerate(entry["regions"])}
+    return write(folder / "via.json", project)
+
+
+def via_csv(folder: Path) -> Path:
+    lines = ["#filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"]
+    for number, (name, kind, (a, b, c, d)) in enumerate(BOXES):
+        shape = {"name": "rect", "x": a, "y": b, "width": c - a, "height": d - b}
+        cells = [json.dumps(cell).replace('"', '""') for cell in (shape, {"class": kind})]
+        lines.append(f'{name},1,"{{}}",2,{number},"{cells[0]}","{cells[1]}"')
+    return write(folder / "via.csv", "\n".join(lines))
+
+
+def via_3(folder: Path) -> Path:
+    metadata = {
+        f"{n}_x": {"vid": "1" if name == "a.png" else "2", "xy": [2, a, b, c - a, d - b], "av": {"1": kind}}
+        for n, (name, kind, (a, b, c, d)) in enumerate(BOXES)
+    }
+    files = {"1": {"fid": "1", "fname": "a.png"}, "2": {"fid": "2", "fname": "b.png"}}
+    content = {"project": {"pid": "x"}, "config": {}, "attribute": {}, "file": files, "metadata": metadata}
+    return write(folder / "via.json", {**content, "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}}})
+
+
+def parquet(folder: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    columns = {"image": [n for n, _, _ in BOXES], "label": [k for _, k, _ in BOXES], "other": [1, 2, 3]}
+    columns["bbox"] = [[float(a), float(b), float(c - a), float(d - b)] for _, _, (a, b, c, d) in BOXES]
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "boxes.parquet")
+    return folder / "boxes.parquet"
+
+
+WRITERS: dict[str, list[Callable[[Path], Path]]] = {
+    "coco": [coco],
+    "csv": [csv_pixels, csv_semicolons, csv_shares, csv_lists, csv_headless],
+    "cvat": [cvat],
+    "kitti": [kitti],
+    "label-studio": [label_studio, label_studio_min],
+    "labelme": [labelme],
+    "parquet": [parquet],
+    "via": [via, via_old, via_csv, via_3],
+    "voc": [voc],
+    "yolo": [yolo],
+}
+EVERY = [pytest.param(name, writer, id=writer.__name__) for name, writers in WRITERS.items() for writer in writers]
+
+
+def content(boxes: Boxes, pictures: Path) -> list[tuple[str, str, list[float]]]:
+    """(picture, class, XYWH) of each box."""
+    document = boxes.document(open_images(pictures))
+    names = {c["id"]: c["name"] for c in document["categories"]}
+    files = {i["id"]: i["file_name"] for i in document["images"]}
+    assert all((i["width"], i["height"]) == (WIDTH, HEIGHT) for i in document["images"])
+    return [(files[a["image_id"]], names[a["category_id"]], a["bbox"]) for a in document["annotations"]]
+
+
+def expected() -> list[tuple[str, str, Any]]:
+    return [(n, k, pytest.approx([a, b, c - a, d - b], abs=1e-6)) for n, k, (a, b, c, d) in BOXES]
+
+
+def test_every_format_has_a_name_a_title_and_a_test() -> None:
+    assert set(get_args(BoxesFormat)) == set(TITLES) == set(WRITERS)
+
+
+@pytest.mark.parametrize(("name", "writer"), EVERY)
+def test_recognised_and_read(tmp_path: Path, pictures: Path, name: str, writer: Callable[[Path], Path]) -> None:
+    path = writer(tmp_path / "labels")
+    found = Boxes(path)
+    assert found.title == TITLES[name]
+    assert content(found, pictures) == expected()
+    assert content(Boxes(path, name), pictures) == expected(), "forced"
+    assert content(Boxes(tmp_path / "labels"), pictures) == expected(), "by its folder"
+    assert Boxes(path).sha256() == found.sha256()
+
+
+@pytest.mark.parametrize(("name", "writer"), EVERY)
+def test_pictures_where_the_boxes_say(
+    tmp_path: Path, pictures: Path, name: str, writer: Callable[[Path], Path]
+) -> None:
+    for file in pictures.iterdir():
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        file.rename(tmp_path / "labels" / file.name)
+    path = writer(tmp_path / "labels")
+    if name == "labelme":  # whose imagePath is another folder
+        for file in path.glob("*.json"):
+            file.write_text(file.read_text().replace("..\\\\pictures\\\\", ""))
+    boxes = Boxes(path)
+    assert boxes.home().resolve() == (tmp_path / "labels").resolve()
+    assert content(boxes, boxes.home()) == expected()
+
+
+def test_byte_order_marks_and_utf_16(tmp_path: Path, pictures: Path) -> None:
+    for name, writer in ((n, w) for n, ws in WRITERS.items() for w in ws if n != "parquet"):
+        for encoding in ("utf-8-sig", "utf-16"):
+            folder = tmp_path / f"{writer.__name__}-{encoding}"
+            path = writer(folder)
+            for file in folder.iterdir():
+                text = file.read_text(encoding="utf-8-sig").replace("\n", "\r\n").replace('encoding="utf-8"', "")
+                file.write_bytes(text.encode(encoding))
+            assert content(Boxes(path), pictures) == expected(), (name, encoding)
+
+
+def test_dontcare_is_counted(tmp_path: Path, pictures: Path) -> None:
+    boxes = Boxes(kitti(tmp_path / "labels"))
+    boxes.document(open_images(pictures))
+    assert boxes.notes == ["2 DontCare regions are no objects and were left out"]
+
+
+def test_a_rotated_rectangle_is_refused_by_name(tmp_path: Path, pictures: Path) -> None:
+    turned = write(tmp_path / "t.xml", cvat(tmp_path / "c").read_text().replace('xtl="10"', 'xtl="10" rotation="30"'))
+    tasks = json.loads(label_studio(tmp_path / "l").read_text())
+    tasks[0]["annotations"][0]["result"][0]["value"]["rotation"] = 30
+    for path in (turned, write(tmp_path / "t.json", tasks)):
+        entries = [
+            e for e in Boxes(path).entries(open_images(pictures)) if e.key == "annotations" and e.index is not None
+        ]
+        assert [e.reason for e in entries] == ["rotated rectangle", None, None]
+        assert entries[0].value["bbox"] is None
+
+
+def test_cvat_tracks(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "a.png").rename(pictures / "frame_000003.png")
+    box = '<box frame="{}" outside="{}" occluded="0" keyframe="1" xtl="1" ytl="2" xbr="3" ybr="5"/>'
+    track = '<track id="0" label="car">' + box.format(3, 0) + box.format(4, 1) + "</track>"
+    boxes = Boxes(write(tmp_path / "t.xml", f"<annotations><version>1.1</version>{track}</annotations>"))
+    assert content(boxes, pictures) == [("frame_000003.png", "car", [1, 2, 2, 3])]
+    assert boxes.notes == ["1 boxes of tracks lie outside their frame and were left out"]
+
+
+def test_an_unknown_header_is_named(tmp_path: Path, pictures: Path) -> None:
+    path = write(tmp_path / "b.csv", "filename,gauche,haut,droite,bas\na.png,1,2,3,4\n")
+    with pytest.raises(InputError, match=r"b\.csv:1: no column for the box; the columns are 'filename', 'gauche'"):
+        Boxes(path).document(open_images(pictures))
+
+
+def test_splits_of_a_column_a_folder_a_subset_and_a_list(tmp_path: Path, pictures: Path) -> None:
+    def names(boxes: Boxes) -> list[str]:
+        return [name for name, _, _ in content(boxes, pictures)]
+
+    lines = csv_pixels(tmp_path / "c").read_text().splitlines()
+    rows = [f"{line},{'split' if n == 0 else 'train' if n < 3 else 'valid'}" for n, line in enumerate(lines)]
+    table = write(tmp_path / "c" / "boxes.csv", "\n".join(rows))
+    assert names(Boxes(table, split="val")) == ["b.png"] and names(Boxes(table, split="train")) == ["a.png"] * 2
+    with pytest.raises(InputError, match="no split test; its splits: train, val"):
+        Boxes(table, split="test").document(open_images(pictures))
+    drawing = cvat(tmp_path / "x")
+    write(drawing, drawing.read_text().replace('id="1"', 'id="1" subset="Validation"'))
+    assert names(Boxes(drawing, split="val")) == ["b.png"]
+    root = tmp_path / "VOC2007"
+    voc(root / "Annotations")
+    write(root / "ImageSets" / "Main" / "val.txt", "b\n")
+    assert names(Boxes(root, split="val")) == names(Boxes(root / "Annotations", split="val")) == ["b.png"]
+    for name, split in (("a", "train"), ("b", "valid")):
+        images = [{"id": 1, "file_name": f"{name}.png", "width": WIDTH, "height": HEIGHT}]
+        records = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]
+        kinds = [{"id": 1, "name": "cat"}]
+        document = {"images": images, "annotations": records, "categories": kinds}
+        write(tmp_path / "set" / split / "_annotations.coco.json", document)
+    assert [len(Boxes(tmp_path / "set", split=s).document(open_images(pictures))["images"]) for s in (None, "val")] == [
+        2,
+        1,
+    ]
+
+
+def test_entities_are_never_expanded(tmp_path: Path, pictures: Path) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotation><filename>&b;</filename></annotation>'
+    leak = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/hostname">]><annotation><filename>&a;</filename></annotation>'
+    deep = "<annotation>" + "<a>" * 100_000
+    for text, says in ((bomb, "entities"), (leak, "entities"), (deep, "nested")):
+        path = write(tmp_path / "x.xml", text)
+        with pytest.raises(InputError, match=rf"x\.xml:1: .*{says}"):
+            Boxes(path, "voc").document(open_images(pictures))
+
+
+def test_xml_in_another_encoding(tmp_path: Path, pictures: Path) -> None:
+    text = cvat(tmp_path / "x").read_text().replace('"utf-8"', '"GB2312"').replace('"cat"', '"猫"')
+    (tmp_path / "x.xml").write_bytes(text.encode("gb2312"))
+    assert [kind for _, kind, _ in content(Boxes(tmp_path / "x.xml"), pictures)] == ["猫", "dog", "猫"]
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="boxes format pascal: expected one of"):
+        Boxes(tmp_path, "pascal")
+    (tmp_path / "b.zip").write_bytes(b"PK\3\4 and more")
+    with pytest.raises(InputError, match=r"b\.zip: a compressed archive; unpack it first"):
+        Boxes(tmp_path / "b.zip")
