@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,9 @@ PACKAGES = {
 }
 
 
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def python(code: str, folder: Path) -> str:
+    """Away from the sources, which Python would import instead of the installed package."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -42,17 +44,17 @@ def test_other_names_are_refused() -> None:
         mal_trt.Labeller  # noqa: B018
 
 
-def test_import_is_cheap() -> None:
+def test_import_is_cheap(tmp_path: Path) -> None:
     """Beside Python's own modules `import mal_trt` loads its errors and its version, and no package at all."""
     before = "import sys, typing, __future__; before = set(sys.modules);"
-    loaded = ast.literal_eval(python(f"{before} import mal_trt; print(sorted(set(sys.modules) - before))"))
+    loaded = ast.literal_eval(python(f"{before} import mal_trt; print(sorted(set(sys.modules) - before))", tmp_path))
     assert loaded == ["mal_trt", "mal_trt.base", "mal_trt.base.errors", "mal_trt.base.version"]
 
 
-def test_labelling_needs_no_optional_package() -> None:
+def test_labelling_needs_no_optional_package(tmp_path: Path) -> None:
     heavy = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "matplotlib", "cv2")
     code = "import sys; from mal_trt import Labeler, label, evaluate, compare, benchmark, build_engine; print({} & {})"
-    assert python(code.format(set(heavy), "set(sys.modules)")) == "set()\n"
+    assert python(code.format(set(heavy), "set(sys.modules)"), tmp_path) == "set()\n"
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,11 @@ def reason(stream: io.BytesIO, expected: tuple[int, int] | None = None) -> Image
 def test_every_mode_reads_as_pillow_shows_it(mode: str, format: str) -> None:
     source = Image.fromarray(RGB)
     image = source.convert("P").convert("PA") if mode == "PA" else source.convert(mode)
+    if (mode, format) == ("YCbCr", "TIFF"):
+        try:
+            Image.open(encoded(image, format)).load()
+        except OSError as error:  # Pillow before 13
+            pytest.skip(f"this Pillow cannot read such a file that it wrote itself ({error})")
     pixels = read_picture(encoded(image, format)) if format else to_rgb(image)
     assert pixels.dtype == np.uint8 and pixels.shape == (5, 6, 3)
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
