@@ -16,7 +16,7 @@ def even_odd(lines: Sequence[np.ndarray], height: int, width: int) -> np.ndarray
     """
     toggles = np.zeros((height, width + 1), np.uint8)
     for line in lines:
-        (x0, y0), (x1, y1) = line.T, np.roll(line, -1, axis=0).T
+        (x0, y0), (x1, y1) = line.T, np.concatenate([line[1:], line[:1]]).T
         low, high = np.minimum(y0, y1), np.maximum(y0, y1)
         first = np.clip(np.ceil(low - 0.5), 0, height).astype(np.int64)  # rows whose centres the side crosses
         last = np.clip(np.ceil(high - 0.5), 0, height).astype(np.int64)

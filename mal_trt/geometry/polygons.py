@@ -137,6 +137,7 @@ def _walk(mask: np.ndarray, diagonal: bool) -> list[_Loop]:
     flat = inside.reshape(-1)
     steps = _WAYS @ (width, 1)
     # A side is its foreground pixel and the way it is walked, which has the background pixel on its left.
+    # The margin around the mask is background, so that what wraps around is too.
     ways, pixels = np.nonzero([flat & ~np.roll(flat, -steps[way - 1]) for way in range(4)])
     if not len(pixels):
         return []
@@ -189,18 +190,18 @@ def _untouched(loop: _Loop) -> list[_Loop]:
 
 def _turns(line: np.ndarray) -> np.ndarray:
     """A closed line without repeated points and without those at which it goes straight on."""
-    moved = (line != np.roll(line, 1, axis=0)).any(axis=1)
+    came = line - np.concatenate([line[-1:], line[:-1]])
+    moved = came.any(axis=1)
     if not moved.any():
         return line[:1]
-    line = np.compress(moved, line, axis=0)
-    came, goes = line - np.roll(line, 1, axis=0), np.roll(line, -1, axis=0) - line
+    line, came = line[moved], came[moved]
+    goes = np.concatenate([came[1:], came[:1]])
     turns = (came[:, 0] * goes[:, 1] != came[:, 1] * goes[:, 0]) | ((came * goes).sum(axis=1) < 0)
-    return np.compress(turns, line, axis=0)
+    return line[turns]
 
 
 def _tied(line: np.ndarray, other: np.ndarray, here: int, there: int) -> np.ndarray:
-    tour = np.roll(other, -there, axis=0)
-    return np.concatenate([line[: here + 1], tour, tour[:1], line[here:]])
+    return np.concatenate([line[: here + 1], other[there:], other[: there + 1], line[here:]])
 
 
 def _nearest(line: np.ndarray, other: np.ndarray) -> tuple[int, int]:
@@ -208,10 +209,10 @@ def _nearest(line: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     if len(line) * len(other) > MOST_PAIRS:
         here = int(((line - other.mean(axis=0)) ** 2).sum(axis=1).argmin())
         return here, int(((other - line[here]) ** 2).sum(axis=1).argmin())
-    apart = ((line[:, None] - other[None]) ** 2).sum(axis=2)
+    apart = (line[:, None, 0] - other[None, :, 0]) ** 2 + (line[:, None, 1] - other[None, :, 1]) ** 2
     return divmod(int(apart.argmin()), len(other))
 
 
 def _twice_area(line: np.ndarray) -> float:
     x, y = line.T
-    return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
+    return float(x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0])

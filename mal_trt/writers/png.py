@@ -79,7 +79,7 @@ def save_palette(values: np.ndarray, path: Path) -> None:
     """A PNG of values; of bytes with Pascal VOC's palette."""
     image = Image.fromarray(values)
     if values.dtype == np.uint8:
-        image.putpalette(_palette())
+        image.putpalette(palette())
     image.save(path)
 
 
@@ -88,7 +88,7 @@ def _within(things: list[Object], most: int, losses: Losses) -> list[Object]:
     return things[:most]
 
 
-def _palette() -> list[int]:
+def palette() -> list[int]:
     """VOC's colours: bits 0, 3, 6 of the value are the highest of red, 1, 4, 7 of green, 2, 5 of blue, and so on."""
     colours = np.zeros((256, 3), np.int64)
     for value in range(256):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
@@ -14,7 +15,7 @@ from mal_trt.writers.files import PictureFiles, words
 from mal_trt.writers.labels import LabelSet, Object, Picture
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
-from mal_trt.writers.png import drawn, save_palette
+from mal_trt.writers.png import drawn, palette, save_palette
 
 MOST = 254  # values of a VOC mask: 0 is background, 255 the border that VOC leaves open
 
@@ -22,14 +23,21 @@ MOST = 254  # values of a VOC mask: 0 is background, 255 the border that VOC lea
 def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
     """The folder `path`: Annotations, SegmentationObject (1, 2, ... in the order of the .xml), SegmentationClass
     (values and colours in labelmap.txt), ImageSets. Small masks are drawn over large ones."""
-    for folder in ("Annotations", "SegmentationObject", "SegmentationClass", "ImageSets/Segmentation"):
+    for folder in (
+        "Annotations",
+        "SegmentationObject",
+        "SegmentationClass",
+        "ImageSets/Main",
+        "ImageSets/Segmentation",
+    ):
         (path / folder).mkdir(parents=True)
     names = [words(category.name) for category in labels.categories.values()]
     (path / "labelmap.txt").write_text(_labelmap(names), encoding="utf-8")
     boxes, things, classes = (
         PictureFiles(path / folder) for folder in ("Annotations", "SegmentationObject", "SegmentationClass")
     )
-    with open(path / "ImageSets" / "Segmentation" / "default.txt", "w", encoding="utf-8") as listed:
+    lists = path / "ImageSets"
+    with open(lists / "Segmentation" / "default.txt", "w", encoding="utf-8") as listed:
         for picture in labels.pictures():
             boxes.path(picture.name, ".xml").write_text(_xml(picture), encoding="utf-8")
             kept = picture.objects[:MOST]
@@ -41,6 +49,7 @@ def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, do
             listed.write(f"{PurePosixPath(clean_name(picture.name)).with_suffix('')}\n")
             losses.masks += len(kept)
             done(len(picture.objects))
+    shutil.copy(lists / "Segmentation" / "default.txt", lists / "Main" / "default.txt")
 
 
 def _xml(picture: Picture) -> str:
@@ -63,9 +72,7 @@ def _object(thing: Object) -> str:
 
 
 def _labelmap(names: list[str]) -> str:
-    from mal_trt.writers.png import _palette
-
-    colours = np.array(_palette()).reshape(-1, 3)
+    colours = np.array(palette()).reshape(-1, 3)
     rows = [
         f"{name}:{','.join(map(str, colours[min(i, MOST)].tolist()))}::"
         for i, name in enumerate(["background", *names])
