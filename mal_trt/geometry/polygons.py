@@ -194,10 +194,10 @@ def _turns(line: np.ndarray) -> np.ndarray:
     moved = came.any(axis=1)
     if not moved.any():
         return line[:1]
-    line, came = line[moved], came[moved]
+    line, came = np.compress(moved, line, axis=0), np.compress(moved, came, axis=0)
     goes = np.concatenate([came[1:], came[:1]])
     turns = (came[:, 0] * goes[:, 1] != came[:, 1] * goes[:, 0]) | ((came * goes).sum(axis=1) < 0)
-    return line[turns]
+    return np.compress(turns, line, axis=0)
 
 
 def _tied(line: np.ndarray, other: np.ndarray, here: int, there: int) -> np.ndarray:

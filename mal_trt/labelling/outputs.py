@@ -45,7 +45,11 @@ def write_outputs(
             raise RunError(f"{out}: came into being meanwhile and is not overwritten; move it and run with --resume")
         note = {"inode": part.stat().st_ino, "formats": list(formats), "losses": losses}
         journal.remember(WRITTEN, json.dumps(note))
-        os.replace(part, out)
+        try:
+            os.replace(part, out)
+        except OSError:
+            journal.remember(WRITTEN, json.dumps({**note, "inode": None}))  # another file may get the number
+            raise
         return losses
     except OSError as error:
         raise _refused(out, error) from error
