@@ -25,8 +25,9 @@ from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
+from mal_trt.formats.boxes import BoxesLike
 
-Source = tuple[Path, Path]
+Source = tuple[Path | None, BoxesLike]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def calibrate(
 ) -> CalibrationReport:
     """A quantised model from an FP32 or FP16 model of `mal-trt export` (or "bundled"), held to the gate.
 
-    sources: (pictures, COCO boxes) to calibrate on. annotations: (pictures, COCO masks) for the gate, which
+    sources: (pictures, boxes) to calibrate on, pictures None where the boxes say it; boxes: see `formats.boxes.Boxes`.
+    annotations: (pictures, boxes with masks) for the gate, which
     otherwise compares masks on boxes of `sources` that the ranges have not seen. cache: file for what was
     measured. Writes `out`, its parity file and its report, or nothing: InputError for what cannot be used,
     RunError if the gate cannot be passed.

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from mal_trt.artifacts.contract import Contract
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import NothingDone
+from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.rle import RLE
+from mal_trt.labelling.hints import nothing_usable
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 
@@ -62,19 +64,21 @@ class Losses:
     reasons: list[str] = field(default_factory=list)
 
 
-def draw(sources: Sequence[tuple[Path, Path]], count: int) -> list[Spot]:
-    """Up to `count` boxes of COCO documents, as many small, medium and large as there are, spread over all pictures.
+def draw(sources: Sequence[tuple[Path | None, BoxesLike]], count: int) -> list[Spot]:
+    """Up to `count` boxes of documents, as many small, medium and large as there are, spread over all pictures.
 
-    sources: (pictures, boxes) of each document. The draw follows from the documents alone. InputError if a
-    document cannot be used or all together hold no box.
+    sources: (pictures, boxes) of each document; pictures None where the boxes say it. The draw follows from the
+    documents alone. InputError if a document cannot be used, NothingDone if no box of any can.
     """
     by_size: dict[SizeClass, list[Spot]] = {size: [] for size in SizeClass}
     # More than needed of each document, so that a class that one lacks can come from another.
+    unusable: list[str] = []
     for images, boxes in sources:
-        for size, spots in _document(images, boxes, count).items():
+        boxes = as_boxes(boxes)
+        for size, spots in _document(images or boxes.home(), boxes, count, unusable).items():
             by_size[size].extend(spots)
     if not any(by_size.values()):
-        raise InputError(f"{', '.join(str(boxes) for _, boxes in sources)}: no usable box to calibrate on")
+        raise NothingDone("; ".join(unusable))
     drawn: list[Spot] = []
     left = count
     for place, size in enumerate(sorted(by_size, key=lambda size: len(by_size[size]))):
@@ -140,12 +144,16 @@ def _load(source: ImageSource, spot: Spot, losses: Losses) -> np.ndarray | None:
         return None
 
 
-def _document(images: Path, boxes: Path, most: int) -> dict[SizeClass, list[Spot]]:
-    """Of each size class of one document, up to `most` boxes, evenly spaced in the order of its pictures."""
+def _document(images: Path, boxes: Boxes, most: int, unusable: list[str]) -> dict[SizeClass, list[Spot]]:
+    """Of each size class of one document, up to `most` boxes, evenly spaced in the order of its pictures. unusable: why
+    there is none."""
     with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
         journal = Journal(Path(folder) / "plan")
         try:
-            write_plan(journal, {}, boxes, None, open_images(images), 1)
+            source = open_images(images)
+            write_plan(journal, {}, boxes, None, source, 1)
+            if not journal.planned_boxes()[0]:
+                unusable.append(nothing_usable(journal, source, boxes, images, "used to calibrate"))
             found = {}
             for size in SizeClass:
                 # With batches of one box, box.batch is the box's own and tells its size class.

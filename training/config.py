@@ -18,6 +18,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class TrainConfig:
     """A training run. images[i] is the folder or tar of the pictures of boxes[i]; defaults are NVIDIA TAO's.
 
+    boxes_format, split, rescale: see `mal_trt.formats.boxes.Boxes`; val_split is the split of val_boxes.
+
     recipe "tao" is the published objective, order of a step and optimiser; "small" is ours for small data sets:
     a pretrained encoder, the teacher starts as the student's copy, targets follow the objects' colours or an
     ensemble's soft masks, figures may be drawn.
@@ -42,6 +44,10 @@ class TrainConfig:
     out: Path
     val_images: Path | None = None
     val_boxes: Path | None = None
+    boxes_format: str | None = None
+    split: str | None = None
+    val_split: str | None = None
+    rescale: bool = False
     arch: str = "vit-mae-base/16"
     layout: str | None = None
     depth: int | None = None
@@ -126,7 +132,16 @@ FREE = frozenset(
     (
         *("out", "resume", "resume_from", "device", "workers", "preload", "log_steps", "picture_steps"),
         *("checkpoint_minutes", "checkpoint_epochs", "checkpoint_steps", "keep"),
-        *("validate_epochs", "validate_steps", "val_images", "val_boxes", "val_limit", "val_weights", "val_flip"),
+        *(
+            "validate_epochs",
+            "validate_steps",
+            "val_images",
+            "val_boxes",
+            "val_split",
+            "val_limit",
+            "val_weights",
+            "val_flip",
+        ),
         *("thresholds", "test_margin"),
     )
 )

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.formats.boxes import Boxes
 from mal_trt.training.checkpoints import LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
@@ -54,7 +55,9 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
 
 
 def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
-    boxes = read_training_boxes(config.images, config.boxes, config.min_area, config.max_area)
+    documents = [Boxes(path, config.boxes_format, config.split, config.rescale) for path in config.boxes]
+    images = config.images or tuple(document.home() for document in documents)
+    boxes = read_training_boxes(images, documents, config.min_area, config.max_area)
     if boxes.skipped:
         left_out = ", ".join(f"{count} {reason}" for reason, count in boxes.skipped.items())
         console.print(f"left out: {left_out}", highlight=False, soft_wrap=True)

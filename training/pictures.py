@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.base.errors import InputError
-from mal_trt.formats.boxes import read_boxes
+from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
+from mal_trt.formats.picture_problem import MISSING
+from mal_trt.labelling.records import NO_FILE_NAME, parse_bbox, side
 
 UNKNOWN = "annotation of an unknown picture"
 
@@ -42,7 +44,7 @@ class TrainingBoxes:
     boxes: np.ndarray
     picture: np.ndarray
     pictures: list[TrainingPicture]
-    ids: list[tuple[str, int]]
+    ids: list[tuple[str, Any]]
     category: np.ndarray
     skipped: Counter[str]
 
@@ -52,13 +54,13 @@ class TrainingBoxes:
 
 def read_training_boxes(
     images: Sequence[Path],
-    documents: Sequence[Path],
+    documents: Sequence[BoxesLike],
     min_area: float,
     max_area: float,
 ) -> TrainingBoxes:
     """Annotations worth training on, by MAL's filter.
 
-    images[i] is the folder or tar of documents[i], each a COCO file or a folder of YOLO or VOC files. Kept: both
+    images[i] is the folder or tar of documents[i], see `mal_trt.formats.boxes.Boxes`. Kept: both
     sides over 2 px, the box inside the picture, min_area < w*h < max_area (original square pixels), the picture
     there and of the size its document says.
     """
@@ -66,24 +68,26 @@ def read_training_boxes(
         raise InputError(f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes")
     boxes: list[tuple[float, float, float, float]] = []
     picture: list[int] = []
-    ids: list[tuple[str, int]] = []
+    ids: list[tuple[str, Any]] = []
     category: list[int] = []
     classes: dict[Any, int] = {}
     pictures: list[TrainingPicture] = []
     skipped: Counter[str] = Counter()
-    for source, document in zip(images, documents, strict=True):
+    lost: list[str] = []
+    for source, document in zip(images, map(as_boxes, documents), strict=True):
         opened = open_images(source)
-        content = read_boxes(document, opened)
+        content = document.document(opened)
         try:
             names = {c["id"]: c.get("name") or c["id"] for c in content.get("categories", ())}
             index = {r["id"]: _find(opened, r) for r in content["images"]}
             place: dict[Any, int] = {}
             for record in content["annotations"]:
                 found = index.get(record["image_id"], UNKNOWN)
-                x, y, w, h = (float(v) for v in record["bbox"])
-                if isinstance(found, str):
-                    skipped[found] += 1
+                box = parse_bbox(record.get("bbox"))
+                if isinstance(found, str) or isinstance(box, str):
+                    skipped[found if isinstance(found, str) else str(box)] += 1
                     continue
+                x, y, w, h = box
                 width, height = found.expected
                 if w <= 2 or h <= 2 or x < 0 or y < 0 or x + w > width or y + h > height:
                     skipped["box too thin or not inside its picture"] += 1
@@ -94,28 +98,36 @@ def read_training_boxes(
                     picture.append(place.setdefault(record["image_id"], len(pictures)))
                     if picture[-1] == len(pictures):
                         pictures.append(found)
-                    ids.append((document.name, int(record.get("id", len(ids)))))
+                    ids.append((document.path.name, record.get("id", len(ids))))
                     kind = record.get("category_id")
                     category.append(classes.setdefault(names.get(kind, kind), len(classes)))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{document}: a picture or annotation lacks a field or has a bad one ({error!r})"
             ) from None
+        if MISSING in index.values():
+            name = next(r.get("file_name") for r in content["images"] if index[r["id"]] == MISSING)
+            there = " and ".join(map(repr, opened.examples(2))) or "no picture"
+            lost.append(f"looked for {name!r}, {source} holds {there}; --images seems to be the wrong folder")
     if not boxes:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no annotations"
-        raise InputError(f"{', '.join(map(str, documents))}: no box to train from ({reasons})")
+        why = "; ".join([f"no box to train from ({reasons})", *lost])
+        raise NothingDone(f"{', '.join(map(str, documents))}: {why}")
     rows = np.asarray(boxes, np.float32), np.asarray(picture)
     return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped)
 
 
 def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
     """The picture of a document's record, or the reason why it cannot be used."""
-    expected = int(record["width"]), int(record["height"])
+    if not record.get("file_name"):
+        return NO_FILE_NAME
     try:
         name = source.find(str(record["file_name"]))
         size = source.size(name)
     except ImageProblem as problem:
         return problem.reason
+    width, height = side(record.get("width")), side(record.get("height"))
+    expected = size if width is None or height is None else (width, height)
     return TrainingPicture(source, name, expected) if sorted(size) == sorted(expected) else OTHER_SIZE
 
 

@@ -29,8 +29,12 @@ class Cudnn:
 @dataclass
 class Dataset:
     type: str = opt("coco", "coco, yolo or voc; what is found at train_ann_path decides")
-    train_ann_path: Any = opt("", "boxes: COCO JSON, folder of YOLO .txt or of VOC .xml; or a list", "boxes")
+    train_ann_path: Any = opt("", "boxes: a file or folder of any format that is read; or a list", "boxes")
     train_img_dir: Any = opt("", "their pictures: folder or .tar; or a list as long", "images")
+    boxes_format: str | None = opt(None, "the boxes' format; null: told by their content", "boxes_format", True)
+    split: str | None = opt(None, "one split of a data set alone, such as train", "split", True)
+    val_split: str | None = opt(None, "the split to validate on", "val_split", True)
+    rescale: bool = opt(False, "pictures were resized since: scale the boxes to them", "rescale", True)
     val_ann_path: str = opt("", "boxes and masks for validation; empty: none", "val_boxes")
     val_img_dir: str = opt("", "their pictures", "val_images")
     min_obj_size: float = opt(2048.0, "smallest box trained on, square pixels", "min_area")

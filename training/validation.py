@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.boxes import read_boxes
+from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
 from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
@@ -63,12 +63,13 @@ class Validation:
     """A validation set of a run; `run` gives the figures of `mal-trt evaluate`, on every process."""
 
     def __init__(self, config: TrainConfig) -> None:
-        images, boxes = config.val_images, config.val_boxes
-        if images is None or boxes is None:
-            raise InputError("validation needs both pictures and boxes (--val-images, --val-boxes)")
+        if config.val_boxes is None:
+            raise InputError("validation needs boxes (--val-boxes)")
+        boxes = Boxes(config.val_boxes, config.boxes_format, config.val_split, config.rescale)
+        images = config.val_images or boxes.home()
         self.config, self.where = config, str(boxes)
         self.boxes = read_training_boxes((images,), (boxes,), 0.0, MAX_AREA)
-        document = read_boxes(boxes, open_images(images))
+        document = boxes.document(open_images(images))
         masked = {a.get("id"): a for a in document["annotations"] if a.get("segmentation")}
         rows = np.array([row for row, (_, key) in enumerate(self.boxes.ids) if key in masked], np.int64)
         if not len(rows):

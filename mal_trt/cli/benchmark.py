@@ -11,11 +11,14 @@ from typer import Option
 
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
+    BoxesFormatOption,
     CropsOption,
     DeviceOption,
     FlipOption,
     LabelThresholdOption,
     RefineOption,
+    RescaleOption,
+    SplitOption,
     ThreadsOption,
     WeightsOption,
     needs,
@@ -34,8 +37,11 @@ def benchmark(
     images: Annotated[
         Path | None, Option(help="Pictures: a folder, a .tar or one file. Default: example photos.")
     ] = None,
-    boxes: Annotated[Path | None, Option(help="Their boxes: COCO JSON, or a folder of YOLO .txt or VOC .xml.")] = None,
-    annotations: Annotated[Path | None, Option(help="COCO JSON with drawn masks instead: gives the mIoU.")] = None,
+    boxes: Annotated[Path | None, Option(help="Their boxes, of any format that is read.")] = None,
+    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks instead: gives the mIoU.")] = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    rescale: RescaleOption = False,
     count: Annotated[int | None, Option(min=1, help="So many boxes, spread over the document; default: all.")] = None,
     batch: Annotated[str, Option(metavar="<number,...>", help="Batch sizes for the network alone.")] = "1,8,16,32",
     size: Annotated[
@@ -67,15 +73,19 @@ def benchmark(
         with needs("benchmark"):
             import matplotlib  # noqa: F401
     from mal_trt.cli.benchmark_table import print_benchmark
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.benchmark import benchmark as run
+
+    def chosen(path: Path | None) -> Boxes | None:
+        return None if path is None else Boxes(path, boxes_format, split, rescale)
 
     result: dict[str, Any] = {}
     try:
         run(
             model or ["bundled"],
             images,
-            boxes,
-            annotations,
+            chosen(boxes),
+            chosen(annotations),
             batches=_batches(batch),
             size=size,
             warm_up=warm_up,

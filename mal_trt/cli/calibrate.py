@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,19 +12,35 @@ from typer import Argument, Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import QuietOption, ThreadsOption, Weights, needs
+from mal_trt.cli.options import (
+    BoxesFormatOption,
+    QuietOption,
+    RescaleOption,
+    SplitOption,
+    ThreadsOption,
+    Weights,
+    needs,
+)
 
 
 def calibrate(
     model: Annotated[
         Path, Argument(metavar="MODEL", help="FP32 or FP16 .onnx of `mal-trt export`, `bundled`, or a checkpoint.")
     ],
-    images: Annotated[list[Path], Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")],
     boxes: Annotated[
-        list[Path],
-        Option(metavar="<path>", help="COCO JSON, or a folder of YOLO .txt or VOC .xml, in the order of --images."),
+        list[Path], Option(metavar="<path>", help="Boxes of any format that is read, in the order of --images.")
     ],
     out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
+    images: Annotated[
+        list[Path] | None,
+        Option(
+            metavar="<path>",
+            help="Folder or .tar of pictures; once for each --boxes. Default: where the boxes say they are.",
+        ),
+    ] = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    rescale: RescaleOption = False,
     precision: Annotated[Literal["int8", "fp8"], Option(help="fp8 (E4M3) is experimental.")] = "int8",
     observer: Annotated[
         Literal["max", "percentile", "entropy", "mse"], Option(help="How a range is read from what was seen.")
@@ -45,7 +62,7 @@ def calibrate(
     max_miou_drop: Annotated[
         float, Option(min=0, max=1, help="What the gate allows; without --annotations of the masks' agreement.")
     ] = 0.005,
-    annotations: Annotated[Path | None, Option(help="COCO JSON with drawn masks for the gate.")] = None,
+    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, for the gate.")] = None,
     annotation_images: Annotated[Path | None, Option(help="Its pictures; default: the first --images.")] = None,
     sensitivity_crops: Annotated[
         int, Option(min=0, help="Crops on which each layer is tried alone; 0: only if the gate needs it.")
@@ -56,7 +73,7 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """INT8 (or FP8) ONNX with ranges from real crops, held to the masks of the model it came from."""
-    if len(images) != len(boxes):
+    if images and len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
@@ -75,15 +92,19 @@ def calibrate(
         sensitivity_crops=sensitivity_crops,
         threads=threads,
     )
+    from mal_trt.formats.boxes import Boxes
+
+    places: Sequence[Path | None] = images or [None] * len(boxes)
+    sources = [Boxes(path, boxes_format, split, rescale) for path in boxes]
     with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
         if str(model) != BUNDLED and model.suffix != ".onnx":
             model = _exported(model, Path(folder) / f"{model.stem}.onnx", weights, quiet)
         report = run(
             model,
             out,
-            list(zip(images, boxes, strict=True)),
+            list(zip(places, sources, strict=True)),
             settings,
-            annotations=(annotation_images or images[0], annotations) if annotations else None,
+            annotations=(annotation_images or places[0], annotations) if annotations else None,
             cache=cache,
             progress=not quiet,
         )

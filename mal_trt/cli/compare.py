@@ -8,10 +8,13 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mal_trt.cli.options import (
+    BoxesFormatOption,
     DeviceOption,
     FlipOption,
     ImagesOption,
     RefineOption,
+    RescaleOption,
+    SplitOption,
     ThreadsOption,
     ThresholdOption,
     numbers,
@@ -24,11 +27,12 @@ def compare(
     ],
     images: ImagesOption = None,
     annotations: Annotated[
-        Path | None, Option(help="COCO JSON with boxes and drawn masks, or a folder of YOLO polygons.")
+        Path | None, Option(help="Boxes with drawn masks (polygons or RLE), of any format that is read.")
     ] = None,
-    boxes: Annotated[
-        Path | None, Option(help="COCO JSON, or a folder of YOLO .txt or VOC .xml, where there are no masks.")
-    ] = None,
+    boxes: Annotated[Path | None, Option(help="Boxes of any format that is read, where there are no masks.")] = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    rescale: RescaleOption = False,
     count: Annotated[
         int | None, Option(min=1, help="Compare on so many boxes, spread over the document; default: all.")
     ] = None,
@@ -43,13 +47,17 @@ def compare(
 ) -> None:
     """How far models are from the first: logits, masks, mIoU."""
     from mal_trt.cli.compare_table import print_comparison
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.compare import compare as run
+
+    def chosen(path: Path | None) -> Boxes | None:
+        return None if path is None else Boxes(path, boxes_format, split, rescale)
 
     result = run(
         models,
         images,
-        annotations,
-        boxes,
+        chosen(annotations),
+        chosen(boxes),
         count=count,
         batch=batch,
         device=device,

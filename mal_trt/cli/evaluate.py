@@ -8,13 +8,18 @@ from typing import Annotated
 from typer import Option
 
 from mal_trt.cli.options import (
+    AnnotationsOption,
     BatchOption,
+    BoxesFormatOption,
     CropsOption,
     DevicesOption,
     FlipOption,
+    ImagesOption,
     LabelThresholdOption,
     ModelOption,
     RefineOption,
+    RescaleOption,
+    SplitOption,
     ThreadsOption,
     WeightsOption,
     threshold_of,
@@ -22,8 +27,11 @@ from mal_trt.cli.options import (
 
 
 def evaluate(
-    annotations: Annotated[Path, Option(help="COCO JSON with boxes and drawn masks, or a folder of YOLO polygons.")],
-    images: Annotated[Path | None, Option(help="Pictures: a folder, a .tar or one file.")] = None,
+    annotations: AnnotationsOption,
+    images: ImagesOption = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    rescale: RescaleOption = False,
     model: ModelOption = "bundled",
     labels: Annotated[Path | None, Option(help="Score this label file instead of a model.")] = None,
     json: Annotated[Path | None, Option("--json", help="Also write the figures to this file.")] = None,
@@ -39,11 +47,12 @@ def evaluate(
 ) -> None:
     """Mask quality of a model, or of a label file, against drawn masks."""
     from mal_trt.cli.evaluate_table import print_evaluation
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.evaluate import evaluate as run
 
     result = run(
         images,
-        annotations,
+        Boxes(annotations, boxes_format, split, rescale),
         model,
         labels,
         batch=batch,

@@ -14,6 +14,8 @@ MOST_ROWS = 40  # the JSON result has every class
 def print_evaluation(result: dict[str, Any]) -> None:
     """The result as a table, classes with most objects first."""
     console = Console()
+    for line in filter(None, [result.get("read"), *(f"note: {note}" for note in result.get("notes", ()))]):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     table = Table(box=box.SIMPLE_HEAD, title="Mask quality", title_justify="left")
     table.add_column("class")
     table.add_column("objects", justify="right")

@@ -24,6 +24,9 @@ BoxesOption = Annotated[
     Path,
     Option("--boxes", help="Boxes of any format that is read: a file, a folder, a data set's root."),
 ]
+AnnotationsOption = Annotated[
+    Path, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), of any format that is read.")
+]
 BoxesFormatOption = Annotated[
     BoxesFormat | None, Option("--boxes-format", help="The boxes' format. Default: told by their content.")
 ]

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import needs
+from mal_trt.cli.options import BoxesFormatOption, SplitOption, needs
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
 
@@ -28,15 +28,27 @@ def train(
     ] = None,
     print_spec: Annotated[bool, Option("--print-spec", help="Print a commented spec and stop.")] = False,
     images: Annotated[
-        list[Path] | None, Option(metavar="<path>", help="Folder or .tar of pictures; once for each --boxes.")
+        list[Path] | None,
+        Option(
+            metavar="<path>",
+            help="Folder or .tar of pictures; once for each --boxes. Default: where the boxes say they are.",
+        ),
     ] = None,
     boxes: Annotated[
         list[Path] | None,
-        Option(metavar="<path>", help="COCO JSON, folder of YOLO .txt or VOC .xml; several in the order of --images."),
+        Option(metavar="<path>", help="Boxes of any format that is read; several in the order of --images."),
     ] = None,
     out: Annotated[Path | None, Option(help="Folder for checkpoints and logs.")] = None,
     val_images: Annotated[Path | None, Option(help="Pictures to validate on.")] = None,
     val_boxes: Annotated[Path | None, Option(help="Their boxes and masks.")] = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
+    val_split: Annotated[
+        str | None, Option("--val-split", metavar="<name>", help="The split of --val-boxes to validate on.")
+    ] = None,
+    rescale: Annotated[
+        bool | None, Option("--rescale", help="Pictures were resized since the boxes were made: scale the boxes.")
+    ] = None,
     recipe: Annotated[Recipe | None, Option(help="tao: as published (default). small: small data sets.")] = None,
     arch: Annotated[
         str | None, _option("arch", "vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm backbone.")
@@ -115,6 +127,10 @@ def train(
         "out": out,
         "val_images": val_images,
         "val_boxes": val_boxes,
+        "boxes_format": boxes_format,
+        "split": split,
+        "val_split": val_split,
+        "rescale": rescale,
         "recipe": recipe,
         "arch": arch,
         "layout": layout,
@@ -164,13 +180,13 @@ def train(
             from mal_trt.training.spec import read_spec
         given = {**read_spec(spec, overrides or ()), **given}
     for name, says in (
-        ("images", "--images or dataset.train_img_dir"),
         ("boxes", "--boxes or dataset.train_ann_path"),
         ("out", "--out or results_dir"),
     ):
         if not given.get(name):
             raise InputError(f"nothing says {name}: give {says}")
-    if len(given["images"]) != len(given["boxes"]):
+    given.setdefault("images", ())
+    if given["images"] and len(given["images"]) != len(given["boxes"]):
         raise InputError(
             f"--images given {len(given['images'])} times, --boxes {len(given['boxes'])}: each needs the other"
         )

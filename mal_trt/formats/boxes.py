@@ -22,6 +22,7 @@ from mal_trt.formats.reading.labelme import read_labelme
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.reading.parquet import read_parquet
 from mal_trt.formats.reading.places import common_home, split_name, split_of
+from mal_trt.formats.reading.rescaled import rescaled
 from mal_trt.formats.reading.table import read_csv
 from mal_trt.formats.reading.via import read_via
 from mal_trt.formats.reading.voc import read_voc, voc_splits
@@ -80,7 +81,8 @@ class Boxes:
 
         InputError names the file and, where there are lines, the line.
         """
-        return read_coco(self._files[0]) if self.streamed else self._read(images).document
+        document = read_coco(self._files[0]) if self.streamed else self._read(images).document
+        return rescaled(document, images) if self.rescale else document
 
     def entries(self, images: ImageSource) -> Iterator[Entry]:
         """The document, or a bare list of results, piece by piece."""

@@ -62,17 +62,18 @@ def resized(journal: Journal) -> str:
     return ""
 
 
-def nothing_labelled(journal: Journal, source: ImageSource, boxes: object, images: object) -> str:
-    """What a run without a single mask looked for, what is there, and the likely cause."""
+def nothing_usable(journal: Journal, source: ImageSource, boxes: object, images: object, done: str = "labelled") -> str:
+    """What a run that could use no box looked for, what is there, and the likely cause. done: what was not done to the
+    boxes, such as "labelled"."""
     skipped = journal.skipped()
     if not skipped:
-        return f"{boxes}: no boxes in it, so there is nothing to label"
+        return f"{boxes}: no boxes in it, so none was {done}"
     total = sum(skipped.values())
     why = "; ".join(f"{reason}: {count:,}" for reason, count in list(skipped.items())[:3])
     reason = next(iter(skipped))
     row = journal.execute("SELECT detail FROM result WHERE reason=? AND detail NOT NULL LIMIT 1", (reason,)).fetchone()
     found = told(journal)
-    text = f"{boxes}: not one of its {total:,} boxes could be labelled ({why})"
+    text = f"{boxes}: not one of its {total:,} boxes could be {done} ({why})"
     if reason == MISSING:
         there = source.examples(EXAMPLES)
         cause = "--images seems to be another folder than the boxes were made for"

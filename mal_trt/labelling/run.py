@@ -17,7 +17,7 @@ from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.formats.overlay import DISPLAY_SIDE
-from mal_trt.labelling.hints import nothing_labelled, resized
+from mal_trt.labelling.hints import nothing_usable, resized
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pipeline import usable_cores
@@ -123,7 +123,7 @@ def label(
                 write_plan(journal, used, boxes, image_list, source, batch)
             summary = _run(journal, workers, batch, resolve_model(model), out, formats, options, progress)
             if not summary.labelled:
-                raise NothingDone(nothing_labelled(journal, source, boxes, images), summary.skipped_list)
+                raise NothingDone(nothing_usable(journal, source, boxes, images), summary.skipped_list)
         if overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)

@@ -11,6 +11,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.base.files import check_folder
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
+from mal_trt.formats.boxes import BoxesLike
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.predictor import Threshold
@@ -27,8 +28,8 @@ SIZES = (*(size.name.lower() for size in SizeClass), MIX)
 def benchmark(
     models: Sequence[str | Path],
     images: str | Path | None = None,
-    boxes: str | Path | None = None,
-    annotations: str | Path | None = None,
+    boxes: BoxesLike | None = None,
+    annotations: BoxesLike | None = None,
     *,
     batches: Sequence[int] = (1, 8, 16, 32),
     size: str = MIX,

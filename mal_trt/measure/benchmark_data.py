@@ -9,10 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError
-from mal_trt.formats.boxes import read_boxes, read_coco
+from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes, read_coco
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.hints import nothing_usable
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 
@@ -28,37 +29,42 @@ class Samples:
 
     name: str
     images: Path
-    boxes: Path
+    boxes: Boxes
     drawn: bool
 
 
 def choose_samples(
     images: str | Path | None,
-    boxes: str | Path | None,
-    annotations: str | Path | None,
+    boxes: BoxesLike | None,
+    annotations: BoxesLike | None,
     count: int | None,
     folder: Path,
 ) -> Samples:
     """The samples that the options name; without any the packaged photos, COPIES times over.
 
-    boxes, annotations: COCO documents, of which one is given; annotations have drawn masks. count: so many boxes,
-    spread evenly over the document; None is all. folder: for a document made here. InputError if they do not fit.
+    images: None where the boxes say it. boxes, annotations: one of them is given; annotations have drawn masks. count:
+    so many boxes, spread evenly over the document; None is all. folder: for a document made here. InputError if they do
+    not fit.
     """
     document = annotations if annotations is not None else boxes
     if boxes is not None and annotations is not None:
         raise InputError("give either boxes (--boxes) or drawn masks (--annotations), which have boxes too")
-    if (images is None) != (document is None):
-        raise InputError("pictures and boxes belong together: give --images and one of --boxes, --annotations, or none")
-    if images is None or document is None:
+    if document is None:
+        if images is not None:
+            raise InputError("pictures and boxes belong together: give one of --boxes, --annotations too, or none")
         home = Path(str(resources.files(PACKAGE)))
         made = _repeated(read_coco(home / "boxes.json"), COPIES)
         path = _write(made if count is None else _some(made, count), folder)
-        return Samples("example photos", home / "photos", path, drawn=False)
-    content = read_boxes(Path(document), open_images(images))
+        return Samples("example photos", home / "photos", Boxes(path), drawn=False)
+    document = as_boxes(document)
+    pictures = Path(document.home() if images is None else images)
+    content = document.document(open_images(pictures))
     if annotations is not None and not any(record.get("segmentation") for record in content["annotations"]):
         raise InputError(f"{document}: no box has a drawn mask; give it as --boxes to measure without")
-    path = Path(document) if count is None else _write(_some(content, count), folder)
-    return Samples(str(document), Path(images), path, drawn=annotations is not None)
+    if count is not None:
+        few = Boxes(_write(_some(content, count), folder), rescale=document.rescale)
+        return Samples(str(document), pictures, few, drawn=annotations is not None)
+    return Samples(str(document), pictures, document, drawn=annotations is not None)
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,7 @@ def plan_samples(samples: Samples, source: ImageSource, folder: Path) -> Plan:
         write_plan(journal, {}, samples.boxes, None, source, 1)
         boxes, _ = journal.planned_boxes()
         if not boxes:
-            reasons = "; ".join(f"{reason}: {number}" for reason, number in journal.skipped().items())
-            raise InputError(f"{samples.name}: no box to measure with ({reasons or 'it is empty'})")
+            raise NothingDone(nothing_usable(journal, source, samples.name, samples.images, "measured with"))
         (pictures,) = journal.execute("SELECT COUNT(DISTINCT image) FROM box").fetchone()
         sizes = journal.execute("SELECT size, SUM(boxes) FROM batch GROUP BY size ORDER BY size").fetchall()
         few = min(boxes, CROPS)

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import check_folder, write_json
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes, open_pictures
+from mal_trt.labelling.hints import nothing_usable
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Predictor, Threshold
+from mal_trt.labelling.told import told
 from mal_trt.measure.compare_boxes import ComparedBoxes
 from mal_trt.measure.compare_run import Comparison
 
@@ -37,8 +39,8 @@ def compare(
 ) -> dict[str, Any]:
     """Agreement of models with the first of them, as the dict `mal-trt compare --json` writes.
 
-    models: two or more ONNX files, or "bundled". annotations: boxes with drawn masks, or boxes: boxes alone, either a
-    file or folder that `label` takes. count: compare on so many boxes, spread evenly over the document; None is all.
+    models: two or more ONNX files, or "bundled". annotations: boxes with drawn masks, or boxes: boxes alone, either of
+    what `label` takes. count: compare on so many boxes, spread evenly over the document; None is all.
     threshold, refine: the same for all models; None is each model's own. Logits are compared as the network gives
     them, masks as `label` makes them of those. The other options are those of `label`; json_out: a file for the result.
 
@@ -66,7 +68,8 @@ def compare(
                 write_plan(journal, {}, document, None, source, batch)
                 plan = ComparedBoxes(journal, count, drawn=annotations is not None)
                 if not plan.boxes:
-                    raise InputError(f"{document}: no box to compare on ({_reasons(journal.skipped())})")
+                    raise NothingDone(nothing_usable(journal, source, document, images or document.home(), "compared"))
+                read = told(journal)
                 run = Comparison(predictors, batch)
                 with Progress("comparing", plan.boxes, show=progress) as bar:
                     run.all(plan, source, bar.advance)
@@ -78,7 +81,7 @@ def compare(
         for predictor in predictors:
             predictor.close()
     if not run.boxes:
-        raise InputError(f"{document}: no box to compare on ({_reasons(skipped)})")
+        raise NothingDone(f"{document}: no box to compare on ({_reasons(skipped)})")
     if annotations is not None and not run.drawn:
         raise InputError(f"{document}: no box has a drawn mask; give it as boxes (--boxes) to compare without")
     result = {
@@ -89,6 +92,8 @@ def compare(
         "skipped": sum(skipped.values()),
         "skipped_reasons": dict(skipped),
         "document": str(document),
+        "read": read.line,
+        "notes": list(read.notes),
         "flip": flip,
     }
     if json_out is not None:

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import check_folder, write_json
-from mal_trt.formats.boxes import Document, read_boxes, read_coco
-from mal_trt.formats.images import open_images
+from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
+from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
@@ -21,7 +21,7 @@ from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 
 def evaluate(
     images: str | Path | None,
-    annotations: str | Path,
+    annotations: BoxesLike,
     model: str | Path = "bundled",
     labels: str | Path | None = None,
     *,
@@ -38,21 +38,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Mask quality on annotated pictures, as the dict `mal-trt evaluate --json` writes.
 
-    images: folder, tar or file. annotations: COCO JSON with boxes and segmentations (polygons or RLE), or a folder of
-    YOLO polygons. Either `model` labels every box, by the very path `mal-trt label` takes, or `labels`, a label file,
-    is scored as it is (images may then be None, unless annotations is a folder). The other options are those of
-    `label`; json_out: a file for the result.
+    images: folder, tar or file; None: those that the annotations say. annotations: boxes with segmentations (polygons
+    or RLE), of any format that is read, see `formats.boxes.Boxes`. Either `model` labels every box, by the very path
+    `mal-trt label` takes, or `labels`, a label file, is scored as it is (a COCO document then needs no pictures). The
+    other options are those of `label`; json_out: a file for the result.
 
     Annotations and labels meet by annotation id. Keys: see `mal_trt.measure.metrics.summarize`; besides, `skipped`
     counts the annotations left out (no readable segmentation, or no label), `skipped_reasons` says why.
     """
     check_folder(json_out)
-    truth = _truth(Path(annotations), images)
+    annotations = as_boxes(annotations)
+    truth = _truth(annotations, images)
     if labels is not None:
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
         result["labels"] = str(labels)
-    elif images is None:
-        raise InputError("evaluate needs pictures to label (--images), or a label file to score (--labels)")
     else:
         from mal_trt.labelling.run import label
 
@@ -75,7 +74,13 @@ def evaluate(
             )
             unlabelled = _read_json(summary.skipped_list) if summary.skipped_list else []
             result = score_labels(truth, _read_labels(out), str(annotations), unlabelled)
-        result.update(model=str(model), provider=summary.provider, seconds=summary.seconds)
+        result.update(
+            read=summary.read,
+            notes=list(summary.notes),
+            model=str(model),
+            provider=summary.provider,
+            seconds=summary.seconds,
+        )
     result["annotations"] = str(annotations)
     if json_out is not None:
         write_json(result, Path(json_out))
@@ -115,7 +120,7 @@ def score_labels(
             skipped[str(error)] += 1
     if not scores:
         why = "; ".join(f"{reason}: {count}" for reason, count in skipped.most_common(3)) or "it is empty"
-        raise InputError(f"{where}: nothing to score ({why})")
+        raise NothingDone(f"{where}: nothing to score ({why})")
     return {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
 
 
@@ -173,14 +178,11 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error})") from None
 
 
-def _truth(annotations: Path, images: str | Path | None) -> Document:
-    if not annotations.is_dir():
-        return read_coco(annotations)
-    if images is None:
-        raise InputError(
-            f"{annotations}: labels in a folder do not say how large their pictures are; give --images too"
-        )
-    return read_boxes(annotations, open_images(images))
+def _truth(annotations: Boxes, images: str | Path | None) -> Document:
+    """The annotations as a document; only other formats than COCO, and resized pictures, need a look at these."""
+    if annotations.streamed and not annotations.rescale:
+        return annotations.document(Nowhere())
+    return annotations.document(open_pictures(images, annotations))
 
 
 def _read_labels(path: Path) -> list[Any]:

@@ -16,7 +16,7 @@ onnx = pytest.importorskip("onnx")
 from mal_trt import label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.backends import open_backend
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, NothingDone, RunError
 from mal_trt.calibration import calibrate as module
 from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
@@ -174,7 +174,7 @@ def test_bad_data(tmp_path: Path, encoder: Write, pictures: Write) -> None:
     with pytest.raises(InputError, match=r"only 0 of 32 crops .* 32 are of one colour"):
         calibrate(model, out, [(images, boxes)], QUICK)
     boxes.write_text(json.dumps({"images": [], "annotations": []}))
-    with pytest.raises(InputError, match="no usable box"):
+    with pytest.raises(NothingDone, match="no boxes in it, so none was used to calibrate"):
         calibrate(model, out, [(images, boxes)], QUICK)
     assert not out.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,5 +107,6 @@ def test_yolo_polygons_are_scored(tmp_path: Path, tiny_model: Write, data_set: W
     result = evaluate(images, labels, tiny_model(), device="cpu", threads=1, progress=False)
     assert result["count"] == 1 and result["miou"] > 0.5
     assert result["skipped_reasons"] == {"no segmentation": 1}
-    with pytest.raises(InputError, match="give --images too"):
+    shutil.rmtree(images)
+    with pytest.raises(InputError, match="does not say where its pictures are"):
         evaluate(None, labels, labels=tmp_path / "labels.json")

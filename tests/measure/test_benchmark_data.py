@@ -17,7 +17,7 @@ def test_example_photos_and_counts(tmp_path: Path) -> None:
     assert (plan.boxes, plan.pictures) == (21 * COPIES, 7 * COPIES)
     assert sum(plan.shares.values()) == pytest.approx(1)
     some = choose_samples(samples.images, samples.boxes, None, 10, tmp_path / "..")
-    document = json.loads(some.boxes.read_text())
+    document = json.loads(some.boxes.path.read_text())
     assert len(document["annotations"]) == 10
     assert {record["image_id"] for record in document["annotations"]} == {image["id"] for image in document["images"]}
-    some.boxes.unlink()
+    some.boxes.path.unlink()

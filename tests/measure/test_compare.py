@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.cli import app
 from mal_trt.cli.compare_table import print_comparison
 from mal_trt.measure.agreement import Agreement, Answer
@@ -174,17 +174,17 @@ def test_nothing_to_compare(blobs: tuple[Path, Path], model: Any, tmp_path: Path
     models = [model("a.onnx")] * 2
     document = json.loads(path.read_text())
     for records, message in (
-        ([], r"boxes\.json: no box to compare on \(it is empty\)"),
+        ([], r"boxes\.json: no boxes in it, so none was compared"),
         ([{**document["annotations"][0], "bbox": [500, 1, 5, 5]}], "no pixel inside the picture: 1"),
         ([{**document["annotations"][0], "segmentation": []}], "no box has a drawn mask; .*--boxes"),
     ):
         path.write_text(json.dumps({**document, "annotations": records}))
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(MalTrtError, match=message):
             compare(models, images, path, **OPTIONS)
     for picture in images.iterdir():
         picture.write_bytes(b"")
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="picture file is empty: 18"):
+    with pytest.raises(MalTrtError, match="picture file is empty: 18"):
         compare(models, images, path, **OPTIONS)
 
 

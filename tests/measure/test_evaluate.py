@@ -12,7 +12,7 @@ import pytest
 
 from mal_trt import label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.cli.evaluate_table import print_evaluation
 from mal_trt.measure.evaluate import evaluate, score_labels
 
@@ -122,9 +122,9 @@ def test_picture_size_may_come_from_the_label() -> None:
 
 
 def test_nothing_to_score() -> None:
-    with pytest.raises(InputError, match=r"nothing to score .*not labelled: 1"):
+    with pytest.raises(NothingDone, match=r"nothing to score .*not labelled: 1"):
         score_labels(small_truth(), [{"id": 7, "segmentation": EXACT}], "truth.json")
-    with pytest.raises(InputError, match="it is empty"):
+    with pytest.raises(NothingDone, match="it is empty"):
         score_labels({**small_truth(), "annotations": []}, [])
     with pytest.raises(InputError, match="label record 0 has no `id`"):
         score_labels(small_truth(), [{"image_id": 5, "segmentation": EXACT}])

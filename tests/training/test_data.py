@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, NothingDone, RunError
 from mal_trt.geometry.boxes import extended_box, inclusive_pixels
 from mal_trt.geometry.crops import read_crop
 from mal_trt.training import augment
@@ -84,7 +84,7 @@ def test_bad_documents(folder: Path, text: str) -> None:
 
 def test_pictures_elsewhere(folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(InputError, match="25 picture missing"):
+    with pytest.raises(NothingDone, match=r"25 picture missing\); looked for 'photo.png', .*empty holds no picture"):
         read_training_boxes([folder / "empty"], [folder / "boxes.json"], 0, 1e10)
 
 

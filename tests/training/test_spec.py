@@ -190,8 +190,8 @@ def test_missing_spec_is_one_line(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on() -> None:
-    result = CliRunner().invoke(app, ["train", "--boxes", "a.json", "--out", "x"])
-    assert result.exit_code == 2 and "dataset.train_img_dir" in result.stderr
+    result = CliRunner().invoke(app, ["train", "--images", "a", "--out", "x"])
+    assert result.exit_code == 2 and "dataset.train_ann_path" in result.stderr
 
 
 def test_print_spec_follows_the_recipe() -> None:
