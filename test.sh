@@ -11,7 +11,7 @@ venv=${VENV:-$here/.venv}
 # setuptools would carry files deleted since into the new build
 rm -rf build
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "${CONSTRAINTS:-constraints.txt}" \
-    ".[cpu,train,export,rtx,benchmark,dev]"
+    ".[cpu,train,export,rtx,benchmark,docs,dev]"
 
 "$venv/bin/ruff" check .
 # From another folder, or these two would take the source folders, which are not laid out as the package is.

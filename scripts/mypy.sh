@@ -14,4 +14,4 @@ for entry in "$here"/mal_trt/*; do ln -s "$entry" "$tree/mal_trt/"; done
 for folder in training export calibration engines examples; do ln -s "$here/$folder" "$tree/mal_trt/$folder"; done
 cd "$tree"
 mypy --config-file "$here/pyproject.toml" --cache-dir "$here/.mypy_cache" -p mal_trt
-PYTHONPATH=$tree lint-imports --no-cache --no-logo --config "$here/pyproject.toml"
+PYTHONPATH=$tree lint-imports --no-cache --no-logo "$here/pyproject.toml"

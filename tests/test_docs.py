@@ -1,11 +1,18 @@
-"""The papers name what is there: paths in them exist, and links between them lead somewhere."""
+"""The papers name what is there: paths, links, messages and options in them exist."""
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from mal_trt.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -47,3 +54,49 @@ def test_every_room_is_in_the_architecture() -> None:
     rooms = [f.parent.relative_to(ROOT).as_posix() for f in ROOT.glob("mal_trt/*/__init__.py")]
     assert rooms
     assert [room for room in rooms if f"`{room}`" not in text] == []
+
+
+def messages() -> Iterator[str]:
+    """Every string in the code, … where it is filled in."""
+    for folder in ("mal_trt", "training", "export", "calibration", "engines"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_messages_that_are_explained_are_messages() -> None:
+    said = "\n".join(messages())
+    explained = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.M)
+    assert len(explained) > 30
+    parts = {part.strip() for message in explained for part in message.split("…")}
+    assert [part for part in sorted(parts) if part not in said] == []
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `mal-trt VERB ...` in a block of shell commands, with the paper it stands in."""
+    found = []
+    for paper in PAPERS:
+        for block in re.findall(r"^```sh\n(.*?)^```", paper.read_text(encoding="utf-8"), re.M | re.S):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(name(paper), line.strip()) for line in lines if line.strip().startswith("mal-trt ")]
+    return found
+
+
+def test_commands_have_only_options_that_exist() -> None:
+    verbs: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert len(commands()) > 30
+    for paper, command in commands():
+        _, verb, *words = shlex.split(command)
+        assert verb in verbs, f"{paper}: {command}"
+        known = {option for param in verbs[verb].params for option in (*param.opts, *param.secondary_opts)}
+        unknown = [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
+        assert not unknown, f"{paper}: {command} has {unknown}"
+
+
+def test_every_verb_has_a_page() -> None:
+    verbs: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for verb in verbs:
+        assert f"<!-- options: {verb} -->" in (ROOT / "docs" / "verbs" / f"{verb}.md").read_text()

@@ -14,9 +14,9 @@ def print_calibration(document: Mapping[str, Any]) -> None:
     """The layers as a table, dearest first, and the verdict."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, title="Layers by what each costs alone", title_justify="left")
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold")
     for name in ("range", "largest", "mask change", "logit error", ""):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "")
     for row in sorted(document["layers"], key=lambda row: (-(row["change"] or 0), -(row["error"] or 0))):
         figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
         table.add_row(
