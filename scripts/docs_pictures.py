@@ -1,4 +1,4 @@
-"""The pictures of docs/concepts/mal.md, made of the example photos by the bundled model: python scripts/docs_pictures.py
+"""The pictures of docs/concepts/mal.md, of the example photos by the bundled model: python scripts/docs_pictures.py
 
 Run it again when the bundled model changes.
 """
