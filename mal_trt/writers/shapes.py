@@ -6,7 +6,7 @@ import numpy as np
 
 from mal_trt.geometry.fill import even_odd, painted
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.polygons import Part, Through, one_line, parts, three_points, tie
+from mal_trt.geometry.polygons import Part, Through, one_line, parts, three_points
 from mal_trt.geometry.simplify import simplify
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
@@ -29,7 +29,7 @@ def single_line(local: LocalMask, options: Options, losses: Losses) -> np.ndarra
 
 def painted_lines(local: LocalMask, options: Options, losses: Losses) -> list[np.ndarray]:
     """A line for each part, its holes tied to it, through the centres of pixels, for readers who draw lines too."""
-    lines = [three_points(tie(part.lines)) for part in _parts(local.mask, "centres", options, losses)]
+    lines = [three_points(part.line) for part in _parts(local.mask, "centres", options, losses)]
     read = np.zeros(local.mask.shape, bool)
     for line in lines:
         read |= painted([line], *local.mask.shape)
@@ -39,7 +39,7 @@ def painted_lines(local: LocalMask, options: Options, losses: Losses) -> list[np
 
 def edge_lines(local: LocalMask, options: Options, losses: Losses) -> list[np.ndarray]:
     """A line for each part, its holes tied to it, along the edges of pixels, for readers who ask what lies inside."""
-    return [tie(part.lines) for part in edge_parts(local, options, losses)]
+    return [part.line for part in edge_parts(local, options, losses)]
 
 
 def edge_parts(local: LocalMask, options: Options, losses: Losses) -> list[Part]:

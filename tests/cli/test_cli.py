@@ -243,7 +243,7 @@ def test_the_whole_path(scene: Path) -> None:
     onnx = scene / "model.onnx"
     exported = call("export", scene / "run" / "last.pth", "-o", onnx, "--threshold", "0,0.1,0.2")
     assert exported.exit_code == 0, exported.output
-    assert "of their range" in exported.stdout
+    assert "of the logits' range" in exported.stdout
     assert onnx.with_suffix(".parity.npz").exists()
     labelled = label(scene, onnx, "boxes.json", "--flip", "--threshold", "0")
     assert labelled.exit_code == 0, labelled.output
