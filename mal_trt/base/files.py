@@ -19,6 +19,8 @@ KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
+DEVICE = "a device"
+IRREGULAR = frozenset(("a named pipe", "a socket", DEVICE))  # never opened
 
 
 def file_kind(path: str | Path) -> str:
@@ -78,7 +80,7 @@ def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str
 
 
 def _kind(mode: int) -> str:
-    return next((name for test, name in KINDS if test(mode)), "a device")
+    return next((name for test, name in KINDS if test(mode)), DEVICE)
 
 
 def _refuse(mode: int) -> None:

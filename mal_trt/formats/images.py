@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import file_kind, open_regular, walk_files
+from mal_trt.base.files import IRREGULAR, file_kind, open_regular, walk_files
 from mal_trt.formats.picture_names import Match, PictureNames, clean_name, has_picture_ending
 from mal_trt.formats.picture_problem import (
     DAMAGED,
@@ -172,7 +172,7 @@ class _Folder(ImageSource):
                 raise
             if kind == "a regular file":  # of no picture's name or content: what it is, its reader says
                 return name
-            raise ImageProblem(NOT_A_FILE, f"{name}: {kind}") from None
+            raise ImageProblem(NOT_A_FILE if kind in IRREGULAR else UNREADABLE, f"{name[:80]}: {kind}") from None
 
     def find_stem(self, *paths: str) -> str:
         """See `ImageSource.find_stem`; paths into this folder are tried as such first."""

@@ -75,15 +75,15 @@ class PictureNames:
 
     def match_stem(self, *wanted: str) -> Match:
         """The picture of a label file: `wanted` are paths without an ending where it may lie, the likeliest first."""
-        for levels in (self._stem_levels, self._stem_key_levels):
+        for called, renamed in ((self._stem_names, False), (self._stem_key_names, True)):
             for path in wanted:
-                near = _nearest(self._pictures(levels(path)), path.rpartition("/")[0])
+                near = _nearest(self._pictures(called(path)), path.rpartition("/")[0])
                 if near:
-                    return Match(self._only(near, path), levels is not self._stem_levels)
+                    return Match(self._only(near, path), renamed)
             for path in wanted:
-                names = self._pictures(levels(path))
+                names = self._pictures(called(path))
                 if names:
-                    return Match(self._only(names, path), levels is not self._stem_levels)
+                    return Match(self._only(names, path), renamed)
         raise ImageProblem(MISSING, wanted[0])
 
     def match_id(self, image_id: int | str) -> Match:
@@ -116,11 +116,11 @@ class PictureNames:
             raise ImageProblem(AMBIGUOUS, f"{wanted}: " + ", ".join(sorted(names)[:3]))
         return names[0]
 
-    def _stem_levels(self, path: str) -> list[str]:
+    def _stem_names(self, path: str) -> list[str]:
         base = path.rpartition("/")[2]
         return [*self._by_stem.get(base, ()), *self._by_base.get(base, ())]
 
-    def _stem_key_levels(self, path: str) -> list[str]:
+    def _stem_key_names(self, path: str) -> list[str]:
         base = _key(path.rpartition("/")[2])
         return [*self._by_stem_key.get(base, ()), *self._by_key.get(base, ())]
 

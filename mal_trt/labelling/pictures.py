@@ -23,7 +23,6 @@ def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False) 
     """
     position = -1
     called: dict[str, dict[str, int]] = defaultdict(dict)  # stored names that records of another name claim
-    before = set(source.renamed)
     while rows := journal.execute(
         f"SELECT position, id, file_name, width, height FROM image WHERE position > ? AND {_WANTED} "
         "ORDER BY position LIMIT ?",
@@ -48,7 +47,7 @@ def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False) 
                 (*found, position),
             )
     _doubted(journal, source, called)
-    return len(set(source.renamed) - before) or len(before)
+    return len(source.renamed)
 
 
 def _doubted(journal: Journal, source: ImageSource, called: dict[str, dict[str, int]]) -> None:

@@ -27,10 +27,14 @@ class Told:
     def line(self) -> str:
         """For the summary."""
         return (
-            f"read {self.boxes:,} box{'' if self.boxes == 1 else 'es'} "
-            f"of {self.classes:,} class{'' if self.classes == 1 else 'es'} from {self.title}"
-            + (f"; {self.renamed:,} pictures found under another name" if self.renamed else "")
+            f"read {self.boxes:,} box{_s(self.boxes, 'es')} "
+            f"of {self.classes:,} class{_s(self.classes, 'es')} from {self.title}"
+            + (f"; {self.renamed:,} picture{_s(self.renamed)} found under another name" if self.renamed else "")
         )
+
+
+def _s(count: int, plural: str = "s") -> str:
+    return "" if count == 1 else plural
 
 
 def told(journal: Journal) -> Told:

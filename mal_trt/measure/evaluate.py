@@ -16,6 +16,8 @@ from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pic
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
+from mal_trt.labelling.run import label
+from mal_trt.labelling.summary import Summary
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 
 
@@ -53,11 +55,9 @@ def evaluate(
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
         result["labels"] = str(labels)
     else:
-        from mal_trt.labelling.run import label
-
         with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
             out = Path(folder) / "labels.json"
-            summary = label(
+            summary = _labelled(
                 images,
                 annotations,
                 model,
@@ -85,6 +85,13 @@ def evaluate(
     if json_out is not None:
         write_json(result, Path(json_out))
     return result
+
+
+def _labelled(*given: Any, **options: Any) -> Summary:
+    try:
+        return label(*given, **options)
+    except NothingDone as error:
+        raise NothingDone(str(error)) from None  # the list of records is gone with its folder
 
 
 def score_labels(

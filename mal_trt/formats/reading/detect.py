@@ -15,7 +15,7 @@ from mal_trt.formats.reading.table import is_csv
 from mal_trt.formats.reading.text import head, read_bytes
 from mal_trt.formats.reading.via import is_via_csv
 from mal_trt.formats.reading.xml_elements import root_tag
-from mal_trt.formats.reading.yolo import is_label_line
+from mal_trt.formats.reading.yolo import is_label_line, is_named_line
 from mal_trt.formats.reading.yolo_layout import NAMES
 from mal_trt.formats.reading.yolo_yaml import find_description, is_list
 
@@ -129,6 +129,6 @@ def _file(path: Path, alone: bool = False) -> str | None:
         if is_via_csv(lines[0].split(",")):
             return "via"
         return "csv" if is_csv(start) or alone else None
-    if any(map(is_label_line, lines)) or (ending == ".txt" and is_list(path)):
+    if any(is_label_line(line) or is_named_line(line) for line in lines) or (ending == ".txt" and is_list(path)):
         return "yolo"
     return None

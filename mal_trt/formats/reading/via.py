@@ -35,11 +35,15 @@ def read_via(files: list[Path], images: ImageSource) -> Read:
             _version_3(build, content, file)
             continue
         entries = content.get(METADATA, content) if isinstance(content, dict) else content
+        if not isinstance(entries, (dict, list)):
+            raise InputError(f"{file}: not a VIA file; its pictures are neither an object nor a list")
         for entry in entries.values() if isinstance(entries, dict) else entries:
             if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
                 raise InputError(f"{file}: not a VIA file; an entry has no `filename`")
             picture = build.picture(build.locate(entry["filename"]))
             regions = entry.get("regions") or []
+            if not isinstance(regions, (dict, list)):
+                raise InputError(f"{file}: the regions of {entry['filename']} are neither an object nor a list")
             for place, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
                 where = f"{file}: region {place} of {entry['filename']}"
                 if not isinstance(region, dict):

@@ -72,6 +72,13 @@ def is_label_line(text: str) -> bool:
     return len(words) > 4 and _number(words[0]) is not None and all(_number(w) is not None for w in words[1:])
 
 
+def is_named_line(text: str) -> bool:
+    """Whether a line is a box whose class is written as a name."""
+    words = text.split()
+    values = [_number(word) for word in words[1:]]
+    return len(values) in (4, 5) and _number(words[0]) is None and all(v is not None and 0 <= v <= 1 for v in values)
+
+
 def _lines(file: Path, keypoints: int, numbers: dict[str, int]) -> Iterator[_Line]:
     for number, text in enumerate(read_text(file).splitlines(), 1):
         words = text.split()
@@ -81,7 +88,10 @@ def _lines(file: Path, keypoints: int, numbers: dict[str, int]) -> Iterator[_Lin
         values = [_number(word) for word in words[1:]]
         kind = _class(words[0], numbers)
         if kind is None or None in values:
-            raise InputError(f"{where}: not a YOLO line; expected a class number and numbers, not {text[:60]!r}")
+            listed = "" if _number(words[0]) is not None else " (a class by its name must be among the names)"
+            raise InputError(
+                f"{where}: not a YOLO line; expected a class number and numbers, not {text[:60]!r}{listed}"
+            )
         if not 0 <= kind < MOST_CLASSES:
             raise InputError(f"{where}: class {kind:.0f}; expected 0 to {MOST_CLASSES - 1}")
         if not all(math.isfinite(v) for v in values if v is not None):
@@ -147,7 +157,8 @@ def _called(label: Label, root: Path) -> str:
 def _is_stray(file: Path) -> bool:
     """Whether no line of a file is a label; then it is a note, a list, or something else."""
     try:
-        return not any(map(is_label_line, read_text(file).splitlines()))
+        lines = read_text(file).splitlines()
+        return not any(is_label_line(line) or is_named_line(line) for line in lines)
     except InputError:
         return True
 
