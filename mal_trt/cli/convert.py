@@ -9,33 +9,39 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.cli.options import (
+    BoxesFormatOption,
     FormatOption,
+    ImagesOption,
     QuietOption,
     SimplifyOption,
+    SplitOption,
 )
 
 
 def convert(
-    labels: Annotated[Path, Argument(help="Labels with masks: COCO JSON, or a folder of YOLO polygons.")],
+    labels: Annotated[Path, Argument(help="Labels with masks, of any format that boxes are read from.")],
     out: Annotated[Path, Option("--out", "-o", help="File or folder to write.")],
     format: FormatOption = "coco",
-    images: Annotated[
-        Path | None, Option(help="Their pictures, where the labels do not say how large they are: YOLO.")
-    ] = None,
+    images: ImagesOption = None,
+    boxes_format: BoxesFormatOption = None,
+    split: SplitOption = None,
     simplify: SimplifyOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Labels in other formats."""
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.convert import convert as run
     from mal_trt.writers.losses import told
 
-    done = run(labels, out, format, images=images, simplify=simplify, progress=not quiet)
+    done = run(Boxes(labels, boxes_format, split), out, format, images=images, simplify=simplify, progress=not quiet)
     if quiet:
         return
-    typer.echo(f"{done.out}: {done.written} of {done.total} masks written")
+    typer.echo(f"{done.out}: {done.written} of {done.total} masks written; {done.read}")
     for name, figures in done.losses.items():
         if line := told(name, figures):
             typer.echo(line)
+    for note in done.notes:
+        typer.echo(f"note: {note}")
     if done.skipped:
         typer.echo(f"{sum(done.skipped.values())} skipped, listed in {done.skipped_list}:")
         for reason, count in done.skipped.items():

@@ -9,18 +9,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.progress import Progress
+from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name, open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.journal import Box, Journal, Result
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.record import skipped_path
+from mal_trt.labelling.told import told
 from mal_trt.writers.formats import chosen
 from mal_trt.writers.options import Options
 
-NO_MASK = "no mask"
+NO_MASK, NO_SIZE = "no mask", "picture size unknown"
 BATCH = 1 << 20  # the plan's batches mean nothing here
 ROWS = 256  # masks kept at once
 
@@ -28,7 +30,8 @@ ROWS = 256  # masks kept at once
 @dataclass(frozen=True)
 class Converted:
     """total: records in the labels = written + all skipped. skipped: records by reason, each listed in skipped_list
-    (None if there are none). losses: what each format could not hold, see `writers.losses.Losses`.
+    (None if there are none). losses: what each format could not hold, see `writers.losses.Losses`. read: what was read.
+    notes: what was left aside while reading.
     """
 
     total: int
@@ -37,10 +40,12 @@ class Converted:
     out: Path
     skipped_list: Path | None
     losses: dict[str, dict[str, Any]]
+    read: str
+    notes: tuple[str, ...] = ()
 
 
 def convert(
-    labels: str | Path,
+    labels: BoxesLike,
     out: str | Path,
     format: str | Sequence[str] = "coco",
     *,
@@ -50,12 +55,12 @@ def convert(
 ) -> Converted:
     """Write the masks of a label file or folder in other formats.
 
-    labels: whatever `label` reads boxes from, with masks (COCO polygons or run lengths, YOLO polygons). images: their
-    pictures; needed only where the labels do not say how large these are. format, simplify: see
+    labels: whatever `label` reads boxes from, with masks (polygons, or run lengths of COCO and CVAT). images: their
+    pictures; needed only where the labels say neither how large these are nor where they lie. format, simplify: see
     `label`. Records without a mask are listed in `<out stem>.skipped.json`. InputError if something given cannot be
-    used or if `out` exists; RunError if there is no mask.
+    used or if `out` exists; NothingDone if there is no mask.
     """
-    out, labels = Path(out), Path(labels)
+    out, boxes = Path(out), as_boxes(labels)
     formats, options = chosen(format), Options(simplify=simplify)
     if out.exists():
         raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
@@ -67,7 +72,7 @@ def convert(
             if journal.planned:  # left by a run that was killed
                 journal.delete()
                 journal = Journal(journal.path)
-            write_plan(journal, {}, labels, None, _pictures(labels, images), BATCH)
+            write_plan(journal, {}, boxes, None, _pictures(boxes, images), BATCH)
             with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
                 pending = journal.pending()
                 while page := list(islice(pending, ROWS)):
@@ -77,12 +82,15 @@ def convert(
             has_skipped = write_skipped(journal, skipped_path(out))
             if not written:
                 reasons = "; ".join(f"{reason}: {count}" for reason, count in list(journal.skipped().items())[:3])
-                raise RunError(
-                    f"{labels}: no mask in it ({reasons or 'it is empty'})"
+                raise NothingDone(
+                    f"{boxes}: no mask in it ({reasons or 'it is empty'})"
                     + ("; masks for boxes are made by `mal-trt label`" if NO_MASK in journal.skipped() else "")
+                    + ("; give --images" if NO_SIZE in journal.skipped() else ""),
+                    skipped_path(out) if has_skipped else None,
                 )
             with Progress("writing", written * len(formats), unit="masks", show=progress) as bar:
                 losses = write_outputs(journal, formats, out, options, bar.advance)
+            found = told(journal)
             return Converted(
                 total=total,
                 written=written,
@@ -90,6 +98,8 @@ def convert(
                 out=out,
                 skipped_list=skipped_path(out) if has_skipped else None,
                 losses=losses,
+                read=found.line,
+                notes=found.notes,
             )
     finally:
         journal.delete()
@@ -111,12 +121,15 @@ def _result(journal: Journal, box: Box) -> Result:
     return Result(box.seq, json.dumps(rle, separators=(",", ":")), area)
 
 
-def _pictures(labels: Path, images: str | Path | None) -> ImageSource:
+def _pictures(boxes: Boxes, images: str | Path | None) -> ImageSource:
     if images is not None:
         return open_images(images)
-    if labels.is_dir():
-        raise InputError(f"{labels}: does not say how large its pictures are; give --images")
-    return AsNamed()
+    if boxes.streamed:
+        return AsNamed()
+    try:
+        return open_images(boxes.home())
+    except InputError:  # many a format says itself how large its pictures are
+        return AsNamed()
 
 
 class AsNamed(ImageSource):
@@ -126,9 +139,13 @@ class AsNamed(ImageSource):
         """That name."""
         return clean_name(file_name)
 
+    def find_stem(self, *paths: str) -> str:
+        """Nothing tells the ending."""
+        raise ImageProblem(NO_SIZE, f"{paths[0]}: give --images")
+
     def size(self, file_name: str) -> tuple[int, int]:
         """Nothing tells it."""
-        raise ImageProblem("picture size unknown", "it is not in the labels; give --images")
+        raise ImageProblem(NO_SIZE, "it is not in the labels; give --images")
 
     def _list(self) -> Iterable[str]:
         return ()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
+
+import numpy as np
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageSource
@@ -13,6 +16,8 @@ from mal_trt.formats.reading.build import Builder, Read, around, corners, polygo
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.formats.reading.places import split_name
 from mal_trt.formats.reading.xml_elements import elements
+from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.rle import encode_rle
 
 ROOT = "annotations"
 SIDES = ("xtl", "ytl", "xbr", "ybr")
@@ -102,6 +107,19 @@ def _shape(build: Builder, picture: int, shape: Element, kind: str) -> None:
         left, top, width, height = (float(shape.get(side) or "nan") for side in ("left", "top", "width", "height"))
         if not all(map(math.isfinite, (left, top, width, height))):
             raise ValueError(f"a mask of {kind!r} lacks a side")
-        build.box(picture, kind, [left, top, width, height])
+        build.box(picture, kind, [left, top, width, height], **_mask(build, picture, shape))
     elif shape.tag != "tag":  # which belongs to the whole picture
         build.refuse(picture, kind, f"a {shape.tag} is no box")
+
+
+def _mask(build: Builder, picture: int, shape: Element) -> dict[str, Any]:
+    """The segmentation of a <mask>: run lengths along the rows of its window, background first."""
+    width, height = build.size(picture)
+    if not shape.get("rle") or not width:
+        return {}
+    left, top, columns, rows = (int(float(shape.get(side) or 0)) for side in ("left", "top", "width", "height"))
+    runs = np.array([int(word) for word in str(shape.get("rle")).split(",")])
+    if (runs < 0).any() or int(runs.sum()) != columns * rows:
+        raise ValueError(f"a mask whose rle does not fill its {columns}x{rows} pixels")
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rows, columns)
+    return {"segmentation": encode_rle(LocalMask(left, top, values), height, width)}

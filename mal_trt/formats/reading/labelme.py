@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageSource
-from mal_trt.formats.reading.build import Builder, Document, Read, among, around, polygon
+from mal_trt.formats.reading.build import Builder, Document, Read, among, around
 from mal_trt.formats.reading.coco import load_json, number
 from mal_trt.formats.reading.json_kinds import size_of
+from mal_trt.formats.segmentations import painted_rle
 
 AROUND = ("rectangle", "polygon", "circle", "linestrip", "mask", "rotation", "quadrilateral")
 
@@ -60,6 +63,9 @@ def _add(build: Builder, picture: int, shape: Any, where: str) -> None:
         build.box(picture, name, [xs[0] - radius, ys[0] - radius, 2 * radius, 2 * radius])
     else:
         drawn = kind in ("polygon", "quadrilateral") and len(xs) > 2
-        more: Document = {"segmentation": [polygon(xs, ys)]} if drawn else {}
+        width, height = build.size(picture)
+        # As LabelMe itself fills a polygon, its own line is inside.
+        mask = painted_rle(np.array([xs, ys]).T, height, width) if drawn and width else None
+        more: Document = {"segmentation": mask} if mask else {}
         score = number(shape.get("score"))
         build.box(picture, name, around(xs, ys), **more, **({} if score is None else {"score": score}))
