@@ -60,10 +60,11 @@ def told(format: str, figures: Mapping[str, Any]) -> str:
         ("hidden_pixels", "pixels hidden under other masks", "pixel hidden under another mask"),
     )
     words = [f"{figures[key]} {one if figures[key] == 1 else many}" for key, many, one in counted if figures.get(key)]
+    said = [", ".join(words)] if words else []
     if figures.get("wrong_pixels"):
-        words.append(
-            f"read back, IoU with the exact masks {figures['iou_mean']:.4f} on the mean, {figures['iou_worst']:.4f} at "
-            f"worst; {figures['wrong_pixels'] / figures['masks']:.1f} pixels of a mask differ on the mean, "
-            f"{figures['wrong_most']} at most"
+        said.append(
+            f"read back, the masks have an IoU of {figures['iou_mean']:.4f} with the exact ones on the mean, "
+            f"{figures['iou_worst']:.4f} at worst ({figures['wrong_pixels'] / figures['masks']:.1f} pixels differ "
+            f"on the mean, {figures['wrong_most']} at most)"
         )
-    return f"{format}: {', '.join(words)}" if words else ""
+    return f"{format}: {'; '.join(said)}" if said else ""

@@ -310,8 +310,8 @@ def test_losses_in_words() -> None:
     figures = {"masks": 2, "parts": 1, "holes": 2, "wrong_pixels": 3, "wrong_most": 2}
     line = told("yolo", {**figures, "iou_mean": 0.99, "iou_worst": 0.98})
     assert line == (
-        "yolo: 1 part left out, 2 holes filled, read back, IoU with the exact masks 0.9900 on the mean, 0.9800 at "
-        "worst; 1.5 pixels of a mask differ on the mean, 2 at most"
+        "yolo: 1 part left out, 2 holes filled; read back, the masks have an IoU of 0.9900 with the exact ones on the "
+        "mean, 0.9800 at worst (1.5 pixels differ on the mean, 2 at most)"
     )
 
 
