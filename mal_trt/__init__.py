@@ -1,4 +1,4 @@
-"""Boxes in, masks out: MAL mask auto-labelling on ONNX Runtime and TensorRT.
+"""Turns bounding boxes into instance masks: Mask Auto-Labeler (MAL) on ONNX Runtime and TensorRT.
 
     from mal_trt import Labeler
     masks = Labeler()("photo.jpg", [[30, 40, 200, 260]]).masks

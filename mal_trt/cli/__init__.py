@@ -43,7 +43,7 @@ class _Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=_Verbs,
-    help="Boxes in, masks out: Mask Auto-Labeler (MAL).",
+    help="Turns bounding boxes into instance masks, with NVIDIA's Mask Auto-Labeler (MAL).",
     no_args_is_help=True,
     add_completion=False,
     # Rich's help costs twice the time of the whole command.

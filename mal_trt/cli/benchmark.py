@@ -31,34 +31,49 @@ def benchmark(
         list[str] | None,
         Option(
             "--model",
-            help="An .onnx file, an engine or `bundled`; several times; default: bundled. The first is the reference.",
+            help="An .onnx file, an engine or `bundled` (default). Give it several times to measure several models; "
+            "masks are "
+            "compared with those of the first.",
         ),
     ] = None,
     images: Annotated[
-        Path | None, Option(help="Pictures: a folder, a .tar or one file. Default: example photos.")
+        Path | None, Option(help="The pictures: a folder, a .tar or one file. Default: the example photos.")
     ] = None,
-    boxes: Annotated[Path | None, Option(help="Their boxes, of any format that is read.")] = None,
-    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks instead: gives the mIoU.")] = None,
+    boxes: Annotated[Path | None, Option(help="The boxes in them, in any format that is read.")] = None,
+    annotations: Annotated[
+        Path | None, Option(help="Boxes with drawn masks, instead of --boxes. Quality is then mIoU.")
+    ] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
-    count: Annotated[int | None, Option(min=1, help="So many boxes, spread over the document; default: all.")] = None,
-    batch: Annotated[str, Option(metavar="<number,...>", help="Batch sizes for the network alone.")] = "1,8,16,32",
+    count: Annotated[
+        int | None, Option(min=1, help="Label this many boxes, spread evenly over all. Default: all.")
+    ] = None,
+    batch: Annotated[
+        str, Option(metavar="<number,...>", help="Batch sizes at which the network alone is measured.")
+    ] = "1,8,16,32",
     size: Annotated[
         Literal["small", "medium", "large", "mix"],
-        Option(help="Boxes for the network alone; mix: in the proportions of the boxes given."),
+        Option(help="Size of the boxes for the network alone. mix: as many of each as there are among the boxes."),
     ] = "mix",
-    warm_up: Annotated[int, Option(min=0, help="Runs before those that count, within --seconds.")] = 10,
+    warm_up: Annotated[int, Option(min=0, help="Runs before the timed ones, within --seconds.")] = 10,
     runs: Annotated[
-        int | None, Option(min=1, help="Timed runs of a batch size in a round. Default: by --seconds.")
+        int | None,
+        Option(min=1, help="Timed runs of each batch size in a round. Default: as many as fit into --seconds."),
     ] = None,
-    seconds: Annotated[float, Option(min=0, help="Time for a batch size in a round; 5 runs at least.")] = 2.0,
-    rounds: Annotated[int, Option(min=1, help="How often everything is measured in turn.")] = 3,
-    engine_only: Annotated[bool, Option("--engine-only", help="The network alone: no labelling, no quality.")] = False,
-    label_batch: Annotated[int | None, Option(min=1, help="Batch for labelling; default: that of `label`.")] = None,
+    seconds: Annotated[
+        float, Option(min=0, help="Time for each batch size in a round. 5 runs are made at least.")
+    ] = 2.0,
+    rounds: Annotated[int, Option(min=1, help="How many times everything is measured in turn.")] = 3,
+    engine_only: Annotated[
+        bool, Option("--engine-only", help="Measure the network alone: no labelling, no quality.")
+    ] = False,
+    label_batch: Annotated[
+        int | None, Option(min=1, help="Batch size for labelling. Default: that of `label`.")
+    ] = None,
     json: Annotated[Path | None, Option("--json", help="Write all figures to this file.")] = None,
     csv: Annotated[Path | None, Option("--csv", help="Write the table to this file.")] = None,
-    plot: Annotated[Path | None, Option(help="Throughput against quality, .png or .svg.")] = None,
+    plot: Annotated[Path | None, Option(help="Draw speed against quality into this .png or .svg file.")] = None,
     device: DeviceOption = "auto",
     crops: CropsOption = "auto",
     threshold: LabelThresholdOption = None,
@@ -66,9 +81,9 @@ def benchmark(
     refine: RefineOption = None,
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
 ) -> None:
-    """Speed of models, alone and from files to masks, with their quality beside it."""
+    """Measure how fast models are, and how good."""
     if plot is not None:
         with needs("benchmark"):
             import matplotlib  # noqa: F401

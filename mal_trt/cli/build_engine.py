@@ -22,14 +22,22 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def build_engine(
-    model: Annotated[Path, Argument(metavar="MODEL", help="A .onnx of `mal-trt export`, `bundled`, or a checkpoint.")],
-    out: Annotated[Path, Option("--out", "-o", help="The engine to write; its manifest gets .json after it.")],
+    model: Annotated[
+        Path, Argument(metavar="MODEL", help="An .onnx file from `mal-trt export`, `bundled`, or a checkpoint.")
+    ],
+    out: Annotated[
+        Path, Option("--out", "-o", help="The engine to write. Its manifest gets the same name with .json behind it.")
+    ],
     flavor: Annotated[
         Literal["auto", "tensorrt", "tensorrt-rtx"],
-        Option(help="auto: tensorrt where there is a GPU, else tensorrt-rtx, which builds without one."),
+        Option(
+            help="Which library builds it. auto: tensorrt where there is a GPU, otherwise tensorrt-rtx, which needs "
+            "none."
+        ),
     ] = "auto",
     precision: Annotated[
-        Literal["fp32", "fp16", "int8", "fp8"] | None, Option(help="Made of an FP32 model; default: the model's own.")
+        Literal["fp32", "fp16", "int8", "fp8"] | None,
+        Option(help="Convert an FP32 model to this first. Default: the precision the model has."),
     ] = None,
     images: Annotated[
         list[Path] | None, Option(metavar="<path>", help="Pictures to calibrate on; once for each --boxes.")
@@ -40,33 +48,57 @@ def build_engine(
     ] = None,
     batch: Annotated[
         str | None,
-        Option(metavar="<least,best,most>", help="Or only the most. Default: by free memory, 1,16,32 at most."),
+        Option(
+            metavar="<least,best,most>",
+            help="Batch sizes: the least, the best and the most, or the most alone. Default: 1,16,32, or less if "
+            "memory is short.",
+        ),
     ] = None,
     workspace: Annotated[
-        str | None, Option(metavar="<size>", help="Scratch memory, such as 2GiB. Default: half of what is free.")
+        str | None,
+        Option(
+            metavar="<size>", help="Scratch memory that TensorRT may use, such as 2GiB. Default: half of what is free."
+        ),
     ] = None,
-    timing_cache: Annotated[Path | None, Option(help="Default: one for each GPU and version.")] = None,
-    opt_level: Annotated[int, Option(min=0, max=5, help="0 builds fast, 5 tries most.")] = 3,
+    timing_cache: Annotated[
+        Path | None,
+        Option(
+            help="A file that makes the next build faster. Default: one for each GPU and version, in the user's cache."
+        ),
+    ] = None,
+    opt_level: Annotated[
+        int, Option(min=0, max=5, help="How hard TensorRT tries: 0 builds fastest, 5 makes the fastest engine.")
+    ] = 3,
     compute_capability: Annotated[
-        str | None, Option(metavar="<8.6,...>", help="GPUs to build for (tensorrt-rtx). Default: from 8.0 on.")
+        str | None,
+        Option(
+            metavar="<8.6,...>", help="Compute capabilities to build for (tensorrt-rtx only). Default: all from 8.0 on."
+        ),
     ] = None,
     version_compatible: Annotated[
-        bool, Option("--version-compatible", help="Runs under later TensorRT versions, in Triton and trtexec only.")
+        bool,
+        Option(
+            "--version-compatible",
+            help="Let later versions of TensorRT run it. For Triton and trtexec: mal-trt does not open such engines.",
+        ),
     ] = False,
     hardware_compatible: Annotated[
-        bool, Option("--hardware-compatible", help="Runs on every GPU from Ampere on; slower.")
+        bool, Option("--hardware-compatible", help="Let it run on every GPU from Ampere on. It is slower.")
     ] = False,
     strip_weights: Annotated[
-        bool, Option("--strip-weights", help="Leave the weights out; they are read from the .onnx file beside it.")
+        bool,
+        Option(
+            "--strip-weights", help="Leave the weights out. They are then read from the .onnx file beside the engine."
+        ),
     ] = False,
-    weights: Annotated[Weights, Option(help="Of a checkpoint.")] = "student",
+    weights: Annotated[Weights, Option(help="Which network of a checkpoint to use.")] = "student",
     keep_anyway: Annotated[
-        bool, Option("--keep-anyway", help="Keep an engine whose masks are not the FP32 model's.")
+        bool, Option("--keep-anyway", help="Keep the engine even if its masks are not those of the FP32 model.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """ONNX to a TensorRT or TensorRT-RTX engine, with a manifest."""
+    """Build a TensorRT or TensorRT-RTX engine."""
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")

@@ -25,28 +25,35 @@ from mal_trt.cli.options import (
 
 def calibrate(
     model: Annotated[
-        Path, Argument(metavar="MODEL", help="FP32 or FP16 .onnx of `mal-trt export`, `bundled`, or a checkpoint.")
+        Path,
+        Argument(metavar="MODEL", help="An FP32 or FP16 .onnx file from `mal-trt export`, `bundled`, or a checkpoint."),
     ],
     boxes: Annotated[
-        list[Path], Option(metavar="<path>", help="Boxes of any format that is read, in the order of --images.")
+        list[Path],
+        Option(
+            metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
+        ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
     images: Annotated[
         list[Path] | None,
         Option(
             metavar="<path>",
-            help="Folder or .tar of pictures; once for each --boxes. Default: where the boxes say they are.",
+            help="A folder or .tar of pictures, once for each --boxes. Default: where the boxes say they are.",
         ),
     ] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
-    precision: Annotated[Literal["int8", "fp8"], Option(help="fp8 (E4M3) is experimental.")] = "int8",
+    precision: Annotated[
+        Literal["int8", "fp8"], Option(help="Type of the quantised values. fp8 (E4M3) is experimental.")
+    ] = "int8",
     observer: Annotated[
-        Literal["max", "percentile", "entropy", "mse"], Option(help="How a range is read from what was seen.")
+        Literal["max", "percentile", "entropy", "mse"],
+        Option(help="How a range is chosen from the values that were seen."),
     ] = "mse",
-    crops: Annotated[int, Option(min=32, help="Crops the ranges come from.")] = 512,
-    check_crops: Annotated[int, Option(min=1, help="Other crops, on which the gate compares.")] = 256,
+    crops: Annotated[int, Option(min=32, help="How many crops the ranges come from.")] = 512,
+    check_crops: Annotated[int, Option(min=1, help="How many other crops the result is checked on.")] = 256,
     layers: Annotated[
         str | None,
         Option(
@@ -55,24 +62,38 @@ def calibrate(
             "Default: linear for a ViT, linear,conv,head for a convolutional encoder.",
         ),
     ] = None,
-    exclude: Annotated[list[str] | None, Option(metavar="<text>", help="Layers called so stay FP16.")] = None,
+    exclude: Annotated[
+        list[str] | None, Option(metavar="<text>", help="Keep layers with this text in their name in FP16.")
+    ] = None,
     smooth: Annotated[
-        float, Option(min=0, max=1, help="SmoothQuant's alpha for layers after a normalisation, say 0.7; 0: none.")
+        float, Option(min=0, max=1, help="Alpha of SmoothQuant for layers after a normalisation, such as 0.7. 0: off.")
     ] = 0.0,
     max_miou_drop: Annotated[
-        float, Option(min=0, max=1, help="What the gate allows; without --annotations of the masks' agreement.")
+        float,
+        Option(
+            min=0,
+            max=1,
+            help="How much mIoU may drop, or without --annotations the agreement with the original's masks.",
+        ),
     ] = 0.005,
-    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, for the gate.")] = None,
-    annotation_images: Annotated[Path | None, Option(help="Its pictures; default: the first --images.")] = None,
+    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, to check the result on.")] = None,
+    annotation_images: Annotated[
+        Path | None, Option(help="The pictures of --annotations. Default: the first --images.")
+    ] = None,
     sensitivity_crops: Annotated[
-        int, Option(min=0, help="Crops on which each layer is tried alone; 0: only if the gate needs it.")
+        int, Option(min=0, help="How many crops each layer is tried alone on. 0: only if the check fails.")
     ] = 48,
-    cache: Annotated[Path | None, Option(help="Keep what was measured here, and go on from it.")] = None,
-    weights: Annotated[Weights, Option(help="Of a checkpoint.")] = "student",
+    cache: Annotated[
+        Path | None, Option(help="A file that keeps what was measured, for the next run to go on from.")
+    ] = None,
+    weights: Annotated[Weights, Option(help="Which network of a checkpoint to use.")] = "student",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """INT8 (or FP8) ONNX with ranges from real crops, held to the masks of the model it came from."""
+    """Make an INT8 or FP8 model that keeps its masks.
+
+    Ranges come from real crops. The result is checked against the model it came from, and written only if it passes.
+    """
     if images and len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
     if annotation_images is not None and annotations is None:

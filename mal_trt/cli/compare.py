@@ -23,29 +23,35 @@ from mal_trt.cli.options import (
 
 def compare(
     models: Annotated[
-        list[str], Argument(metavar="MODEL MODEL...", help=".onnx files, or `bundled`; the first is the reference.")
+        list[str],
+        Argument(
+            metavar="MODEL MODEL...",
+            help="Two or more .onnx files, engines or `bundled`. The first is what the others are compared with.",
+        ),
     ],
     images: ImagesOption = None,
     annotations: Annotated[
-        Path | None, Option(help="Boxes with drawn masks (polygons or RLE), of any format that is read.")
+        Path | None, Option(help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
     ] = None,
-    boxes: Annotated[Path | None, Option(help="Boxes of any format that is read, where there are no masks.")] = None,
+    boxes: Annotated[
+        Path | None, Option(help="The boxes, in any format that is read, if there are no drawn masks.")
+    ] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
     count: Annotated[
-        int | None, Option(min=1, help="Compare on so many boxes, spread over the document; default: all.")
+        int | None, Option(min=1, help="Compare on this many boxes, spread evenly over all. Default: all.")
     ] = None,
-    json: Annotated[Path | None, Option("--json", help="Also write the figures to this file.")] = None,
+    json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
     threshold: ThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
-    batch: Annotated[int, Option(min=1, help="Boxes the networks see at once.")] = 16,
+    batch: Annotated[int, Option(min=1, help="How many boxes the networks see at once.")] = 16,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
 ) -> None:
-    """How far models are from the first: logits, masks, mIoU."""
+    """Say how far models are from the first of them."""
     from mal_trt.cli.compare_table import print_comparison
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.compare import compare as run

@@ -19,8 +19,8 @@ from mal_trt.cli.options import (
 
 
 def convert(
-    labels: Annotated[Path, Argument(help="Labels with masks, of any format that boxes are read from.")],
-    out: Annotated[Path, Option("--out", "-o", help="File or folder to write.")],
+    labels: Annotated[Path, Argument(help="Labels with masks, in any format that boxes are read from.")],
+    out: Annotated[Path, Option("--out", "-o", help="The file or folder to write.")],
     format: FormatOption = "coco",
     images: ImagesOption = None,
     boxes_format: BoxesFormatOption = None,
@@ -28,7 +28,7 @@ def convert(
     simplify: SimplifyOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Labels in other formats."""
+    """Write labels in another format."""
     from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.convert import convert as run
     from mal_trt.writers.losses import told

@@ -10,8 +10,8 @@ from typer import Option
 MARKS = {"ok": "ok     ", "missing": "missing", "warning": "warning"}
 
 
-def doctor(as_json: Annotated[bool, Option("--json", help="Findings as JSON.")] = False) -> None:
-    """What this machine has for mal-trt, and what to do where something is missing."""
+def doctor(as_json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Say what this machine has, and what to do about the rest."""
     from mal_trt.measure.doctor import examine, to_json
 
     if as_json:

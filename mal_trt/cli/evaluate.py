@@ -33,8 +33,8 @@ def evaluate(
     split: SplitOption = None,
     rescale: RescaleOption = False,
     model: ModelOption = "bundled",
-    labels: Annotated[Path | None, Option(help="Score this label file instead of a model.")] = None,
-    json: Annotated[Path | None, Option("--json", help="Also write the figures to this file.")] = None,
+    labels: Annotated[Path | None, Option(help="Score the masks of this label file instead of a model's.")] = None,
+    json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
@@ -43,9 +43,9 @@ def evaluate(
     device: DevicesOption = "auto",
     crops: CropsOption = "auto",
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress bar, no table.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
 ) -> None:
-    """Mask quality of a model, or of a label file, against drawn masks."""
+    """Say how good masks are, compared with drawn ones."""
     from mal_trt.cli.evaluate_table import print_evaluation
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.evaluate import evaluate as run

@@ -22,27 +22,38 @@ def export(
         Path,
         Argument(
             metavar="CHECKPOINT",
-            help="Of mal-trt, TAO or NVlabs MAL; for --precision fp16 also an exported FP32 .onnx, or `bundled`.",
+            help="A checkpoint of mal-trt, TAO or NVlabs MAL. With --precision fp16 also an exported FP32 .onnx file, "
+            "or "
+            "`bundled`.",
         ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
     input_size: Annotated[
-        int | None, Option(min=16, help="Side of the crops, pixels; default: as trained, 512 if unknown.")
+        int | None,
+        Option(min=16, help="Side of the crops in pixels. Default: as it was trained, or 512 if that is unknown."),
     ] = None,
-    input_dtype: Annotated[Literal["uint8", "float32"], Option(help="Of the input `image`.")] = "uint8",
-    weights: Annotated[Weights, Option(help="mixed: both, and the mean of their logits.")] = "student",
+    input_dtype: Annotated[Literal["uint8", "float32"], Option(help="Type of the input `image`.")] = "uint8",
+    weights: Annotated[
+        Weights, Option(help="Which network to export. mixed: both, and the mean of their logits.")
+    ] = "student",
     head: Annotated[
         Literal["dynamic", "small", "medium", "large", "fixed"],
-        Option(help="Mask head for every size of box, for one size, or fixed: a network with one scale."),
+        Option(
+            help="The grid of the mask head. dynamic: one for each size of box; small, medium, large: that one alone; "
+            "fixed: "
+            "for a network that has only one."
+        ),
     ] = "dynamic",
     precision: Annotated[
-        Literal["fp32", "fp16"], Option(help="fp16: strongly typed, held to the FP32 model's masks.")
+        Literal["fp32", "fp16"],
+        Option(help="fp16: half precision where that keeps the masks of FP32; not written otherwise."),
     ] = "fp32",
-    opset: Annotated[int, Option(help="ONNX operator set.")] = 20,
+    opset: Annotated[int, Option(help="Version of the ONNX operators.")] = 20,
     fp16_weights: Annotated[
-        bool, Option("--fp16-weights", help="Store the weights in FP16: half the file, computed in FP32.")
+        bool,
+        Option("--fp16-weights", help="Store the weights in FP16 and compute in FP32: half the file, the same graph."),
     ] = False,
-    arch: Annotated[str | None, Option(help="Where the checkpoint does not tell: as for `train`.")] = None,
+    arch: Annotated[str | None, Option(help="The network, if the checkpoint does not tell it. As for `train`.")] = None,
     threshold: ThresholdOption = None,
     margin: Annotated[
         float | None,
@@ -53,12 +64,20 @@ def export(
             "Default: as the checkpoint was validated, 0.6 if unknown.",
         ),
     ] = None,
-    refine: Annotated[Literal["none", "color"], Option(help="What `label` does with this model by default.")] = "none",
-    parity_images: Annotated[Path | None, Option(help="Compare on these pictures, not the packaged.")] = None,
-    parity_boxes: Annotated[Path | None, Option(help="COCO boxes in them.")] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No report.")] = False,
+    refine: Annotated[
+        Literal["none", "color"],
+        Option(help="Whether `label` sharpens this model's masks by colour, unless told otherwise."),
+    ] = "none",
+    parity_images: Annotated[
+        Path | None, Option(help="Compare with PyTorch on these pictures instead of those in the package.")
+    ] = None,
+    parity_boxes: Annotated[Path | None, Option(help="The boxes in them, as COCO JSON.")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
-    """Checkpoint to ONNX, compared with PyTorch."""
+    """Turn a checkpoint into an ONNX file.
+
+    The file is compared with PyTorch on real crops, and written only if it computes the same.
+    """
     say = None if quiet else lambda text: typer.echo(text, err=True)
     if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
         if precision != "fp16":

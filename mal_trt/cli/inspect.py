@@ -15,9 +15,9 @@ from mal_trt.cli.options import needs
 
 def inspect(
     file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file or an engine.")],
-    as_json: Annotated[bool, Option("--json", help="All of it as JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """What a model file is: sizes, precision, profiles, metadata."""
+    """Say what a model file is, without running it."""
     from mal_trt.artifacts.inspection import inspect as run
 
     document = run(file, _checkpoint)

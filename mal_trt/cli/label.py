@@ -46,22 +46,28 @@ def label(
     rescale: RescaleOption = False,
     model: ModelOption = "bundled",
     out: Annotated[
-        Path | None, Option(help="File or folder to write. Default: labels, with the format's ending.")
+        Path | None, Option(help="The file or folder to write. Default: labels, with the ending of the format.")
     ] = None,
     format: FormatOption = "coco",
     simplify: SimplifyOption = None,
-    overlay: Annotated[Path | None, Option(help="Folder for one picture each with its masks drawn in.")] = None,
+    overlay: Annotated[
+        Path | None, Option(help="A folder for copies of the pictures with their masks drawn in.")
+    ] = None,
     overlay_size: Annotated[
-        int, Option(help="Pixels of an overlay's longer side at most; 0: as large as the picture.")
+        int, Option(help="Longest side of an overlay, in pixels. 0: as large as the picture.")
     ] = 1600,
-    sheet: Annotated[Path | None, Option(help="Contact sheet of the overlays; needs --overlay.")] = None,
+    sheet: Annotated[
+        Path | None, Option(help="A picture file with all overlays on one sheet; needs --overlay.")
+    ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Go on where a killed run stopped; leave a finished one as it is.")
+        bool, Option("--resume", help="Go on where a stopped run was. A finished run is left as it is.")
     ] = False,
-    strict: Annotated[bool, Option("--strict", help="Exit code 1 if any box had to be skipped.")] = False,
-    box_area: Annotated[bool, Option("--box-area", help="Write the box's area, not the mask's.")] = False,
+    strict: Annotated[bool, Option("--strict", help="End with exit code 1 if any box had to be skipped.")] = False,
+    box_area: Annotated[
+        bool, Option("--box-area", help="Write the area of the box as `area`, not that of the mask.")
+    ] = False,
     image_list: Annotated[
-        Path | None, Option(help="COCO JSON that names the pictures of a bare list of results.")
+        Path | None, Option(help="A COCO JSON file that names the pictures, if the boxes are a bare list of results.")
     ] = None,
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
@@ -74,7 +80,7 @@ def label(
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Boxes and pictures in, masks out."""
+    """Draw a mask for every box."""
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
     from mal_trt.formats.boxes import Boxes

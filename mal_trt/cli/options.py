@@ -18,56 +18,71 @@ BoxesFormat = Literal["coco", "csv", "cvat", "kitti", "label-studio", "labelme",
 
 ImagesOption = Annotated[
     Path | None,
-    Option("--images", help="Pictures: a folder, a .tar or one file. Default: where the boxes say they are."),
+    Option("--images", help="The pictures: a folder, a .tar or one file. Default: where the boxes say they are."),
 ]
 BoxesOption = Annotated[
     Path,
-    Option("--boxes", help="Boxes of any format that is read: a file, a folder, a data set's root."),
+    Option("--boxes", help="The boxes: a file, a folder or the root of a data set, in any format that is read."),
 ]
 AnnotationsOption = Annotated[
-    Path, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), of any format that is read.")
+    Path, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
 ]
 BoxesFormatOption = Annotated[
-    BoxesFormat | None, Option("--boxes-format", help="The boxes' format. Default: told by their content.")
+    BoxesFormat | None, Option("--boxes-format", help="The format of the boxes. Default: found out from their content.")
 ]
 SplitOption = Annotated[
-    str | None, Option("--split", metavar="<name>", help="One split of a data set alone: train, val, test.")
+    str | None, Option("--split", metavar="<name>", help="Take only one split of the data set, such as train or val.")
 ]
 RescaleOption = Annotated[
-    bool, Option("--rescale", help="Pictures were resized since the boxes were made: scale the boxes to them.")
+    bool, Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made.")
 ]
-ModelOption = Annotated[str, Option("--model", help="A .onnx file of `mal-trt export`, an engine, or `bundled`.")]
+ModelOption = Annotated[str, Option("--model", help="An .onnx file from `mal-trt export`, an engine, or `bundled`.")]
 BatchOption = Annotated[
     int | None,
-    Option("--batch", min=1, help="Boxes the network sees at once. Default: 16, on a GPU what the engine takes."),
+    Option(
+        "--batch",
+        min=1,
+        help="How many boxes the network sees at once. Default: 16, or on a GPU as many as the engine takes.",
+    ),
 ]
 _DEVICE = "[auto|cpu|cuda|cuda:N]"
-DeviceOption = Annotated[str, Option("--device", metavar=_DEVICE, help="auto: CUDA where it really works.")]
+DeviceOption = Annotated[
+    str, Option("--device", metavar=_DEVICE, help="Where the network runs. auto takes CUDA where it really works.")
+]
 DevicesOption = Annotated[
     str,
     Option(
         "--device",
         metavar=_DEVICE,
-        help="auto: CUDA where it really works; cuda:0,cuda:1: several GPUs, one process each.",
+        help="Where the network runs. auto takes CUDA where it really works; cuda:0,cuda:1 starts a process for each "
+        "GPU.",
     ),
 ]
 CropsOption = Annotated[
-    Literal["auto", "cpu", "gpu"], Option("--crops", help="Where crops and masks are made; auto: beside the network.")
+    Literal["auto", "cpu", "gpu"],
+    Option("--crops", help="Where crops are cut and masks are made. auto: where the network runs."),
 ]
 RefineOption = Annotated[
     Literal["color", "none"] | None,
-    Option("--refine", help="color: sharpen masks by the colours in the crop. Default: the model's own choice."),
+    Option("--refine", help="color sharpens masks by the colours in the crop. Default: what the model asks for."),
 ]
 DecodeOption = Annotated[
     Literal["cpu", "gpu"],
-    Option("--decode", help="gpu: JPEG by nvImageCodec, whose pixels differ by a few grey levels."),
+    Option(
+        "--decode",
+        help="Where pictures are decoded. gpu decodes JPEG with nvImageCodec, whose pixels differ by a few grey "
+        "levels.",
+    ),
 ]
-FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop; half the speed.")]
+FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop: a little better, half as fast.")]
 WeightsOption = Annotated[
     Weights | None,
-    Option("--weights", help="Which network of a model that carries both; default: the model's own choice."),
+    Option(
+        "--weights",
+        help="Which of the two networks to use, if the model carries both. Default: what the model asks for.",
+    ),
 ]
-_THRESHOLD = "Mask where the probability is above this; three for small, medium, large boxes"
+_THRESHOLD = "A pixel belongs to the mask above this probability; give three for small, medium and large boxes"
 ThresholdOption = Annotated[
     str | None,
     Option("--threshold", metavar="<number[,number,number]>", help=f"{_THRESHOLD}. Default: the model's."),
@@ -77,19 +92,31 @@ LabelThresholdOption = Annotated[
     Option(
         "--threshold",
         metavar="<number[,number,number]|tight>",
-        help=f"{_THRESHOLD}; tight: for each box the highest whose mask fills it. Default: the model's.",
+        help=f"{_THRESHOLD}. tight takes, for each box, the highest one whose mask still fills the box. "
+        "Default: the model's.",
     ),
 ]
-ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; default: every core.")]
+ThreadsOption = Annotated[
+    int | None, Option("--threads", min=1, help="Threads of the processor. Default: one for each core.")
+]
 _FORMATS = "coco|coco-polygons|yolo|labelme|voc|png-instance|png-semantic|cvat|label-studio|parquet|geojson"
 FormatOption = Annotated[
-    str, Option("--format", metavar=f"[{_FORMATS}]", help="How to write masks; several with commas between: a folder.")
+    str,
+    Option(
+        "--format",
+        metavar=f"[{_FORMATS}]",
+        help="How masks are written. Several formats with commas between them go into a folder.",
+    ),
 ]
 SimplifyOption = Annotated[
     float | None,
-    Option(help="Polygons with fewer points, so many pixels off at most; cvat and label-studio then hold polygons."),
+    Option(
+        help="Leave out points of polygons that are at most this many pixels off the line. cvat and label-studio then "
+        "hold "
+        "polygons instead of masks."
+    ),
 ]
-QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no summary.")]
 
 
 def threshold_of(text: str | None) -> float | tuple[float, ...] | Literal["tight"] | None:

@@ -22,105 +22,161 @@ def _option(field: str, help: str, *names: str, **more: Any) -> Any:
 
 
 def train(
-    overrides: Annotated[list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec.")] = None,
+    overrides: Annotated[
+        list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec that are to be different.")
+    ] = None,
     spec: Annotated[
-        Path | None, Option("--spec", "-e", metavar="<file>", help="Experiment spec (YAML), as of NVIDIA TAO's MAL.")
+        Path | None,
+        Option("--spec", "-e", metavar="<file>", help="An experiment spec (YAML), such as NVIDIA TAO's for MAL."),
     ] = None,
     print_spec: Annotated[bool, Option("--print-spec", help="Print a commented spec and stop.")] = False,
     images: Annotated[
         list[Path] | None,
         Option(
             metavar="<path>",
-            help="Folder or .tar of pictures; once for each --boxes. Default: where the boxes say they are.",
+            help="A folder or .tar of pictures, once for each --boxes. Default: where the boxes say they are.",
         ),
     ] = None,
     boxes: Annotated[
         list[Path] | None,
-        Option(metavar="<path>", help="Boxes of any format that is read; several in the order of --images."),
+        Option(
+            metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
+        ),
     ] = None,
-    out: Annotated[Path | None, Option(help="Folder for checkpoints and logs.")] = None,
+    out: Annotated[Path | None, Option(help="The folder for checkpoints and logs.")] = None,
     val_images: Annotated[Path | None, Option(help="Pictures to validate on.")] = None,
-    val_boxes: Annotated[Path | None, Option(help="Their boxes and masks.")] = None,
+    val_boxes: Annotated[Path | None, Option(help="The boxes in them, with drawn masks.")] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     val_split: Annotated[
         str | None, Option("--val-split", metavar="<name>", help="The split of --val-boxes to validate on.")
     ] = None,
     rescale: Annotated[
-        bool | None, Option("--rescale", help="Pictures were resized since the boxes were made: scale the boxes.")
+        bool | None,
+        Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made."),
     ] = None,
-    recipe: Annotated[Recipe | None, Option(help="tao: as published (default). small: small data sets.")] = None,
+    recipe: Annotated[Recipe | None, Option(help="tao (default): as published. small: for small data sets.")] = None,
     arch: Annotated[
-        str | None, _option("arch", "vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm backbone.")
+        str | None, _option("arch", "The network: vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm model.")
     ] = None,
-    layout: Annotated[str | None, _option("layout", "patch, conv_stem, timm or hybrid; default: patch.")] = None,
-    depth: Annotated[int | None, _option("depth", "Blocks of the ViT; default: its own.", min=1)] = None,
-    head_width: Annotated[int | None, _option("head_width", "Channels of the mask head.", min=1)] = None,
-    adjust_scale: Annotated[bool | None, _option("adjust_scale", "A mask head grid for each size of box.")] = None,
-    crop_size: Annotated[int | None, _option("crop_size", "Side of the crops, pixels.", min=16)] = None,
+    layout: Annotated[
+        str | None, _option("layout", "How a ViT reads its patches: patch (default), conv_stem or hybrid.")
+    ] = None,
+    depth: Annotated[
+        int | None, _option("depth", "Number of blocks of the ViT. Default: all that it has.", min=1)
+    ] = None,
+    head_width: Annotated[int | None, _option("head_width", "Number of channels of the mask head.", min=1)] = None,
+    adjust_scale: Annotated[
+        bool | None, _option("adjust_scale", "Whether the mask head has a grid for each size of box.")
+    ] = None,
+    crop_size: Annotated[int | None, _option("crop_size", "Side of the crops in pixels.", min=16)] = None,
     start_from: Annotated[
-        Path | None, _option("start_from", "A checkpoint, encoder or .onnx; `bundled`; `efficientnet-lite0`.", "--from")
+        Path | None,
+        _option(
+            "start_from",
+            "Start from a checkpoint, an encoder, an .onnx file, `bundled` or `efficientnet-lite0`.",
+            "--from",
+        ),
     ] = None,
     frozen_stages: Annotated[
         list[int] | None,
         _option(
-            "frozen_stages", "Not trained: 0 patch embedding or stem, i block or stage i; several times.", "--freeze"
+            "frozen_stages",
+            "Do not train this part: 0 is the patch embedding or stem, i is block or stage i. May be repeated.",
+            "--freeze",
         ),
     ] = None,
     layer_decay: Annotated[
-        float | None, _option("layer_decay", "Factor on the rate from a ViT block to the one below.")
+        float | None, _option("layer_decay", "Learning rate of a ViT block as a share of that of the block above it.")
     ] = None,
-    encoder_lr: Annotated[float | None, _option("encoder_lr", "Factor on the rate of a mal-* encoder.")] = None,
-    batch: Annotated[int | None, _option("batch", "Boxes per step and device.", min=1)] = None,
-    accumulate: Annotated[int | None, _option("accumulate", "Batches per optimiser step.", min=1)] = None,
-    epochs: Annotated[float | None, _option("epochs", "Passes over the boxes.")] = None,
-    lr: Annotated[float | None, _option("lr", "Learning rate for each box of a step.")] = None,
-    warmup_epochs: Annotated[float | None, _option("warmup_epochs", "Epochs of rising rate.")] = None,
+    encoder_lr: Annotated[
+        float | None, _option("encoder_lr", "Learning rate of a mal-* encoder as a share of the head's.")
+    ] = None,
+    batch: Annotated[int | None, _option("batch", "Number of boxes in a step, on each device.", min=1)] = None,
+    accumulate: Annotated[
+        int | None, _option("accumulate", "Number of batches whose gradients are added up for a step.", min=1)
+    ] = None,
+    epochs: Annotated[float | None, _option("epochs", "How many times all boxes are seen.")] = None,
+    lr: Annotated[
+        float | None, _option("lr", "Learning rate, for each box of a step: it is multiplied by the batch.")
+    ] = None,
+    warmup_epochs: Annotated[
+        float | None, _option("warmup_epochs", "Epochs in which the learning rate rises from zero.")
+    ] = None,
     teacher_momentum: Annotated[
-        float | None, _option("teacher_momentum", "Share of the teacher kept each step.")
+        float | None,
+        _option("teacher_momentum", "Share of the teacher that is kept in each step; the rest comes from the student."),
     ] = None,
     teacher_momentum_end: Annotated[
-        float | None, _option("teacher_momentum_end", "Its value at the end, along a cosine.")
+        float | None, _option("teacher_momentum_end", "What --teacher-momentum becomes by the end of the run.")
     ] = None,
-    min_area: Annotated[float | None, _option("min_area", "Smallest box trained on, square pixels.")] = None,
+    min_area: Annotated[
+        float | None, _option("min_area", "Area of the smallest box to train on, in square pixels.")
+    ] = None,
     boxes_per_picture: Annotated[
-        int | None, _option("boxes_per_picture", "At most so many boxes of a picture in an epoch.", min=1)
+        int | None, _option("boxes_per_picture", "Train on this many boxes of a picture in an epoch, at most.", min=1)
     ] = None,
     balance: Annotated[
         float | None,
-        _option("balance", "0: boxes as they come, 1: every class equally often.", min=0, max=1),
+        _option("balance", "0: boxes as they come; 1: every class equally often.", min=0, max=1),
     ] = None,
     together: Annotated[
-        int | None, _option("together", "Boxes of a picture in a row: decoded once, mixed less.", min=1)
+        int | None,
+        _option(
+            "together",
+            "Number of boxes of a picture that follow each other: it is decoded once, but they mix less.",
+            min=1,
+        ),
     ] = None,
-    priors: Annotated[Path | None, _option("priors", "GrabCut priors (.npz), for recipe small.")] = None,
-    targets: Annotated[Path | None, _option("targets", "Soft masks of an ensemble (.npz), for recipe small.")] = None,
+    priors: Annotated[Path | None, _option("priors", "A file of GrabCut priors (.npz), for the recipe small.")] = None,
+    targets: Annotated[
+        Path | None, _option("targets", "A file of soft masks of an ensemble (.npz), for the recipe small.")
+    ] = None,
     jitter: Annotated[
-        float | None, _option("jitter", "Crops around boxes whose sides are off by up to this share.", min=0, max=0.5)
+        float | None,
+        _option(
+            "jitter",
+            "Move the sides of boxes by up to this share of the box, as boxes of detectors are off.",
+            min=0,
+            max=0.5,
+        ),
     ] = None,
     figures: Annotated[
-        float | None, _option("figures", "Share of crops with a drawn figure, for recipe small.", min=0, max=1)
+        float | None,
+        _option(
+            "figures",
+            "Share of crops that show a drawn figure with its exact mask, for the recipe small.",
+            min=0,
+            max=1,
+        ),
     ] = None,
-    seed: Annotated[int | None, _option("seed", "Of weights, crops and order.")] = None,
+    seed: Annotated[int | None, _option("seed", "Seed of weights, crops and order.")] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, _option("device", "auto: CUDA where it really works.")
+        Literal["auto", "cpu", "cuda"] | None,
+        _option("device", "Where to train. auto takes CUDA where it really works."),
     ] = None,
-    devices: Annotated[int | None, _option("devices", "GPUs (or CPU processes) of this machine; -1: all GPUs.")] = None,
-    precision: Annotated[Precision | None, _option("precision", "auto: 16 bit on GPUs; fp32, bf16 or fp16.")] = None,
+    devices: Annotated[
+        int | None, _option("devices", "Number of GPUs, or of processes on a CPU. -1: all GPUs.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, _option("precision", "Arithmetic of the training. auto: 16 bits on GPUs, fp32 on a CPU.")
+    ] = None,
     amp: Annotated[bool, Option("--amp", help="The same as --precision bf16.")] = False,
-    workers: Annotated[int | None, _option("workers", "Processes that cut crops, for each device.", min=0)] = None,
-    preload: Annotated[bool | None, _option("preload", "Keep the decoded pictures in memory.", "--preload")] = None,
+    workers: Annotated[
+        int | None, _option("workers", "Number of processes that cut crops, for each device.", min=0)
+    ] = None,
+    preload: Annotated[bool | None, _option("preload", "Keep all decoded pictures in memory.", "--preload")] = None,
     checkpoint_minutes: Annotated[
-        float | None, _option("checkpoint_minutes", "Most minutes between checkpoints.")
+        float | None, _option("checkpoint_minutes", "Minutes between checkpoints, at most.")
     ] = None,
-    keep: Annotated[int | None, _option("keep", "Best checkpoints kept.", min=0)] = None,
+    keep: Annotated[int | None, _option("keep", "Number of best checkpoints to keep.", min=0)] = None,
     validate_steps: Annotated[
-        int | None, _option("validate_steps", "Steps between validations; default: an epoch's.", min=1)
+        int | None, _option("validate_steps", "Steps between validations. Default: an epoch.", min=1)
     ] = None,
-    val_limit: Annotated[int | None, _option("val_limit", "Validate on so many boxes only.", min=1)] = None,
+    val_limit: Annotated[int | None, _option("val_limit", "Validate on this many boxes only.", min=1)] = None,
     resume: Annotated[bool | None, _option("resume", "Go on from last.pth in --out.", "--resume")] = None,
 ) -> None:
-    """Train student and teacher from boxes alone."""
+    """Train a network from boxes alone."""
     flags: dict[str, Any] = {
         "images": tuple(images) if images else None,
         "boxes": tuple(boxes) if boxes else None,

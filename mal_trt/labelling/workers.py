@@ -291,9 +291,16 @@ def _work(connection: Connection, settings: Settings, device: str, threads: int,
         return
     except MalTrtError as error:
         # Of the two kinds alone: others may not survive the way.
-        connection.send(InputError(str(error)) if isinstance(error, InputError) else RunError(str(error)))
+        _tell(connection, InputError(str(error)) if isinstance(error, InputError) else RunError(str(error)))
     except Exception as error:
-        connection.send(RunError(f"device {device}: {error!r} in {traceback.extract_tb(error.__traceback__)[-1].name}"))
+        place = traceback.extract_tb(error.__traceback__)[-1].name
+        _tell(connection, RunError(f"device {device}: {error!r} in {place}"))
+
+
+def _tell(connection: Connection, error: MalTrtError) -> None:
+    """An error to the process with the journal, which may be gone: another's error came first."""
+    with suppress(OSError):
+        connection.send(error)
 
 
 def _opened(predictor: Predictor) -> Opened:
