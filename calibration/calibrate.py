@@ -50,13 +50,17 @@ def calibrate(
     cache: Path | None = None,
     progress: bool = False,
 ) -> CalibrationReport:
-    """A quantised model from an FP32 or FP16 model of `mal-trt export` (or "bundled"), held to the gate.
+    """Make an INT8 or FP8 model that keeps its masks.
 
-    sources: (pictures, boxes) to calibrate on, pictures None where the boxes say it; boxes: see `formats.boxes.Boxes`.
-    annotations: (pictures, boxes with masks) for the gate, which
-    otherwise compares masks on boxes of `sources` that the ranges have not seen. cache: file for what was
-    measured. Writes `out`, its parity file and its report, or nothing: InputError for what cannot be used,
-    RunError if the gate cannot be passed.
+    - `model`: an FP32 or FP16 model of `mal-trt export`, or "bundled". `out`: the .onnx file.
+    - `sources`: pairs of pictures and boxes that the ranges come from; pictures None where the boxes say where they
+      are.
+    - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: masks are compared with the
+      original's, on boxes of `sources` that the ranges have not seen.
+    - `cache`: a file that keeps what was measured.
+
+    Writes `out`, its parity file and its report, or nothing. InputError for what cannot be used, RunError if no set of
+    layers passes.
     """
     settings, out = settings or CalibrationSettings(), Path(out)
     check_out(out)

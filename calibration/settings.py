@@ -14,13 +14,15 @@ LEAST_CROPS = 32
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """CalibrationSettings of a calibration.
+    """How to calibrate.
 
-    precision: "int8" or "fp8". observer: see `Spectrum.range`. crops: real crops the ranges come from.
-    check_crops: others, on which the gate compares. layers: groups of layers, see `Layer`; none: `usual_groups`.
-    exclude: layers left out, by the beginning or the end of their name. max_miou_drop: what the gate allows, see
-    `drop_of`.
-    sensitivity_crops: crops on which every layer is tried alone; 0 does so only if the gate needs it.
+    - `precision`: "int8" or "fp8". `observer`: how a range is chosen: "mse", "max", "percentile" or "entropy".
+    - `crops`: how many real crops the ranges come from. `check_crops`: how many others the result is checked on.
+    - `layers`: groups of layers: "linear", "conv", "patch", "head". None given: what suits the encoder.
+    - `exclude`: layers to leave in FP16, by the beginning or the end of their name.
+    - `smooth`: SmoothQuant's alpha; 0: off. `max_miou_drop`: how much the masks may change.
+    - `sensitivity_crops`: how many crops each layer is tried alone on; 0: only if the check fails.
+    - `batch`: crops run at once. `threads`: threads of the processor.
     """
 
     precision: str = "int8"

@@ -40,11 +40,15 @@ def build_engine(
     say: Callable[[str], None] = lambda text: None,
     progress: bool = False,
 ) -> EngineReport:
-    """Build an engine of an FP32 or typed model of `mal-trt export`, or "bundled", and write it with its manifest.
+    """Build an engine and write it with its manifest.
 
-    open_plan: how to run an engine here, such as `opener` gives it; without it, or where the engine is not for this
-    GPU, the manifest says "unchecked". An engine that fails its check is not kept and the next precision is tried,
-    unless keep_anyway. RunError if none passes: nothing is written.
+    - `model`: an FP32 or typed model of `mal-trt export`, or "bundled". `out`: the engine; its manifest is `out`.json.
+    - `options`: see `EngineOptions`.
+    - `open_plan`: how to run an engine here, for the accuracy check. Without it the manifest says "unchecked".
+    - `keep_anyway`: keep an engine that fails its check. Otherwise the next precision is tried.
+    - `say`: told what is done. `progress`: show a bar.
+
+    RunError if no precision passes: nothing is written.
     """
     options, out = options or EngineOptions(), Path(out)
     source = resolve_model(model)

@@ -20,13 +20,16 @@ from mal_trt.engines.timing_cache import default_path
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a user may ask of a build; None and "auto" are decided by the machine and the model.
+    """What may be asked of a build. None and "auto" are decided by the machine and the model.
 
-    flavor: "auto", "tensorrt" or "tensorrt-rtx". precision: "fp32", "fp16", "int8" or "fp8", made of an FP32 model;
-    sources: (pictures, COCO boxes) for that. batch: smallest, best, largest. workspace: bytes of scratch memory
-    TensorRT may use. timing_cache: its file. opt_level: 0 (fast build) to 5. compute_capabilities: such as "8.6",
-    for TensorRT-RTX. The three flags: run under later TensorRT versions, run on every GPU from Ampere on, leave the
-    weights out of the plan.
+    - `flavor`: "auto", "tensorrt" or "tensorrt-rtx".
+    - `precision`: "fp32", "fp16", "int8" or "fp8", made of an FP32 model. `sources`: pictures and boxes for INT8 and
+      FP8.
+    - `batch`: smallest, best and largest. `workspace`: bytes of scratch memory. `timing_cache`: its file.
+    - `opt_level`: from 0 (builds fast) to 5 (tries most).
+    - `compute_capabilities`: GPUs to build for, such as "8.6"; TensorRT-RTX only.
+    - `version_compatible`, `hardware_compatible`: run under later TensorRT versions, on every GPU from Ampere on.
+    - `strip_weights`: leave the weights out of the plan.
     """
 
     flavor: str = "auto"

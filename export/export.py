@@ -73,17 +73,20 @@ def export_onnx(
     parity_boxes: Path | str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Export a checkpoint to ONNX and check the file against PyTorch; nothing is left behind on failure.
+    """Turn a checkpoint into an ONNX file that was compared with PyTorch; nothing is left behind if that fails.
 
-    input_size: crop side in pixels, default the one trained at (512 if the file does not say). head: "dynamic"
-    takes the mask head's grid from the input `head_grid`, the sizes bake it in; a network that does not adjust
-    its scale has no such input ("fixed", which also declares that of a TAO file, whose tensors do not tell).
-    weights "mixed": both networks, `logits` being their mean. arch: overrides the name guessed from the file.
-    fp16_weights: weights rounded to and stored as FP16, computed in FP32. thresholds: one or three mask
-    probabilities; margin: by which a crop is larger than its box, see `Contract`; both default to what the checkpoint
-    was validated with in training, or MAL's 0.1 and 0.6. refine: what labelling does by default, see `Contract`.
-    parity_images, parity_boxes: pictures (and COCO boxes) for the check instead of the packaged.
-    precision "fp16": a strongly typed FP16 graph, see `mal_trt.calibration.convert`.
+    - `checkpoint`: of mal-trt, TAO or NVlabs MAL. `out`: the .onnx file.
+    - `input_size`: side of the crops in pixels. None: as it was trained, or 512 if the file does not say.
+    - `input_dtype`: of the input `image`, "uint8" or "float32".
+    - `weights`: "student", "teacher", or "mixed": both, with the mean of their logits.
+    - `head`: "dynamic": the grid of the mask head follows the size of the box, through the input `head_grid`. "small",
+      "medium", "large": that grid alone. "fixed": for a network that has only one.
+    - `precision`: "fp32", or "fp16": a strongly typed graph that must keep the masks. `fp16_weights`: weights stored in
+      FP16, computed in FP32.
+    - `opset`: version of the ONNX operators. `arch`: the network, if the file does not tell it.
+    - `thresholds`: one or three mask probabilities. `margin`: how much larger crops are than boxes. None: what training
+      validated with, or MAL's 0.1 and 0.6. `refine`: whether labelling sharpens masks by colour, unless told otherwise.
+    - `parity_images`, `parity_boxes`: pictures and COCO boxes to compare on, instead of those in the package.
     """
     say = progress or (lambda text: None)
     checkpoint, out = Path(checkpoint), Path(out)

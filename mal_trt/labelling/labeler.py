@@ -28,11 +28,13 @@ NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of one picture's boxes, in the order of the boxes.
+    """The masks of one picture, in the order of its boxes.
 
-    local: each mask in its own window of the picture. height, width: the picture's, pixels. quality: of each mask, how
-    sure the network is of it, from 0 to 1, see `geometry.quality.soft_iou`.
-    `len(masks)` boxes; iterating or indexing gives bool [height,width].
+    - `local`: each mask in its own window of the picture.
+    - `height`, `width`: of the picture, in pixels.
+    - `quality`: how sure the network is of each mask, from 0 to 1: its soft IoU with its own probabilities.
+
+    `len(masks)` is the number of boxes. Iterating or indexing gives masks as bool [height,width].
     """
 
     local: tuple[LocalMask, ...]
@@ -66,14 +68,24 @@ class Masks:
 
 
 class Labeler:
-    """A model that turns boxes into masks, one picture at a time.
+    """A model that draws masks for the boxes of one picture at a time.
 
         labeler = Labeler()
         result = labeler("photo.jpg", [[30, 40, 200, 260]])
         result.masks  # bool [1, height, width]
 
-    See `Predictor` for model, device, threshold, flip, refine, weights and threads, `open_masker` for crops. batch:
-    boxes run at once, None = 16, on a GPU what the engine takes.
+    - `model`: an .onnx file of `mal-trt export`, an engine, or "bundled".
+    - `device`: "cpu", "cuda", "cuda:1", or "auto", which takes CUDA where it really works.
+    - `batch`: boxes that the network sees at once. None: 16, or on a GPU as many as the engine takes.
+    - `crops`: where crops are cut and masks are made: "cpu", "gpu", or "auto", where the network runs.
+    - `threshold`: a pixel belongs to the mask above this probability. One number, three for small, medium and large
+      boxes, or "tight": for each box the highest one whose mask still fills it. None: what the model asks for.
+    - `flip`: average with the mirrored crop. A little better, half as fast.
+    - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
+    - `weights`: "student", "teacher" or "mixed", if the model carries both.
+    - `threads`: threads of the processor. None: one for each core.
+
+    Use it as a context manager, or call `close`, to free the model.
     """
 
     def __init__(
@@ -110,12 +122,14 @@ class Labeler:
         return self._predictor.provider
 
     def __call__(self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy") -> Masks:
-        """Masks of boxes in one picture.
+        """Draw the masks of the boxes in one picture.
 
-        picture: a file, a Pillow image, or uint8 [H,W,3] RGB or [H,W] grey. boxes: numbers [N,4], picture
-        pixels, half-open, as XYXY or XYWH. Boxes are clipped to the picture; one that lies outside gets an
-        empty mask. InputError for a picture that cannot be read and for a box with NaN, infinite, zero or
-        negative size.
+        - `picture`: a file, a Pillow image, or uint8 [H,W,3] RGB or [H,W] grey.
+        - `boxes`: numbers [N,4] in pixels of the picture, origin top left, the far sides not included.
+        - `format`: "xyxy" (left, top, right, bottom) or "xywh" (left, top, width, height).
+
+        Boxes are clipped to the picture. One that lies outside gets an empty mask. InputError for a picture that cannot
+        be read, and for a box that is not finite or has no width or height.
         """
         pixels = _pixels(picture)
         height, width = pixels.shape[:2]

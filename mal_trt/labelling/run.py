@@ -56,23 +56,32 @@ def label(
     threads: int | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Label every box of a COCO document, or of a bare list of results; `out` is the document with masks.
+    """Draw a mask for every box of a data set, as `mal-trt label` does; `out` is the data set with masks.
 
-    images: folder, .tar or one picture; None: those that the boxes say. boxes: see `formats.boxes.Boxes`; of other
-    formats than COCO `out` is the COCO document. image_list: COCO document that names a bare list's pictures; without
-    it they are found by their stem, the image_id. overlay: folder for pictures of the result, their longer side
-    overlay_size pixels at most (0: as large as the pictures). box_area: see
-    `Options`. threads: CPU threads of the
-    whole run, None = every core. batch: boxes the network sees at once, None = 16, on a GPU what the engine takes (64
-    at most). device: as for `Predictor`, or several with commas between, such as "cuda:0,cuda:1", one process each.
-    crops, decode: see `open_masker`. format: one of `writers.formats.FORMATS`, or several ("coco,yolo"), for which
-    `out` is a folder. simplify: see `writers.options.Options`. For model, threshold, flip, refine and weights see
-    `Predictor`.
+    - `images`: a folder, a .tar or one picture. None: where the boxes say they are.
+    - `boxes`: a file, a folder or the root of a data set, in any format that is read. What is not COCO becomes COCO.
+    - `model`, `device`: as for `Labeler`; several devices with commas between, "cuda:0,cuda:1", get a process each.
+    - `out`: the file to write; for some formats, and for several, a folder. It must not exist.
+    - `format`: how masks are written: "coco", "yolo" and so on, or several: "coco,yolo". `simplify`: leave out points
+      of polygons that are at most this many pixels off the line.
+    - `resume`: go on where a stopped run was, to the same bytes. A finished run is left as it is.
+    - `threshold`: a pixel belongs to the mask above this probability. One number, three for small, medium and large
+      boxes, or "tight": for each box the highest one whose mask still fills it. None: what the model asks for.
+    - `flip`: average with the mirrored crop. A little better, half as fast.
+    - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
+    - `weights`: "student", "teacher" or "mixed", if the model carries both.
+    - `box_area`: write the area of the box, not that of the mask.
+    - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
+      as large as the picture).
+    - `image_list`: COCO JSON that names the pictures of a bare list of results. None: they are found by their image_id.
+    - `batch`, `crops`: as for `Labeler`. `decode`: where JPEG is decoded, "cpu" or "gpu" (with nvImageCodec).
+    - `threads`: threads of the processor, for all of the run. `progress`: show a bar.
 
-    Records that cannot be labelled are counted and listed in `<out stem>.skipped.json`. What was run is recorded
-    in `<out stem>.run.json`. A killed run goes on with resume=True and ends in the same bytes; a finished one is left
-    as it is. InputError before any work if something given cannot be used, or if `out` exists; RunError if the run
-    fails, with all finished boxes kept for a resumed run, and NothingDone if no box could be labelled.
+    Records without a mask are counted, and listed with their reason in `<out stem>.skipped.json`. What was run is
+    recorded in `<out stem>.run.json`.
+
+    InputError before any work if something cannot be used, or if `out` exists. RunError if the run fails; what is
+    finished is kept for `resume`. NothingDone if no box could be labelled.
     """
     out = Path(out)
     journal_path = out.with_name(out.name + ".journal")

@@ -11,13 +11,14 @@ from typing import Any
 class Summary:
     """What a label run did.
 
-    total: records in the document = labelled + all skipped. skipped: records by reason. resumed: how many of the
-    labelled ones an earlier, interrupted run had done. seconds: wall time of this run's labelling. provider: what
-    really ran the model. skipped_list: file that names each skipped record, None if there are none. notes: what the
-    user should know of how the model ran, such as that CUDA graphs could not be used, and of the boxes. losses: what
-    each format could not hold, see `writers.losses.Losses`. finished_before: nothing was done, since a run with the
-    same inputs had finished; the rest is what its record says. read: what was read, and how many pictures were found
-    under another name.
+    - `total`: records in the document; `labelled` and all of `skipped` make it up. `skipped`: records by reason.
+    - `resumed`: how many of the labelled ones an earlier, stopped run had done.
+    - `seconds`: how long this run labelled. `provider`: what really ran the model.
+    - `skipped_list`: the file that names each skipped record; None if there are none.
+    - `notes`: what should be known of how the model ran, such as that CUDA graphs could not be used, and of the boxes.
+    - `losses`: what each format could not hold.
+    - `finished_before`: nothing was done, since a run with the same inputs had finished.
+    - `read`: what was read, and how many pictures were found under another name.
     """
 
     total: int

@@ -54,21 +54,22 @@ def benchmark(
     command: str = "",
     told: Callable[[Document], None] = lambda result: None,
 ) -> Document:
-    """Time models on one device, as the dict `mal-trt benchmark --json` writes.
+    """Measure how fast models are, and how good: the dict that `mal-trt benchmark --json` writes.
 
-    models: ONNX files, engines or "bundled"; the first is the reference. images, boxes, annotations, count: see
-    `choose_samples`. batches: sizes tried in the network alone. size: whose boxes' mask head runs there, "small",
-    "medium", "large", or "mix": in the proportions of the boxes. warm_up, runs, seconds: see `Budget`; of each round.
-    rounds: how often all is measured in turn, since a machine's speed drifts. end_to_end: also label the samples from
-    their files, which gives the quality too. label_batch and the options after count: those of `label`.
-    json_out, csv_out: written after every figure, so that an interrupted run leaves what it has; plot_out: at the end,
-    .png or .svg. command: recorded. told: called with the result so far after every figure.
+    - `models`: model files or "bundled". Masks are compared with those of the first.
+    - `images`, and `boxes` or `annotations` (with drawn masks): what to label. None: the example photos, 16 times over.
+      `count`: only this many boxes, spread evenly.
+    - `batches`: batch sizes at which the network alone is measured. `size`: whose boxes' mask head runs there: "small",
+      "medium", "large", or "mix", as many of each as there are among the boxes.
+    - `warm_up`: runs before the timed ones. `runs`: timed runs of each batch size, or `seconds` for them, in each
+      round. `rounds`: how many times everything is measured in turn, since a machine's speed drifts.
+    - `end_to_end`: also label from files to masks, which gives the quality too. `label_batch`: its batch size.
+    - `json_out`, `csv_out`: written after every figure, so an interrupted run leaves what it has. `plot_out`: .png or
+      .svg, drawn at the end. `command`: recorded. `told`: called with the result so far after every figure.
 
-    Keys: `machine` (see `hardware`), `data`, `models`. Each model: what it is; `network`, one row for each batch with
-    the clock, runs, latencies in ms and boxes_per_s; `label`: boxes_per_s and pictures_per_s from decoding to run
-    lengths (median of the rounds), seconds of each round and of the whole calls; `quality`: miou, also by size,
-    against drawn masks, and iou, the masks' mean IoU with the first model's. What fails has `error` instead of figures,
-    and the rest goes on. InputError before any timing if something given cannot be used.
+    The other options are those of `label`. The dict has `machine`, `data` and `models`. Each model has `network`, a row
+    for each batch with latencies in ms and boxes_per_s; `label` with boxes_per_s and pictures_per_s; and `quality`.
+    What fails has `error` instead of figures, and the rest goes on.
     """
     _check(models, batches, size, rounds, warm_up, runs, seconds)
     _check_files(json_out, csv_out, plot_out)

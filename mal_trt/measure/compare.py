@@ -37,16 +37,17 @@ def compare(
     progress: bool = True,
     json_out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Agreement of models with the first of them, as the dict `mal-trt compare --json` writes.
+    """Say how far models are from the first of them: the dict that `mal-trt compare --json` writes.
 
-    models: two or more ONNX files, or "bundled". annotations: boxes with drawn masks, or boxes: boxes alone, either of
-    what `label` takes. count: compare on so many boxes, spread evenly over the document; None is all.
-    threshold, refine: the same for all models; None is each model's own. Logits are compared as the network gives
-    them, masks as `label` makes them of those. The other options are those of `label`; json_out: a file for the result.
+    - `models`: two or more model files, or "bundled".
+    - `annotations`: boxes with drawn masks; or `boxes`: boxes alone. Either in any format that is read.
+    - `count`: compare on this many boxes, spread evenly. None: all.
+    - `threshold`, `refine`: the same for all models. None: what each model asks for.
+    - `json_out`: a file for the result. The other options are those of `label`.
 
-    Keys: `reference` describes the first model, `models` each other one with the figures of
-    `agreement.Agreement.summary`; `boxes` were compared, `drawn_masks` of them had a drawn mask; `skipped`
-    counts records that could not be used, `skipped_reasons` says why. InputError if there is nothing to compare.
+    Logits are compared as the network gives them, masks as `label` makes them of those. In the dict, `reference`
+    describes the first model and `models` each other one with its figures; `boxes` were compared, `drawn_masks` of them
+    had a drawn mask; `skipped` counts records that could not be used. InputError if there is nothing to compare.
     """
     document = as_boxes(_document(annotations, boxes))
     if isinstance(threshold, str):

@@ -38,15 +38,17 @@ def evaluate(
     progress: bool = True,
     json_out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Mask quality on annotated pictures, as the dict `mal-trt evaluate --json` writes.
+    """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json` writes.
 
-    images: folder, tar or file; None: those that the annotations say. annotations: boxes with segmentations (polygons
-    or RLE), of any format that is read, see `formats.boxes.Boxes`. Either `model` labels every box, by the very path
-    `mal-trt label` takes, or `labels`, a label file, is scored as it is (a COCO document then needs no pictures). The
-    other options are those of `label`; json_out: a file for the result.
+    - `images`: a folder, a .tar or one picture. None: where the annotations say they are.
+    - `annotations`: boxes with drawn masks (polygons or RLE), in any format that is read.
+    - `model`: labels every box, exactly as `label` does. `labels`: score this label file instead; a COCO document then
+      needs no pictures.
+    - `json_out`: a file for the result. The other options are those of `label`.
 
-    Annotations and labels meet by annotation id. Keys: see `mal_trt.measure.metrics.summarize`; besides, `skipped`
-    counts the annotations left out (no readable segmentation, or no label), `skipped_reasons` says why.
+    Annotations and labels meet by annotation id. The dict has `miou` (mean over classes), `miou_small`, `miou_medium`,
+    `miou_large`, `miou_instance` (mean over objects), `boundary_iou` and `per_class`; `skipped` counts annotations that
+    were left out, and `skipped_reasons` says why.
     """
     check_folder(json_out)
     annotations = as_boxes(annotations)

@@ -14,7 +14,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.formats.images import open_images
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
-from mal_trt.labelling.workers import _shares
+from mal_trt.labelling.workers import Settings, _shares, _work
 
 Write = Callable[..., Any]
 OPTIONS = {"batch": 4, "threads": 2, "progress": False}
@@ -114,3 +114,14 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, tiny_model: Writ
     assert not multiprocessing.active_children() and not (tmp_path / "labels.json.journal").exists()
     with pytest.raises(InputError, match="device 'cup'"):
         label(images, boxes, model, out, device="cpu,cup", **OPTIONS)
+
+
+def test_a_process_whose_parent_has_gone_ends_quietly(
+    tmp_path: Path, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the other process has failed first: its error was said already."""
+    monkeypatch.setattr("mal_trt.labelling.workers.signal.signal", lambda *_: None)
+    here, there = multiprocessing.Pipe()
+    here.close()
+    images, _ = data_set(pictures=1)
+    _work(there, Settings(tmp_path / "nowhere.onnx", 1), "cpu", 1, images)
