@@ -53,6 +53,24 @@ def test_masks_of_the_examples_hug_their_objects(tmp_path: Path) -> None:
     assert 0.5 < np.mean(fills) < 0.9, "masks as full as their boxes, or hardly there"
 
 
+def test_yolo_lines_of_the_examples_as_training_tools_fill_them(tmp_path: Path) -> None:
+    """Times the picture's size, to whole pixels, cv2.fillPoly: within .99 of our own masks on the mean, .97 at worst."""
+    cv2 = pytest.importorskip("cv2")
+    label(EXAMPLES / "photos", EXAMPLES / "boxes.json", out=tmp_path / "both", format="coco,yolo", progress=False)
+    labels = json.loads((tmp_path / "both" / "coco.json").read_text())
+    ious = []
+    for image in labels["images"]:
+        size = image["width"], image["height"]
+        lines = (tmp_path / "both" / "yolo" / image["file_name"]).with_suffix(".txt").read_text().splitlines()
+        records = [a for a in labels["annotations"] if a["image_id"] == image["id"]]
+        for line, record in zip(lines, records, strict=True):
+            points = (np.array(line.split()[1:], float).reshape(-1, 2) * size).astype(np.int32)
+            filled = cv2.fillPoly(np.zeros(size[::-1], np.uint8), [points], 1).astype(bool)
+            mask = decode_rle(record["segmentation"]).full(*size[::-1])
+            ious.append((filled & mask).sum() / (filled | mask).sum())
+    assert np.mean(ious) >= 0.99 and min(ious) >= 0.97
+
+
 def test_the_flower_is_round() -> None:
     """The large flower fills about pi/4 of its box, and its corners are background."""
     boxes = json.loads((EXAMPLES / "boxes.json").read_text())
