@@ -54,7 +54,7 @@ def test_masks_of_the_examples_hug_their_objects(tmp_path: Path) -> None:
 
 
 def test_yolo_lines_of_the_examples_as_training_tools_fill_them(tmp_path: Path) -> None:
-    """Times the picture's size, to whole pixels, cv2.fillPoly: an IoU of .99 with our masks on the mean, .97 at worst."""
+    """Times the picture's size, to whole pixels, cv2.fillPoly: IoU of .99 with our masks on the mean, .97 at worst."""
     cv2 = pytest.importorskip("cv2")
     label(EXAMPLES / "photos", EXAMPLES / "boxes.json", out=tmp_path / "both", format="coco,yolo", progress=False)
     labels = json.loads((tmp_path / "both" / "coco.json").read_text())
