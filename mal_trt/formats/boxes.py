@@ -153,8 +153,7 @@ class Boxes:
         home = self._found.folder.absolute()
         splits = {file: split_of(Path(home.name) / file.absolute().relative_to(home)) for file in self._found.files}
         if self._found.format == "voc":
-            listed = voc_splits(home, self.split)
-            splits = {file: listed.get(file.stem, split) for file, split in splits.items()}
+            splits |= voc_splits(self._found.files, self.split)
         return splits
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from mal_trt.base.files import file_kind
@@ -84,11 +83,14 @@ def common_home(places: Iterable[Sequence[str]], base: Path) -> Path | None:
     """The folder that holds all pictures. places: for each picture the paths where it may lie, from `base`, with an
     ending or without. None if none is there."""
     folders: set[str] = set()
+    listed: dict[str, set[str]] = {}
     for paths in places:
         for path in paths:
-            whole = os.path.normpath(base / path)
-            if _holds(os.path.dirname(whole), os.path.basename(whole)):
-                folders.add(os.path.dirname(whole))
+            folder, name = os.path.split(os.path.normpath(base / path.replace("\\", "/")))
+            if folder not in listed:
+                listed[folder] = set(_listed(folder))
+            if name.lower() in listed[folder]:
+                folders.add(folder)
                 break
     if not folders:
         return None
@@ -97,15 +99,6 @@ def common_home(places: Iterable[Sequence[str]], base: Path) -> Path | None:
     except ValueError:  # several drives
         return None
     return home if len(home.parts) > 2 or folders == {str(home)} else None
-
-
-def _holds(folder: str, name: str) -> bool:
-    return name.lower() in _names(folder)
-
-
-@lru_cache(maxsize=4096)
-def _names(folder: str) -> frozenset[str]:
-    return frozenset(_listed(folder))
 
 
 def _listed(folder: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -57,15 +58,18 @@ def read_voc(files: list[Path], images: ImageSource) -> Read:
     return read
 
 
-def voc_splits(folder: Path, split: str | None) -> dict[str, str]:
-    """The split of each picture by its stem, by the lists in ImageSets/Main of a VOC data set; trainval is both."""
-    found: dict[str, str] = {}
-    for home in (folder, folder.parent):
-        for file in sorted(home.glob("ImageSets/Main/*.txt")):
-            name = split_name(file.stem)
-            if name != split_name(split or ""):
-                continue
-            found.update((line.split()[0], name) for line in read_text(file).splitlines() if line.split())
+def voc_splits(files: Iterable[Path], split: str | None) -> dict[Path, str]:
+    """The files that a list in ImageSets/Main of their VOC data set counts to a split, with it."""
+    wanted = split_name(split or "")
+    listed: dict[Path, set[str]] = {}
+    found: dict[Path, str] = {}
+    for file in files:
+        home = file.absolute().parent.parent
+        if home not in listed:
+            lists = [f for f in sorted(home.glob("ImageSets/Main/*.txt")) if split_name(f.stem) == wanted]
+            listed[home] = {line.split()[0] for f in lists for line in read_text(f).splitlines() if line.split()}
+        if file.stem in listed[home]:
+            found[file] = wanted
     return found
 
 
