@@ -6,6 +6,7 @@
 The public API is what this module names (`__all__`), with the documented arguments and results of each:
 
 - `Labeler`, `Masks`: masks for the boxes of one picture. `label`, `Summary`: for a whole document, like the command.
+- `Boxes`: boxes of any format that is read, where a path alone does not say enough: format, split, rescaling.
 - `convert`, `Converted`: labels in other formats.
 - `evaluate`, `compare`, `benchmark`: how good and how fast models are, each as a dict.
 - `export_onnx`, `calibrate`, `build_engine` (with `CalibrationSettings`, `EngineOptions`): from a checkpoint to ONNX,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mal_trt.engines.engine import build_engine
     from mal_trt.engines.job import EngineOptions
     from mal_trt.export.export import export_onnx
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.convert import Converted, convert
     from mal_trt.labelling.labeler import Labeler, Masks
     from mal_trt.labelling.run import label
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives, and the extra it needs; imported on first use, so that `import mal_trt` costs nothing.
 _HOMES = {
+    "Boxes": ("mal_trt.formats.boxes", "cpu"),
     "CalibrationSettings": ("mal_trt.calibration.settings", "calibrate"),
     "Converted": ("mal_trt.labelling.convert", "cpu"),
     "EngineOptions": ("mal_trt.engines.job", "gpu"),
@@ -56,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Boxes",
     "CalibrationSettings",
     "Converted",
     "EngineOptions",

@@ -44,7 +44,7 @@ def build_engine(
     ] = None,
     boxes: Annotated[
         list[Path] | None,
-        Option(metavar="<path>", help="Their boxes: COCO JSON, or a folder of YOLO .txt or VOC .xml."),
+        Option(metavar="<path>", help="Their boxes, of any format that is read."),
     ] = None,
     batch: Annotated[
         str | None,

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mal_trt.labelling.summary import most_missing
+
 
 def print_comparison(result: dict[str, Any]) -> None:
     """The result as a table: every model, and below it the figures for each size of box."""
@@ -39,6 +41,8 @@ def print_comparison(result: dict[str, Any]) -> None:
     if result["skipped"]:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
         said.append(f"{result['skipped']} boxes skipped ({reasons})")
+        total = result["boxes"] + result["skipped"]
+        said.append(most_missing(total, result["skipped_reasons"], "were NOT compared"))
     console.print("\n".join(filter(None, said)), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mal_trt.labelling.summary import most_missing
+
 MOST_ROWS = 40  # the JSON result has every class
 
 
@@ -41,6 +43,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
     if result["skipped"]:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
         console.print(f"{result['skipped']} annotations not scored ({reasons})", highlight=False)
+    total = result["count"] + result["skipped"]
+    if warning := most_missing(total, result["skipped_reasons"], "were NOT scored"):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

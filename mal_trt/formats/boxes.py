@@ -67,6 +67,8 @@ class Boxes:
     @property
     def title(self) -> str:
         """What is read, in words: "a YOLO data set"."""
+        if self._found.format == "coco" and len(self._found.files) > 1:
+            return f"{len(self._files):,} COCO documents"
         return TITLES[self._found.format]
 
     @property

@@ -74,7 +74,8 @@ def write_plan(
         (records,) = journal.execute("SELECT COUNT(*) FROM annotation").fetchone()
         (classes,) = journal.execute("SELECT COUNT(DISTINCT category_id) FROM annotation").fetchone()
         notes = [*boxes.notes, *hints(journal, boxes.rescale)]
-        Told(boxes.title, records, classes, renamed, tuple(notes)).keep(journal)
+        title = "a list of COCO results" if BARE_LIST in keys else boxes.title
+        Told(title, records, classes, renamed, tuple(notes)).keep(journal)
 
 
 def _require(path: str | Path, keys: set[str], *wanted: str) -> None:

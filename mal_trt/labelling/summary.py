@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,14 @@ class Summary:
     @property
     def warning(self) -> str:
         """What must not be overlooked: more than half of the boxes have no mask."""
-        left = self.total - self.labelled
-        if left * 2 <= self.total:
-            return ""
-        reason = max(self.skipped, key=lambda name: self.skipped[name])
-        return f"WARNING: {left:,} of {self.total:,} boxes have NO mask, most because: {reason}"
+        return most_missing(self.total, self.skipped, "have NO mask")
+
+
+def most_missing(total: int, skipped: Mapping[str, int], what: str) -> str:
+    """A warning that must not be overlooked, where more than half of the boxes were skipped; else nothing. what: they
+    lack, such as "have NO mask"."""
+    left = sum(skipped.values())
+    if left * 2 <= total:
+        return ""
+    reason = max(skipped, key=lambda name: skipped[name])
+    return f"WARNING: {left:,} of {total:,} boxes {what}, most because: {reason}"

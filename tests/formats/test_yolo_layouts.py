@@ -181,3 +181,10 @@ def test_a_description_that_cannot_be_read(tmp_path: Path) -> None:
         text(tmp_path / "data.yaml", content)
         with pytest.raises(InputError, match=says):
             Boxes(tmp_path / "data.yaml").document(open_images(tmp_path))
+
+
+def test_names_of_another_data_set_are_not_taken(tmp_path: Path) -> None:
+    picture(tmp_path / "mine" / "photos" / "a.jpg")
+    text(tmp_path / "mine" / "photos" / "a.txt", LINE)
+    text(tmp_path / "classes.txt", "wrong\nwrong too\n")
+    assert read(tmp_path / "mine" / "photos")[1] == ["0", "1"]

@@ -239,3 +239,12 @@ def test_refinement_and_threshold_are_options(tmp_path: Path, tiny_model: Write,
     assert result["miou"] == pytest.approx(1.0, abs=1e-6)
     plain = evaluate(images, tmp_path / "truth.json", model, device="cpu", progress=False)
     assert plain["miou"] < 0.999
+
+
+def test_most_not_scored_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = small_truth()
+    truth["annotations"] = [{**truth["annotations"][0], "id": n} for n in (1, 2, 3)]
+    print_evaluation(score_labels(truth, [{"id": 1, "segmentation": HALF}]))
+    assert (
+        capsys.readouterr().out.rstrip().endswith("WARNING: 2 of 3 boxes were NOT scored, most because: not labelled")
+    )

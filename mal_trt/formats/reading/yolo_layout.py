@@ -9,7 +9,7 @@ from pathlib import Path
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import file_kind, walk_files
 from mal_trt.formats.picture_names import has_picture_ending
-from mal_trt.formats.reading.places import existing, label_path, picture_paths, split_name, split_of
+from mal_trt.formats.reading.places import PICTURES_OF, existing, label_path, picture_paths, split_name, split_of
 from mal_trt.formats.reading.yolo_yaml import (
     DATA,
     Description,
@@ -83,9 +83,12 @@ def label_files(folder: Path) -> Iterator[Path]:
 
 
 def name_files(folder: Path) -> list[Path]:
-    """Files that name the classes of a folder of labels: in it, or up to two folders above."""
+    """Files that name the classes of a folder of labels: in it, beside it, or above where its own name, or its
+    parent's, is that of a part of a data set."""
+    whole = folder.absolute()
+    inner = all(place.name in PICTURES_OF or split_of(place.name) for place in (whole, whole.parent))
     found = []
-    for place in (folder, *list(folder.absolute().parents)[:2]):
+    for place in (folder, *list(whole.parents)[: 2 if inner else 1]):
         for name in (*NAMES, *DATA):
             if file_kind(place / name) == REGULAR:
                 found.append(place / name)
