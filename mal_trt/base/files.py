@@ -52,7 +52,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def walk_files(root: Path) -> Iterator[str]:
     """Paths below a folder of its regular files, with / between, folder by folder in order of their names; links are
-    followed, a folder that is its own child is not."""
+    followed, a folder that is its own child is not. What macOS leaves beside files (`._a.jpg`, `__MACOSX`) is none."""
     yield from _walk(str(root), "", set())
 
 
@@ -68,6 +68,8 @@ def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str
         return
     folders = []
     for entry in entries:
+        if entry.name.startswith("._") or entry.name == "__MACOSX":
+            continue
         try:
             if entry.is_file():
                 yield prefix + entry.name

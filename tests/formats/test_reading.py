@@ -170,3 +170,16 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(b"PK\3\4 and more")
     with pytest.raises(InputError, match=r"b\.zip: a compressed archive; unpack it first"):
         Boxes(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize(("name", "writer"), EVERY)
+def test_what_macos_leaves_is_no_label(
+    tmp_path: Path, pictures: Path, name: str, writer: Callable[[Path], Path]
+) -> None:
+    writer(tmp_path / "labels")
+    for file in list((tmp_path / "labels").iterdir()):
+        for place in (tmp_path / "labels", tmp_path / "labels" / "__MACOSX"):
+            place.mkdir(exist_ok=True)
+            (place / f"._{file.name}").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X\xb0\2")
+    (tmp_path / "labels" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert content(Boxes(tmp_path / "labels"), pictures) == expected()
