@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from mal_trt.base.errors import InputError, RunError
 
 REGULAR = "a regular file"
+NOTHING = "no such folder or file"
 KINDS = (
     (stat.S_ISREG, REGULAR),
     (stat.S_ISDIR, "a folder"),
@@ -28,11 +29,11 @@ def file_kind(path: str | Path) -> str:
     try:
         return _kind(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        return "no such folder or file"
+        return NOTHING
     except OSError as error:
         return (error.strerror or str(error)).lower()
     except ValueError:  # a null character in the name
-        return "no such folder or file"
+        return NOTHING
 
 
 def open_regular(path: str | Path) -> BinaryIO:

@@ -13,6 +13,7 @@ from pathlib import Path
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.base.files import NOTHING, REGULAR, file_kind
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
@@ -188,6 +189,9 @@ def _run(
 
 
 def _check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]) -> None:
+    longest = journal.with_name(journal.name + "-wal")  # of the names that a run makes beside its output
+    if (kind := file_kind(longest)) not in (NOTHING, REGULAR):
+        raise InputError(f"{out}: cannot be written ({kind}); choose another --out")
     if out.is_dir() and ending(formats):
         raise InputError(f"{out}: a folder; --out takes the name of a file")
     if resume:

@@ -261,6 +261,8 @@ def test_output_that_cannot_be_written(data_set: Write, tmp_path: Path, tiny_mod
         "file",
     )
     refusal(lambda: label(images, boxes, model, f"/proc/{'x' * 8}.json", **quiet), "/proc")
+    for length in (245, 300):
+        refusal(lambda n=length: label(images, boxes, model, tmp_path / f"{'x' * n}.json", **quiet), "too long")
     assert not list(tmp_path.glob("a.json*"))
 
 
