@@ -97,6 +97,19 @@ def check_folder(path: str | Path | None) -> None:
         raise InputError(f"{path}: its folder does not exist; the result could not be written there")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError if it cannot be read or is no JSON."""
+    try:
+        with open_regular(path) as stream:
+            return json.loads(stream.read())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file by way of a .part file beside it; RunError if the disk refuses."""
     part = path.with_name(path.name + ".part")

@@ -35,6 +35,17 @@ def evaluate(
     model: ModelOption = "bundled",
     labels: Annotated[Path | None, Option(help="Score the masks of this label file instead of a model's.")] = None,
     json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
+    points: Annotated[
+        Path | None,
+        Option(
+            help="A JSON file with points that belong to each object and points that do not: says how many of them "
+            "the masks get right. Then no mask need be drawn."
+        ),
+    ] = None,
+    worst: Annotated[
+        Path | None,
+        Option(help="Draw the twenty masks of lowest IoU, with the drawn ones, into this PNG file."),
+    ] = None,
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
@@ -65,6 +76,8 @@ def evaluate(
         threads=threads,
         progress=not quiet,
         json_out=json,
+        points=points,
+        worst_out=worst,
     )
     if not quiet:
         print_evaluation(result)

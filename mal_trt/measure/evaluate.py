@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import check_folder, write_json
+from mal_trt.base.files import check_folder, read_json, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.labelling.run import label
 from mal_trt.labelling.summary import Summary
+from mal_trt.measure.matching import Labels, by_id, category_names, usable_key
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
+from mal_trt.measure.points import ObjectPoints, read_points, score_points
+from mal_trt.measure.worst import Seen, Worst, check_worst
 
 
 def evaluate(
@@ -37,6 +40,8 @@ def evaluate(
     threads: int | None = None,
     progress: bool = True,
     json_out: str | Path | None = None,
+    points: str | Path | None = None,
+    worst_out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json` writes.
 
@@ -44,17 +49,22 @@ def evaluate(
     - `annotations`: boxes with drawn masks (polygons or RLE), in any format that is read.
     - `model`: labels every box, exactly as `label` does. `labels`: score this label file instead; a COCO document then
       needs no pictures.
-    - `json_out`: a file for the result. The other options are those of `label`.
+    - `points`: a JSON file with points that belong to objects and points that do not; masks need not be drawn then.
+    - `json_out`: a file for the result. `worst_out`: a PNG file that shows the twenty masks of lowest IoU.
 
-    Annotations and labels meet by annotation id. The dict has `miou` (mean over classes), `miou_small`, `miou_medium`,
-    `miou_large`, `miou_instance` (mean over objects), `boundary_iou` and `per_class`; `skipped` counts annotations that
-    were left out, and `skipped_reasons` says why.
+    The other options are those of `label`. Annotations and labels meet by annotation id. The dict has `miou` (mean
+    over classes), `miou_small`, `miou_medium`, `miou_large`, `miou_instance`, `recall` and `precision` (means over
+    objects), `boundary_iou` and `per_class`; `points`, if they were given, has the shares that masks get right;
+    `skipped` counts annotations that were left out, and `skipped_reasons` says why.
     """
     check_folder(json_out)
+    check_worst(None if worst_out is None else Path(worst_out))
+    given = None if points is None else read_points(Path(points))
     annotations = as_boxes(annotations)
+    pictures, worst = (None, None) if worst_out is None else (open_pictures(images, annotations), Worst())
     truth = _truth(annotations, images)
     if labels is not None:
-        result = score_labels(truth, _read_labels(Path(labels)), str(annotations))
+        result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, worst)
         result["labels"] = str(labels)
     else:
         with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
@@ -74,8 +84,8 @@ def evaluate(
                 threads=threads,
                 progress=progress,
             )
-            unlabelled = _read_json(summary.skipped_list) if summary.skipped_list else []
-            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled)
+            unlabelled = read_json(summary.skipped_list) if summary.skipped_list else []
+            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled, given, worst)
         result.update(
             read=summary.read,
             notes=list(summary.notes),
@@ -84,6 +94,10 @@ def evaluate(
             seconds=summary.seconds,
         )
     result["annotations"] = str(annotations)
+    if worst_out is not None and worst is not None and pictures is not None:
+        if not result["count"]:
+            raise NothingDone(f"{annotations}: no drawn mask to compare with, so there is no worst one to show")
+        worst.write(pictures, Path(worst_out))
     if json_out is not None:
         write_json(result, Path(json_out))
     return result
@@ -97,94 +111,83 @@ def _labelled(*given: Any, **options: Any) -> Summary:
 
 
 def score_labels(
-    truth: Document, labels: list[Any], where: str = "annotations", unlabelled: Iterable[Any] = ()
+    truth: Document,
+    labels: list[Any],
+    where: str = "annotations",
+    unlabelled: Iterable[Any] = (),
+    points: Mapping[Any, ObjectPoints] | None = None,
+    worst: Worst | None = None,
 ) -> dict[str, Any]:
     """Metrics of label records against the annotations of a COCO document, matched by annotation id.
 
     Label records need `id` and `segmentation`. `where` names the annotations in errors. unlabelled: records
-    {"id", "reason"} that say why a label is missing.
+    {"id", "reason"} that say why a label is missing. points: by annotation id; with them no mask need be drawn.
+    worst: is shown every scored object.
     """
-    predicted: dict[Any, Any] = {}
-    for index, record in enumerate(labels):
-        try:
-            predicted.setdefault(_key(record, "id"), record.get("segmentation"))
-        except ValueError:
-            raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
-    sizes = {key: (image.get("height"), image.get("width")) for key, image in _by_id(truth["images"])}
-    names = {key: str(entry.get("name", "")) for key, entry in _by_id(truth.get("categories"))}
-    reasons = {key: str(entry.get("reason")) for key, entry in _by_id(list(unlabelled))}
+    found = Labels(truth, labels)
+    names = category_names(truth)
+    reasons = {key: str(entry.get("reason")) for key, entry in by_id(list(unlabelled))}
     scores: list[ObjectScore] = []
     skipped: Counter[str] = Counter()
     seen: set[Any] = set()
     for annotation in truth["annotations"]:
         try:
-            key = _key(annotation, "id")
+            key = usable_key(annotation, "id")
             if key in seen:
                 raise ValueError("duplicate id")
             seen.add(key)
-            if not predicted.get(key):
+            if key not in found:
                 raise ValueError(reasons.get(key, "not labelled"))
-            scores.append(_score(annotation, predicted[key], sizes))
+            scores.append(_score(annotation, found, names, worst))
         except ValueError as error:
             skipped[str(error)] += 1
-    if not scores:
+    if not scores and points is None:
         why = "; ".join(f"{reason}: {count}" for reason, count in skipped.most_common(3)) or "it is empty"
         raise NothingDone(f"{where}: nothing to score ({why})")
-    return {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
+    result = {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
+    if points is not None:
+        result["points"] = _score_points(points, truth, found, names, where)
+    return result
 
 
-def _score(annotation: dict[str, Any], label: Any, sizes: dict[Any, Any]) -> ObjectScore:
-    """Score of one annotation against its label's segmentation; ValueError says why it has none."""
-    truth = annotation.get("segmentation")
-    if not truth:
+def _score(annotation: dict[str, Any], found: Labels, names: dict[Any, str], worst: Worst | None) -> ObjectScore:
+    """Score of one annotation against its label; ValueError says why it has none."""
+    drawn = annotation.get("segmentation")
+    if not drawn:
         raise ValueError("no segmentation")
     bbox = annotation.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_finite(v) for v in bbox):
         raise ValueError("no usable bbox")
-    image = _key(annotation, "image_id")
-    if image not in sizes:
-        raise ValueError("unknown image")
-    size = sizes[image]
-    if not _is_size(size) and isinstance(label, dict):  # documents may leave the size to the picture
-        size = label.get("size")
-    if not _is_size(size):
-        raise ValueError("image without height and width")
-    height, width = size
-    try:
-        mask = to_rle(label, height, width)
-    except ValueError as error:
-        raise ValueError(f"label: {error}") from None
-    return score_object(mask, to_rle(truth, height, width), _key(annotation, "category_id"), bbox[2] * bbox[3])
+    mask = found.mask(annotation)
+    truth = to_rle(drawn, *found.size(annotation))
+    category = usable_key(annotation, "category_id")
+    score = score_object(mask, truth, category, bbox[2] * bbox[3])
+    if worst is not None:
+        picture = found.pictures[annotation["image_id"]]
+        worst.add(Seen(annotation["id"], names.get(category, ""), score.iou, bbox, picture, mask, truth))
+    return score
 
 
-def _key(annotation: Any, field: str) -> Any:
-    key = annotation.get(field) if isinstance(annotation, dict) else None
-    if not isinstance(key, (int, str)):
-        raise ValueError(f"no usable {field}")
-    return key
-
-
-def _by_id(records: Any) -> list[tuple[Any, dict[str, Any]]]:
-    """The records that are objects with an id, with it."""
-    entries = records if isinstance(records, list) else []
-    return [(e["id"], e) for e in entries if isinstance(e, dict) and isinstance(e.get("id"), (int, str))]
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
+def _score_points(
+    points: Mapping[Any, ObjectPoints], truth: Document, found: Labels, names: dict[Any, str], where: str
+) -> dict[str, Any]:
+    annotations = dict(by_id(truth["annotations"]))
+    if strange := [key for key in points if key not in annotations]:
+        raise InputError(f"the points name annotation {strange[0]!r}, which {where} does not have; they meet by id")
+    masks = {}
+    for key in points:
+        with suppress(ValueError):  # why, `skipped_reasons` says
+            if key in found:
+                masks[key] = found.mask(annotations[key])
+    classes = {}
+    for key in points:
+        with suppress(ValueError):
+            classes[key] = names.get(usable_key(annotations[key], "category_id"), "")
+    return score_points(points, masks, classes)
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
 
 
 def _truth(annotations: Boxes, images: str | Path | None) -> Document:
@@ -195,7 +198,7 @@ def _truth(annotations: Boxes, images: str | Path | None) -> Document:
 
 
 def _read_labels(path: Path) -> list[Any]:
-    document = _read_json(path)
+    document = read_json(path)
     records = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(records, list):
         raise InputError(f"{path}: not labels; expected a COCO document or a list of label records")

@@ -19,17 +19,29 @@ BOUNDARY_RATIO = 0.02
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object: its class, the area of its BOX in original square pixels, and the two IoUs, 0..1."""
+    """One object: its class, the area of its BOX in original square pixels, and figures from 0 to 1.
+
+    iou, boundary_iou: of its mask and the drawn one. recall: the share of the drawn mask's pixels that its mask has.
+    precision: the share of its mask's pixels that the drawn one has. NaN: not measured.
+    """
 
     category_id: int
     area: float
     iou: float
     boundary_iou: float
+    recall: float = math.nan
+    precision: float = math.nan
 
 
 def score_object(predicted: RLE, truth: RLE, category_id: int, area: float) -> ObjectScore:
     """Compare two masks of one picture, both compressed COCO RLE of the same size."""
-    return ObjectScore(category_id, area, mask_iou(predicted, truth), boundary_iou(predicted, truth))
+    return ObjectScore(
+        category_id,
+        area,
+        mask_iou(predicted, truth),
+        boundary_iou(predicted, truth),
+        *recall_precision(predicted, truth),
+    )
 
 
 def mask_iou(a: RLE, b: RLE) -> float:
@@ -38,6 +50,15 @@ def mask_iou(a: RLE, b: RLE) -> float:
 
     shared = int(coco.area(coco.merge([a, b], intersect=True)))
     return shared / (int(coco.area(a)) + int(coco.area(b)) - shared + EPSILON)
+
+
+def recall_precision(predicted: RLE, truth: RLE) -> tuple[float, float]:
+    """The shares of the drawn mask's pixels found, and of the found pixels that are in the drawn mask; of none: 0."""
+    from pycocotools import mask as coco
+
+    shared = int(coco.area(coco.merge([predicted, truth], intersect=True)))
+    found, drawn = int(coco.area(predicted)), int(coco.area(truth))
+    return shared / drawn if drawn else 0.0, shared / found if found else 0.0
 
 
 def boundary_iou(a: RLE, b: RLE, ratio: float = BOUNDARY_RATIO) -> float:
@@ -71,8 +92,9 @@ def summarize(scores: list[ObjectScore], names: dict[int, str]) -> dict[str, Any
     """The figures of `mal-trt evaluate`, as JSON-ready values; null where there is no object.
 
     names: category id -> name. miou, boundary_iou and the three size bins are means over the classes that
-    have an object there (MAL's definition, its batch defect left out); miou_instance is the mean over
-    objects. Bins go by box area, half-open on the low side. Each class: {"iou", "count"} under its name.
+    have an object there (MAL's definition, its batch defect left out); miou_instance, recall and
+    precision are means over objects. Bins go by box area, half-open on the low side. Each class: {"iou", "count"}
+    under its name.
     """
     by_class: dict[int, list[ObjectScore]] = {}
     for score in scores:
@@ -81,7 +103,9 @@ def summarize(scores: list[ObjectScore], names: dict[int, str]) -> dict[str, Any
     labels = unique_names(order, names)
     result: dict[str, Any] = {
         "miou": _class_mean(scores),
-        "miou_instance": sum(s.iou for s in scores) / len(scores) if scores else None,
+        "miou_instance": _mean([s.iou for s in scores]),
+        "recall": _mean([s.recall for s in scores]),
+        "precision": _mean([s.precision for s in scores]),
     }
     for size in SizeClass:
         result[f"miou_{size.name.lower()}"] = _class_mean([s for s in scores if size_class(s.area) is size])
@@ -100,6 +124,10 @@ def unique_names(order: list[int], names: dict[int, str]) -> dict[int, str]:
         key: name if name and given.count(name) == 1 else f"{name} (id {key})".strip()
         for key, name in zip(order, given, strict=True)
     }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _class_mean(scores: list[ObjectScore], boundary: bool = False) -> float | None:

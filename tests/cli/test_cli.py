@@ -200,8 +200,20 @@ def test_interrupt(scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_evaluate(scene: Path, model: Path) -> None:
     figures = scene / "figures.json"
     drawn = ("--annotations", scene / "boxes.json", "--device", "cpu", "--threads", 1)
-    result = call("evaluate", "--images", scene / "pictures", *drawn, "--model", model, "--json", figures)
+    result = call(
+        "evaluate",
+        "--images",
+        scene / "pictures",
+        *drawn,
+        "--model",
+        model,
+        "--json",
+        figures,
+        "--worst",
+        scene / "worst.png",
+    )
     assert result.exit_code == 0, result.output
+    assert (scene / "worst.png").stat().st_size > 1000
     assert "block" in result.stdout
     written = json.loads(figures.read_text())
     assert 0.8 < written["miou"] < 1

@@ -218,7 +218,7 @@ def test_report_shows_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     result = score_labels(TOY, POST["labels"])
     print_evaluation(result)
     screen = capsys.readouterr().out
-    for part in ("alpha", "delta", "54.1 %", "5 annotations not scored"):
+    for part in ("alpha", "delta", "54.1 %", "recall", "precision", "5 annotations not scored"):
         assert part in screen
     assert screen.index("alpha") < screen.index("beta")  # most objects first
     many = {

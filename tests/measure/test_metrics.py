@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import decode_rle, encode_rle
-from mal_trt.measure.metrics import ObjectScore, boundary, boundary_iou, mask_iou, score_object, summarize
+from mal_trt.measure.metrics import (
+    ObjectScore,
+    boundary,
+    boundary_iou,
+    mask_iou,
+    recall_precision,
+    score_object,
+    summarize,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 POST = json.loads((GOLDEN / "post.json").read_text())
@@ -120,6 +128,18 @@ def test_means_by_hand() -> None:
     assert result["miou_large"] == pytest.approx(0.9, abs=1e-5)
     assert result["boundary_iou"] == pytest.approx(0.4, abs=1e-5)
     assert [(name, f["count"]) for name, f in result["per_class"].items()] == [("b", 1), ("a", 2)]
+
+
+def test_recall_and_precision_are_shares_of_pixels() -> None:
+    half, whole, none = ({"size": [4, 4], "counts": counts} for counts in ([0, 4, 12], [0, 8, 8], [16]))
+    half, whole, none = (to_rle(mask, 4, 4) for mask in (half, whole, none))
+    assert recall_precision(half, whole) == (0.5, 1.0)
+    assert recall_precision(whole, half) == (1.0, 0.5)
+    assert recall_precision(none, whole) == recall_precision(whole, none) == (0.0, 0.0)
+    scores = [score_object(half, whole, 1, 9.0), score_object(whole, whole, 1, 9.0), score_object(whole, half, 2, 9.0)]
+    result = summarize(scores, {})
+    assert result["recall"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert result["precision"] == pytest.approx((1 + 1 + 0.5) / 3)
 
 
 def test_no_objects_and_awkward_names() -> None:

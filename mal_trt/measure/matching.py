@@ -1,0 +1,72 @@
+"""Annotations and labels of one document, met by annotation id. What masks are worth, `metrics` and `points` say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mal_trt.base.errors import InputError
+from mal_trt.formats.boxes import Document
+from mal_trt.formats.segmentations import to_rle
+from mal_trt.geometry.rle import RLE
+
+
+class Labels:
+    """The label records of a document's annotations. Of several with one id the first counts."""
+
+    def __init__(self, truth: Document, records: list[Any]) -> None:
+        """records need `id` and `segmentation`; InputError for one without an id."""
+        self.pictures = dict(by_id(truth["images"]))
+        self._found: dict[Any, Any] = {}
+        for index, record in enumerate(records):
+            try:
+                self._found.setdefault(usable_key(record, "id"), record.get("segmentation"))
+            except ValueError:
+                raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
+
+    def __contains__(self, key: Any) -> bool:
+        return bool(self._found.get(key))
+
+    def mask(self, annotation: dict[str, Any]) -> RLE:
+        """The mask of one annotation that has a label; ValueError says why it cannot be had."""
+        height, width = self.size(annotation)
+        try:
+            return to_rle(self._found[annotation["id"]], height, width)
+        except ValueError as error:
+            raise ValueError(f"label: {error}") from None
+
+    def size(self, annotation: dict[str, Any]) -> tuple[int, int]:
+        """Height and width of an annotation's picture; the document may leave them to the label."""
+        image = usable_key(annotation, "image_id")
+        if image not in self.pictures:
+            raise ValueError("unknown image")
+        label = self._found[annotation["id"]]
+        size: Any = self.pictures[image].get("height"), self.pictures[image].get("width")
+        if not _is_size(size) and isinstance(label, dict):
+            size = label.get("size")
+        if not _is_size(size):
+            raise ValueError("image without height and width")
+        return size[0], size[1]
+
+
+def usable_key(annotation: Any, field: str) -> Any:
+    """An id in a record; ValueError if there is none."""
+    key = annotation.get(field) if isinstance(annotation, dict) else None
+    if not isinstance(key, (int, str)):
+        raise ValueError(f"no usable {field}")
+    return key
+
+
+def by_id(records: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The records that are objects with an id, with it."""
+    entries = records if isinstance(records, list) else []
+    return ((e["id"], e) for e in entries if isinstance(e, dict) and isinstance(e.get("id"), (int, str)))
+
+
+def category_names(truth: Document) -> dict[Any, str]:
+    """Class names by category id."""
+    return {key: str(entry.get("name", "")) for key, entry in by_id(truth.get("categories"))}
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)

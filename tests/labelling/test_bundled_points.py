@@ -1,0 +1,34 @@
+"""The bundled model on points drawn by eye on the example photos: parts of another colour belong to their object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mal_trt.measure.evaluate import evaluate
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RIGHT = 0.863  # the bundled model's share of right points, less .02
+WORST = 0.63  # likewise of the object with the fewest
+
+
+def test_every_example_has_points_of_both_kinds() -> None:
+    boxes = {a["id"]: a for a in json.loads((EXAMPLES / "boxes.json").read_text())["annotations"]}
+    records = json.loads((EXAMPLES / "points.json").read_text())["points"]
+    assert [record["annotation_id"] for record in records] == list(boxes)
+    for record in records:
+        x, y, w, h = boxes[record["annotation_id"]]["bbox"]
+        assert len(record["inside"]) == len(record["outside"]) == 10
+        assert all(x <= px < x + w and y <= py < y + h for px, py in record["inside"])
+        assert not set(map(tuple, record["inside"])) & set(map(tuple, record["outside"]))
+
+
+def test_share_of_points_that_the_bundled_model_gets_right() -> None:
+    pytest.importorskip("onnxruntime")
+    photos, boxes = EXAMPLES / "photos", EXAMPLES / "boxes.json"
+    points = evaluate(photos, boxes, device="cpu", progress=False, points=EXAMPLES / "points.json")["points"]
+    assert points["count"] == 420
+    assert points["right"] >= RIGHT, points["objects"][:5]
+    assert points["worst"] >= WORST, points["objects"][0]
