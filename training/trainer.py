@@ -143,7 +143,12 @@ class Trainer:
 
     def _momentum(self) -> float:
         config = self.config
-        return momentum_at(self.step / self.total_steps, config.teacher_momentum, config.teacher_momentum_end)
+        momentum = momentum_at(self.step / self.total_steps, config.teacher_momentum, config.teacher_momentum_end)
+        untrained = config.start_from is None or is_package(str(config.start_from))
+        if config.recipe == "small" and untrained:
+            # A young teacher is the mean of the few steps so far, not for a hundred steps mostly the untrained start.
+            return min(momentum, 1 - 1 / (self.step + 2))
+        return momentum
 
     def _set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
