@@ -71,7 +71,8 @@ def calibrate(
     settings = replace(settings, layers=settings.layers or usual_groups(graph))
     chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
-    learn, held = _spots(sources, settings, annotations)
+    warnings: list[str] = []
+    learn, held = _spots(sources, settings, annotations, warnings)
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
     if settings.smooth:
         seen = crops(learn, contract, settings.batch)
@@ -108,6 +109,7 @@ def calibrate(
         "verdict": describe_drop(agreement),
         "agreement": agreement,
         "multiplications": _share(graph, contract, {layer.name for layer in quantized}, batches[0], settings.threads),
+        "warnings": warnings,
         "layers": layer_rows(chosen, {layer.name for layer in quantized}, ranges, measured, costs, settings.precision),
     }
     report = out.with_suffix(".report.json")
@@ -191,11 +193,11 @@ class _Attempt:
 
 
 def _spots(
-    sources: Sequence[Source], settings: CalibrationSettings, annotations: Source | None
+    sources: Sequence[Source], settings: CalibrationSettings, annotations: Source | None, warnings: list[str]
 ) -> tuple[list[Spot], list[Spot]]:
-    """Boxes to learn ranges from, and others to check on."""
+    """Boxes to learn ranges from, and others to check on. warnings: see `draw`."""
     wanted = settings.crops if annotations else settings.crops + settings.check_crops
-    drawn = draw(sources, wanted)
+    drawn = draw(sources, wanted, warnings)
     if len(drawn) < wanted:
         raise InputError(
             f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
@@ -203,7 +205,7 @@ def _spots(
         )
     if annotations is None:
         return split(drawn, (settings.crops, settings.check_crops))
-    held = [spot for spot in draw([annotations], settings.check_crops) if spot.truth is not None]
+    held = [spot for spot in draw([annotations], settings.check_crops, warnings) if spot.truth is not None]
     if not held:
         raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
     return drawn, held

@@ -22,6 +22,7 @@ from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.hints import nothing_usable
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.summary import most_missing
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,20 @@ class Losses:
     reasons: list[str] = field(default_factory=list)
 
 
-def draw(sources: Sequence[tuple[Path | None, BoxesLike]], count: int) -> list[Spot]:
+def draw(sources: Sequence[tuple[Path | None, BoxesLike]], count: int, warnings: list[str] | None = None) -> list[Spot]:
     """Up to `count` boxes of documents, as many small, medium and large as there are, spread over all pictures.
 
     sources: (pictures, boxes) of each document; pictures None where the boxes say it. The draw follows from the
-    documents alone. InputError if a document cannot be used, NothingDone if no box of any can.
+    documents alone. warnings: told of documents most of whose boxes cannot be used. InputError if a document cannot be
+    used, NothingDone if no box of any can.
     """
+    warnings = warnings if warnings is not None else []
     by_size: dict[SizeClass, list[Spot]] = {size: [] for size in SizeClass}
     # More than needed of each document, so that a class that one lacks can come from another.
     unusable: list[str] = []
     for images, boxes in sources:
         boxes = as_boxes(boxes)
-        for size, spots in _document(images or boxes.home(), boxes, count, unusable).items():
+        for size, spots in _document(images or boxes.home(), boxes, count, unusable, warnings).items():
             by_size[size].extend(spots)
     if not any(by_size.values()):
         raise NothingDone("; ".join(unusable))
@@ -144,16 +147,21 @@ def _load(source: ImageSource, spot: Spot, losses: Losses) -> np.ndarray | None:
         return None
 
 
-def _document(images: Path, boxes: Boxes, most: int, unusable: list[str]) -> dict[SizeClass, list[Spot]]:
+def _document(
+    images: Path, boxes: Boxes, most: int, unusable: list[str], warnings: list[str]
+) -> dict[SizeClass, list[Spot]]:
     """Of each size class of one document, up to `most` boxes, evenly spaced in the order of its pictures. unusable: why
-    there is none."""
+    there is none. warnings: that there are few."""
     with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
         journal = Journal(Path(folder) / "plan")
         try:
             source = open_images(images)
             write_plan(journal, {}, boxes, None, source, 1)
-            if not journal.planned_boxes()[0]:
+            usable, skipped = journal.planned_boxes()[0], journal.skipped()
+            if not usable:
                 unusable.append(nothing_usable(journal, source, boxes, images, "used to calibrate"))
+            elif warning := most_missing(usable + sum(skipped.values()), skipped, f"of {boxes} cannot be used"):
+                warnings.append(warning)
             found = {}
             for size in SizeClass:
                 # With batches of one box, box.batch is the box's own and tells its size class.

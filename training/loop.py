@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.boxes import Boxes
+from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoints import LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
@@ -61,6 +62,9 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
     if boxes.skipped:
         left_out = ", ".join(f"{count} {reason}" for reason, count in boxes.skipped.items())
         console.print(f"left out: {left_out}", highlight=False, soft_wrap=True)
+        total = len(boxes) + sum(boxes.skipped.values())
+        if warning := most_missing(total, boxes.skipped, "are NOT trained on"):
+            console.print(warning, highlight=False, markup=False, soft_wrap=True)
     validation = Validation(config) if config.val_boxes is not None else None
     rules = sample_rules(config)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length

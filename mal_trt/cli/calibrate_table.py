@@ -27,3 +27,5 @@ def print_calibration(document: Mapping[str, Any]) -> None:
     share = f"{document['multiplications']:.1%} of the multiplications by weights"
     text = f"{count} of {len(document['layers'])} layers quantised, {share}: {document['verdict']}"
     console.print(text, highlight=False, soft_wrap=True)
+    for warning in document["warnings"]:
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)

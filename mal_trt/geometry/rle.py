@@ -58,6 +58,17 @@ def decode_rle(rle: RLE) -> LocalMask:
     return LocalMask(x0, y0, mask[y0:y1])
 
 
+def resized_rle(rle: RLE, height: int, width: int) -> RLE:
+    """The mask of a compressed RLE in a picture resized to height x width: each pixel takes its nearest one's value."""
+    before_height, before_width = rle["size"]
+    mask = decode_rle(rle).full(before_height, before_width)
+    rows, columns = (
+        ((np.arange(after) + 0.5) * before / after).astype(np.int64)
+        for after, before in ((height, before_height), (width, before_width))
+    )
+    return encode_rle(LocalMask(0, 0, mask[np.ix_(rows, columns)]), height, width)
+
+
 def run_lengths(rle: RLE) -> np.ndarray:
     """Run lengths of a COCO RLE, int64 [n]: background first, then foreground and background in turn.
 

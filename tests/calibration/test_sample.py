@@ -48,6 +48,19 @@ def test_a_class_that_is_short_is_made_up_for(pictures: Write) -> None:
         draw([(images, boxes)], 20)
 
 
+def test_most_boxes_without_a_picture(pictures: Write) -> None:
+    images, boxes = pictures()
+    document = json.loads(boxes.read_text())
+    kept = sorted(images.iterdir())[0]
+    for path in images.iterdir():
+        if path != kept:
+            path.unlink()
+    warnings: list[str] = []
+    assert draw([(images, boxes)], 1000, warnings)
+    total = len(document["annotations"])
+    assert len(warnings) == 1 and f"of {total} boxes of {boxes} cannot be used, most because" in warnings[0]
+
+
 def test_crops_are_those_of_labelling(encoder: Write, pictures: Write) -> None:
     model, (images, boxes) = encoder(), pictures(masks=True)
     _, contract, _ = load_onnx(model)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco
 
 from coco_reference import coco_encode
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.rle import decode_rle, encode_rle
+from mal_trt.geometry.rle import decode_rle, encode_rle, resized_rle
 
 
 @settings(max_examples=200, deadline=None)
@@ -57,3 +58,13 @@ def test_decoded_window_is_tight() -> None:
 def test_mask_outside_the_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves its 10x10 picture"):
         encode_rle(LocalMask(8, 0, np.ones((2, 3), bool)), 10, 10)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (15, 20), (45, 61)])
+def test_resized_as_its_picture_would_be(size: tuple[int, int]) -> None:
+    canvas = np.zeros((30, 40), bool)
+    canvas[4:21, 7:33] = True
+    canvas[10:14, 12:20] = False
+    resized = decode_rle(resized_rle(coco_encode(canvas), *size)).full(*size)
+    wanted = Image.fromarray(canvas.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
+    assert np.array_equal(resized, np.asarray(wanted, bool))

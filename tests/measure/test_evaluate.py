@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mal_trt import label
+from mal_trt import Boxes, label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.cli.evaluate_table import print_evaluation
@@ -248,3 +249,13 @@ def test_most_not_scored_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> N
     assert (
         capsys.readouterr().out.rstrip().endswith("WARNING: 2 of 3 boxes were NOT scored, most because: not labelled")
     )
+
+
+def test_resized_pictures_keep_drawn_run_lengths(data_set: Write, tmp_path: Path, tiny_model: Write) -> None:
+    images, boxes = data_set()
+    out, model = tmp_path / "labels.json", tiny_model(gain=2.0)
+    label(images, boxes, out, model=model, progress=False)
+    for file in images.iterdir():
+        Image.open(file).resize((240, 160)).save(file)
+    result = evaluate(images, Boxes(out, rescale=True), model=model)
+    assert result["count"] == 18 and result["skipped"] == 0

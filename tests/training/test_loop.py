@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,17 @@ def test_damaged_pictures_are_counted(plan: TrainConfig, drawn: Path, tmp_path: 
     said = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "left out: 1 picture missing" in said
     assert "skipped: 1 boxes in 1 pictures that cannot be read (7.png)" in said
+
+
+def test_most_boxes_without_a_picture(plan: TrainConfig, drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    kept = sorted((drawn / "pictures").iterdir())[:4]
+    for path in kept:
+        (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
+    screen = Console(file=io.StringIO(), width=200)
+    train(replace(plan, images=(tmp_path / "few",), epochs=1, batch=1), screen)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"WARNING: \d+ of \d+ boxes are NOT trained on, most because: picture missing", said)
 
 
 def test_too_few_boxes_for_a_batch(plan: TrainConfig) -> None:
