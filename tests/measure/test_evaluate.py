@@ -254,7 +254,7 @@ def test_most_not_scored_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> N
 def test_resized_pictures_keep_drawn_run_lengths(data_set: Write, tmp_path: Path, tiny_model: Write) -> None:
     images, boxes = data_set()
     out, model = tmp_path / "labels.json", tiny_model(gain=2.0)
-    label(images, boxes, out, model=model, progress=False)
+    label(images, boxes, model, out, device="cpu", progress=False)
     for file in images.iterdir():
         Image.open(file).resize((240, 160)).save(file)
     result = evaluate(images, Boxes(out, rescale=True), model=model)
