@@ -11,7 +11,7 @@ from rich.console import Console
 from mal_trt.base.errors import RunError
 from mal_trt.training.trainer import Trainer
 
-LAST = "last.pth"
+LAST, BEST = "last.pth", "best.pth"
 Best = re.compile(r"best-step(\d+)-miou([\d.]+)\.pth")
 
 
@@ -45,6 +45,10 @@ class Checkpoints:
             if final:
                 raise
             self.console.print(f"checkpoint of step {self.trainer.step} lost: {error}", highlight=False, soft_wrap=True)
+
+    def chosen(self) -> None:
+        """Write best.pth. It is what a run with patience is for, so a failure ends it: RunError."""
+        self.trainer.save(self.out / BEST, resumable=False)
 
     def best(self, miou: float) -> bool:
         """Keep this step's weights if they are among the best; whether they are the very best."""

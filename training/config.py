@@ -37,6 +37,9 @@ class TrainConfig:
     square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
     precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
     thresholds, test_margin, val_weights and val_flip say how masks are made for validation.
+    patience: stop after so many validations that are no better than the best, whose weights, those of the start
+    included, become best.pth. Without val_boxes the validations are those of `training.criteria`, on a tenth of the
+    pictures, held back.
     """
 
     images: tuple[Path, ...]
@@ -123,6 +126,7 @@ class TrainConfig:
     val_flip: bool = False
     thresholds: tuple[float, ...] = (0.1,)
     test_margin: float = 0.6
+    patience: int | None = None
     log_steps: int = 20
     picture_steps: int = 500
 

@@ -26,7 +26,7 @@ PICTURE_SIDE = 160
 
 
 class RunLog:
-    """Files log.csv, val.csv and tensorboard/ of a run, and its progress on the console."""
+    """Files log.csv, val.csv, fit.csv and tensorboard/ of a run, and its progress on the console."""
 
     def __init__(self, trainer: Trainer, console: Console) -> None:
         self.trainer, self.console, self.out = trainer, console, trainer.config.out
@@ -41,7 +41,7 @@ class RunLog:
         self.failed = False
 
     def __enter__(self) -> RunLog:
-        for name in ("log.csv", "val.csv"):
+        for name in ("log.csv", "val.csv", "fit.csv"):
             _trim(self.out / name, self.trainer.step)
         self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.trainer.step + 1)
         self.progress.start()
@@ -93,6 +93,18 @@ class RunLog:
                 self._try(lambda name=name: self.board.add_scalar(f"val/{name}", figures[name], step))
         shown = ", ".join(f"{n.removeprefix('miou_')} {figures[n]:.3f}" for n in SIZES[1:4] if figures[n] is not None)
         text = f"step {step}: mIoU {figures['miou']:.4f} ({shown}) on {figures['count']} boxes"
+        self.console.print(text + (", the best so far" if best else ""), highlight=False, soft_wrap=True)
+        self.rated = time.monotonic()
+
+    def judged(self, figures: dict[str, Any], best: bool) -> None:
+        """After figures from boxes alone; see `training.criteria`."""
+        step, names = self.trainer.step, ("fit", "box_agreement", "figure_iou")
+        row = (step, *(f"{figures[name]:.5f}" for name in names))
+        self._try(lambda: _append(self.out / "fit.csv", ("step", *names), row))
+        for name in names:
+            self._try(lambda name=name: self.board.add_scalar(f"fit/{name}", figures[name], step))
+        text = f"step {step}: fit {figures['fit']:.4f} (boxes {figures['box_agreement']:.3f}, drawn figures "
+        text += f"{figures['figure_iou']:.3f})"
         self.console.print(text + (", the best so far" if best else ""), highlight=False, soft_wrap=True)
         self.rated = time.monotonic()
 

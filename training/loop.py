@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Sampler
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
-from mal_trt.training.checkpoints import LAST, Checkpoints
+from mal_trt.training.checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
+from mal_trt.training.criteria import BoxCriteria, hold_back
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.devices import make_fabric
 from mal_trt.training.ensemble import load_targets
@@ -33,7 +34,8 @@ SHOWN = 4
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Path:
-    """Train and return the checkpoint's path, `out/last.pth`; beside it the logs and the best checkpoints.
+    """Train and return the checkpoint's path, `out/last.pth`, or `out/best.pth` of a run with patience; beside it the
+    logs and the best checkpoints.
 
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number or the final
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
@@ -65,7 +67,10 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         total = len(boxes) + sum(boxes.skipped.values())
         if warning := most_missing(total, boxes.skipped, "are NOT trained on"):
             console.print(warning, highlight=False, markup=False, soft_wrap=True)
-    validation = Validation(config) if config.val_boxes is not None else None
+    judge: Validation | BoxCriteria | None = Validation(config) if config.val_boxes is not None else None
+    if config.patience is not None and judge is None:
+        boxes, held = hold_back(boxes)
+        judge = BoxCriteria(config, boxes, held)
     rules = sample_rules(config)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     per_step = config.batch * config.accumulate * fabric.world_size
@@ -89,13 +94,15 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
     checkpoints = Checkpoints(trainer, console)
     with RunLog(trainer, console) if fabric.is_global_zero else _Silent() as log:
         try:
-            _steps(trainer, loader, validation, checkpoints if fabric.is_global_zero else None, log)
+            _steps(trainer, loader, judge, checkpoints if fabric.is_global_zero else None, log)
         except BadLoss as error:
             raise _explained(error, config, boxes, fabric.global_rank) from None
     if fabric.is_global_zero:
         checkpoints.last(final=True)
         _say_damaged(log.damaged, boxes, console)
-    return last
+        if config.patience is not None:
+            _say_best(trainer, console)
+    return last if config.patience is None else config.out / BEST
 
 
 def sample_rules(config: TrainConfig) -> SampleRules:
@@ -116,20 +123,39 @@ def _priors(config: TrainConfig) -> Mapping[int, Prior] | None:
 
 
 def _steps(
-    trainer: Trainer, loader: Any, validation: Validation | None, checkpoints: Checkpoints | None, log: Any
+    trainer: Trainer,
+    loader: Any,
+    judge: Validation | BoxCriteria | None,
+    checkpoints: Checkpoints | None,
+    log: Any,
 ) -> None:
     """All steps that are left; checkpoints is None on all processes but the first."""
     every = trainer.config.validate_steps or max(1, round(trainer.config.validate_epochs * trainer.steps_per_epoch))
+    if judge is not None and trainer.config.patience is not None and trainer.stopping.best is None:
+        _judge(trainer, judge, checkpoints, log)
     batches = iter(loader)
-    while trainer.step < trainer.total_steps:
+    while trainer.step < trainer.total_steps and not trainer.stopping.over:
         micro = [next(batches) for _ in range(trainer.config.accumulate)]
         log.step(trainer.train_step(*micro), *micro)
-        if validation is not None and (trainer.step % every == 0 or trainer.step == trainer.total_steps):
-            figures = validation.run(trainer)
-            if checkpoints is not None:
-                log.validated(figures, checkpoints.best(figures["miou"]))
+        if judge is not None and (trainer.step % every == 0 or trainer.step == trainer.total_steps):
+            _judge(trainer, judge, checkpoints, log)
         if checkpoints is not None:
             checkpoints.after_step()
+
+
+def _judge(trainer: Trainer, judge: Validation | BoxCriteria, checkpoints: Checkpoints | None, log: Any) -> None:
+    """Figures of the present weights, and which of the kept checkpoints they change."""
+    figures = trainer.fabric.broadcast(judge.run(trainer))  # of several processes the first one decides
+    drawn = isinstance(judge, Validation)
+    better = trainer.stopping.judge(figures["miou" if drawn else "fit"], trainer.step)
+    if checkpoints is None:
+        return
+    if drawn:
+        log.validated(figures, checkpoints.best(figures["miou"]))
+    else:
+        log.judged(figures, better)
+    if better and trainer.config.patience is not None:
+        checkpoints.chosen()
 
 
 @dataclass(frozen=True)
@@ -190,6 +216,16 @@ def _say_damaged(rows: set[int] | frozenset[int], boxes: TrainingBoxes, console:
         shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
         text = f"skipped: {len(rows)} boxes in {len(names)} pictures that cannot be read ({shown})"
         console.print(text, highlight=False, soft_wrap=True)
+
+
+def _say_best(trainer: Trainer, console: Console) -> None:
+    """Which weights best.pth holds."""
+    stopping = trainer.stopping
+    early = ", stopped early" if trainer.step < trainer.total_steps else ""
+    where = f"those of step {stopping.step}" if stopping.step else "those the run started from: no step was better"
+    console.print(
+        f"{trainer.step} steps{early}; {BEST} holds the best weights, {where}", highlight=False, soft_wrap=True
+    )
 
 
 def _make_folder(path: Path) -> None:

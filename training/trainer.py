@@ -26,6 +26,7 @@ from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.optimiser import build_optimizer
 from mal_trt.training.pretrained import is_package
 from mal_trt.training.schedule import CosineSchedule, momentum_at, update_teacher
+from mal_trt.training.stopping import Stopping
 
 # Share of the run over which the colour target gains its full weight.
 TARGET_RAMP = 0.1
@@ -71,6 +72,7 @@ class Trainer:
             mean_field=field,
         )
         self.origin: dict[str, Any] | None = None
+        self.stopping = Stopping(config.patience)
         self._student = self.fabric.setup_module(self.student, move_to_device=False)
         self._optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
         self.seen: tuple[Sample, Tensor, Tensor] | None = None
@@ -165,6 +167,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "step": self.step,
+            "stopping": self.stopping.state(),
         }
         save_checkpoint(
             path,
@@ -196,6 +199,8 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
         self.fabric.strategy.precision.load_state_dict(checkpoint.trainer.get("scaler", {}))
         self.step = int(checkpoint.trainer["step"])
+        if "stopping" in checkpoint.trainer:
+            self.stopping.load(checkpoint.trainer["stopping"])
         self.origin = checkpoint.meta.get("pretrained")
 
     def start(self, path: Path) -> None:

@@ -75,6 +75,13 @@ DecodeOption = Annotated[
     ),
 ]
 FlipOption = Annotated[bool, Option("--flip", help="Average with the mirrored crop: a little better, half as fast.")]
+SlackOption = Annotated[
+    float,
+    Option(
+        "--slack",
+        help="How far masks may leave their boxes on each side, as a share of the box; for boxes drawn too small.",
+    ),
+]
 WeightsOption = Annotated[
     Weights | None,
     Option(

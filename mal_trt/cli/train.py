@@ -173,6 +173,15 @@ def train(
     validate_steps: Annotated[
         int | None, _option("validate_steps", "Steps between validations. Default: an epoch.", min=1)
     ] = None,
+    patience: Annotated[
+        int | None,
+        _option(
+            "patience",
+            "Stop after this many validations without a better one, and keep the best weights as best.pth. "
+            "Without --val-boxes a tenth of the boxes is held back to judge by.",
+            min=1,
+        ),
+    ] = None,
     val_limit: Annotated[int | None, _option("val_limit", "Validate on this many boxes only.", min=1)] = None,
     resume: Annotated[bool | None, _option("resume", "Go on from last.pth in --out.", "--resume")] = None,
 ) -> None:
@@ -222,6 +231,7 @@ def train(
         "checkpoint_minutes": checkpoint_minutes,
         "keep": keep,
         "validate_steps": validate_steps,
+        "patience": patience,
         "val_limit": val_limit,
         "resume": resume,
     }

@@ -23,7 +23,8 @@ class Frame:
     """Geometry of one crop.
 
     box: XYXY in original pixels. extended: XYXY whole pixels, may reach outside the picture.
-    inner: XYXY of the box's pixels in the resized crop (0..size), zero outside the picture.
+    inner: XYXY of the resized crop's pixels (0..size) that a mask may hold: those of the box, grown by the slack if
+    there is any; zero outside the picture.
     """
 
     box: tuple[float, float, float, float]
@@ -49,14 +50,18 @@ def make_frame(
     height: int,
     size: int,
     margin_rate: float = TEST_MARGIN_RATE,
+    slack: float = 0.0,
 ) -> Frame:
     """Geometry of the test-time crop of an XYXY box in a `width` x `height` picture.
 
-    margin_rate is shared by opposite sides, so each side grows by half of it.
+    margin_rate is shared by opposite sides, so each side grows by half of it. slack: how far a mask may leave the box
+    on each side, as a share of its width or height; at most a quarter of margin_rate.
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     extended = extended_box((x0, y0, x1, y1), (margin_rate / 2,) * 4)
-    inner = inner_box((x0, y0, x1, y1), extended, width, height, size)
+    dx, dy = (x1 - x0) * slack, (y1 - y0) * slack
+    loose = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(float(width), x1 + dx), min(float(height), y1 + dy))
+    inner = inner_box(loose if slack else (x0, y0, x1, y1), extended, width, height, size)
     return Frame((x0, y0, x1, y1), extended, inner, width, height, size)
 
 

@@ -84,6 +84,8 @@ class Labeler:
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `threads`: threads of the processor. None: one for each core.
+    - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
+      small.
 
     Use it as a context manager, or call `close`, to free the model.
     """
@@ -100,9 +102,17 @@ class Labeler:
         refine: str | None = None,
         weights: str | None = None,
         threads: int | None = None,
+        slack: float = 0.0,
     ) -> None:
         self._predictor = Predictor(
-            model, device, threshold=threshold, flip=flip, refine=refine, weights=weights, threads=threads
+            model,
+            device,
+            threshold=threshold,
+            flip=flip,
+            refine=refine,
+            weights=weights,
+            threads=threads,
+            slack=slack,
         )
         try:
             self._batch = batch_size(batch, self._predictor.most)

@@ -31,7 +31,8 @@ class Predictor:
     or three (small, medium, large boxes), or "tight", see `geometry.paste.tight_threshold`; None is the model's own.
     flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
-    of the network.
+    of the network. slack: how far masks may leave their boxes on each side, as a share of the box; at most a quarter of
+    the model's margin.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Predictor:
         refine: str | None = None,
         weights: str | None = None,
         threads: int | None = None,
+        slack: float = 0.0,
     ) -> None:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
@@ -54,8 +56,11 @@ class Predictor:
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
         self.tight = threshold == TIGHT
         self.flip, self.refine = flip, refine or self.contract.refine
-        self.weights = weights
+        self.weights, self.slack = weights, slack
         try:
+            most = self.contract.margin_rate / 4  # see `extended_box`
+            if not 0 <= slack <= most:
+                raise InputError(f"slack {slack}: expected 0 to {most:g}; the model sees no more around a box")
             # Shows at once whether the model runs and has these weights.
             self.run(self.batch(1), SizeClass.LARGE)
         except BaseException:
@@ -75,7 +80,7 @@ class Predictor:
 
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
-        return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate)
+        return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate, self.slack)
 
     def batch(self, boxes: int) -> np.ndarray:
         """Room for the crops of so many boxes: zeros [boxes,3,S,S], of the type the model takes."""

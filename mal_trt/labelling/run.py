@@ -50,6 +50,7 @@ def label(
     flip: bool = False,
     refine: str | None = None,
     weights: str | None = None,
+    slack: float = 0.0,
     box_area: bool = False,
     overlay: str | Path | None = None,
     overlay_size: int = DISPLAY_SIDE,
@@ -71,6 +72,7 @@ def label(
     - `flip`: average with the mirrored crop. A little better, half as fast.
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
+    - `slack`: how far masks may leave their boxes on each side, as a share of the box.
     - `box_area`: write the area of the box, not that of the mask.
     - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
       as large as the picture).
@@ -111,6 +113,7 @@ def label(
         "weights": str(weights),
         "box area": str(box_area),
         **({"rescale": "True"} if boxes.rescale else {}),
+        **({"slack": str(slack)} if slack else {}),
     }
     written = {
         "format": ",".join(formats),
@@ -123,7 +126,7 @@ def label(
     began = datetime.now(timezone.utc)
     journal = Journal(journal_path)
     try:
-        settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode)
+        settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack)
         with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             used = {**given, "batch": str(batch), **workers.opened.facts}

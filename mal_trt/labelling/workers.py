@@ -37,6 +37,7 @@ class Settings:
     weights: str | None = None
     crops: str = "auto"
     decode: str = "cpu"
+    slack: float = 0.0
 
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
         """A predictor that may use so many CPU threads, and its masker; close the masker first."""
@@ -48,6 +49,7 @@ class Settings:
             refine=self.refine,
             weights=self.weights,
             threads=network_threads(threads),
+            slack=self.slack,
         )
         try:
             return predictor, open_masker(predictor, self.crops, self.decode)

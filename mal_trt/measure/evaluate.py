@@ -36,6 +36,7 @@ def evaluate(
     flip: bool = False,
     refine: str | None = None,
     weights: str | None = None,
+    slack: float = 0.0,
     threshold: Threshold = None,
     threads: int | None = None,
     progress: bool = True,
@@ -81,6 +82,7 @@ def evaluate(
                 flip=flip,
                 refine=refine,
                 weights=weights,
+                slack=slack,
                 threads=threads,
                 progress=progress,
             )

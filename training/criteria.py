@@ -1,0 +1,116 @@
+"""How good a run's masks are without a drawn mask: boxes held back, and figures whose masks are known exactly.
+
+Scores against drawn masks are `validation`; what they decide is `stopping`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.boxes import size_class
+from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.paste import mask_from_logits
+from mal_trt.training.augment import normalise
+from mal_trt.training.config import TrainConfig
+from mal_trt.training.data import SampleRules, Samples
+from mal_trt.training.losses import resize
+from mal_trt.training.pictures import TrainingBoxes
+from mal_trt.training.threshold import box_agreement
+from mal_trt.training.trainer import Trainer
+
+SHARE, MOST = 0.1, 150  # of the boxes, held back by whole pictures
+FIGURES = 150
+BATCH = 16
+
+
+def hold_back(boxes: TrainingBoxes, seed: int = 0) -> tuple[TrainingBoxes, TrainingBoxes]:
+    """(boxes to train on, boxes to judge by): whole pictures, drawn at random, with a tenth of the boxes, 150 at most.
+
+    Where there are fewer than two pictures, both are all the boxes.
+    """
+    wanted = min(MOST, max(1, round(SHARE * len(boxes))))
+    order = np.random.default_rng(seed).permutation(np.unique(boxes.picture))
+    if len(order) < 2:
+        return boxes, boxes
+    counts = np.cumsum([np.count_nonzero(boxes.picture == picture) for picture in order])
+    taken = order[: min(int(np.searchsorted(counts, wanted)) + 1, len(order) - 1)]
+    held = np.isin(boxes.picture, taken)
+    return _some(boxes, ~held), _some(boxes, held)
+
+
+def _some(boxes: TrainingBoxes, kept: np.ndarray) -> TrainingBoxes:
+    rows = np.flatnonzero(kept)
+    return replace(
+        boxes,
+        boxes=boxes.boxes[rows],
+        picture=boxes.picture[rows],
+        ids=[boxes.ids[row] for row in rows],
+        category=boxes.category[rows],
+    )
+
+
+class BoxCriteria:
+    """Figures of a run's teacher from boxes alone.
+
+    Masks that grow until they fill their boxes fit these ever better, so the boxes are only half of it: figures are
+    drawn from the run's own pictures, with exact masks, and there such growth is an error.
+    """
+
+    def __init__(self, config: TrainConfig, boxes: TrainingBoxes, held: TrainingBoxes) -> None:
+        self.config = config
+        self.crops: list[tuple[np.ndarray, Frame]] = []
+        for row in np.argsort(held.picture, kind="stable")[:MOST]:
+            try:
+                picture = held.pictures[held.picture[row]].read()
+            except ImageProblem:
+                continue
+            height, width = picture.shape[:2]
+            frame = make_frame(held.boxes[row], width, height, config.crop_size, config.test_margin)
+            self.crops.append((read_crop(picture, frame.extended, config.crop_size), frame))
+        # The margins that masks are made with, so that a figure's crop is like any other's.
+        margin = (config.test_margin, config.test_margin)
+        drawn = Samples(boxes, SampleRules(config.crop_size, config.seed + 1, margin, figures=1.0), 0, FIGURES)
+        self.figures = [
+            (sample["teacher"], sample["mask"], sample["area"]) for sample in map(drawn.__getitem__, range(FIGURES))
+        ]
+
+    @torch.no_grad()
+    def run(self, trainer: Trainer) -> dict[str, Any]:
+        """fit, the root of the product of: box_agreement, the mean IoU of a mask's own bounding box with the given box;
+        figure_iou, the mean IoU of the masks of drawn figures."""
+        trainer.teacher.eval()
+        agreement = []
+        for start in range(0, len(self.crops), BATCH):
+            part = self.crops[start : start + BATCH]
+            pixels = torch.from_numpy(np.stack([crop for crop, _ in part]))
+            logits = self._logits(trainer, pixels, torch.tensor([frame.area for _, frame in part]))
+            for values, (_, frame) in zip(logits[:, 0].cpu().numpy(), part, strict=True):
+                mask = mask_from_logits(values, frame, self._threshold(frame.area))
+                agreement.append(box_agreement(mask, np.asarray(frame.box)))
+        overlaps = []
+        for start in range(0, len(self.figures), BATCH):
+            pixels, masks, areas = (
+                torch.stack(list(v)) for v in zip(*self.figures[start : start + BATCH], strict=True)
+            )
+            logits = resize(self._logits(trainer, pixels, areas), (masks.shape[-2], masks.shape[-1]))
+            for values, mask, area in zip(logits[:, 0].sigmoid().cpu(), masks.bool(), areas.tolist(), strict=True):
+                found = values > self._threshold(area)
+                overlaps.append(float((found & mask).sum() / (found | mask).sum().clamp_min(1)))
+        trainer.teacher.train()
+        box, figure = (float(np.mean(values)) if values else 0.0 for values in (agreement, overlaps))
+        return {"fit": (box * figure) ** 0.5, "box_agreement": box, "figure_iou": figure, "count": len(agreement)}
+
+    def _logits(self, trainer: Trainer, crops: Tensor, area: Tensor) -> Tensor:
+        with trainer.fabric.autocast():
+            logits: Tensor = trainer.teacher(normalise(crops.to(trainer.device)), area.to(trainer.device))
+        return logits.float()
+
+    def _threshold(self, area: float) -> float:
+        thresholds = self.config.thresholds
+        return thresholds[size_class(area) if len(thresholds) > 1 else 0]
