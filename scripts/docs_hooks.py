@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import typer
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 from mal_trt.cli import app
@@ -21,13 +23,14 @@ OPTIONS = re.compile(r"<!-- options: ([\w-]+) -->")
 SHEET = "examples/contact_sheet.jpg"
 
 
+@event_priority(100)  # before mkdocstrings, which passes over a folder that is not there yet
 def on_config(config: Any) -> Any:
     """The sources laid out as the package is, for the reference; mkdocs.yml names the folder."""
     tree = ROOT / "build" / "docs" / "mal_trt"
-    tree.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
     for place in [*(ROOT / "mal_trt").iterdir(), *(ROOT / folder for folder in FOLDERS)]:
-        if not (tree / place.name).is_symlink():
-            (tree / place.name).symlink_to(place)
+        (tree / place.name).symlink_to(place)
     return config
 
 

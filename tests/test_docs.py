@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+import mal_trt
 from mal_trt.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,14 @@ def test_every_room_is_in_the_architecture() -> None:
     rooms = [f.parent.relative_to(ROOT).as_posix() for f in ROOT.glob("mal_trt/*/__init__.py")]
     assert rooms
     assert [room for room in rooms if f"`{room}`" not in text] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    shown = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.M)
+    homes = {name: f"{module}.{name}" for name, (module, _) in mal_trt._HOMES.items()}
+    homes |= dict.fromkeys(("InputError", "MalTrtError", "RunError"), "mal_trt.base.errors")
+    assert set(homes) == set(mal_trt.__all__) - {"__version__"}
+    assert sorted(set(homes.values())) == sorted(shown)
 
 
 def messages() -> Iterator[str]:
