@@ -44,6 +44,7 @@ class _Verbs(TyperGroup):
 app = typer.Typer(
     cls=_Verbs,
     help="Turns bounding boxes into instance masks, with NVIDIA's Mask Auto-Labeler (MAL).",
+    epilog="To begin: mal-trt label --images PICTURES --boxes BOXES --out labels.json",
     no_args_is_help=True,
     add_completion=False,
     # Rich's help costs twice the time of the whole command.

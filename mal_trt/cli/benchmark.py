@@ -1,4 +1,4 @@
-"""`mal-trt benchmark`."""
+"""The options of `mal-trt benchmark`. The work itself is in `measure.benchmark`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def benchmark(
         list[str] | None,
         Option(
             "--model",
+            metavar="<model>",
             help="An .onnx file, an engine or `bundled` (default). Give it several times to measure several models; "
-            "masks are "
-            "compared with those of the first.",
+            "masks are compared with those of the first.",
         ),
     ] = None,
     images: Annotated[

@@ -1,4 +1,4 @@
-"""`mal-trt build-engine`."""
+"""The options of `mal-trt build-engine`. The work itself is in `mal_trt.engines`."""
 
 from __future__ import annotations
 

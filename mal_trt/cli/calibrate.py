@@ -1,4 +1,4 @@
-"""`mal-trt calibrate`."""
+"""The options of `mal-trt calibrate`. The work itself is in `mal_trt.calibration`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mal-trt compare`."""
+"""The options of `mal-trt compare`. The work itself is in `measure.compare`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compare(
     models: Annotated[
         list[str],
         Argument(
-            metavar="MODEL MODEL...",
+            metavar="MODEL",
             help="Two or more .onnx files, engines or `bundled`. The first is what the others are compared with.",
         ),
     ],

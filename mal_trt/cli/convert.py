@@ -1,4 +1,4 @@
-"""`mal-trt convert`."""
+"""The options of `mal-trt convert`. The work itself is in `labelling.convert`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from mal_trt.cli.options import (
 
 
 def convert(
-    labels: Annotated[Path, Argument(help="Labels with masks, in any format that boxes are read from.")],
+    labels: Annotated[
+        Path, Argument(metavar="LABELS", help="Labels with masks, in any format that boxes are read from.")
+    ],
     out: Annotated[Path, Option("--out", "-o", help="The file or folder to write.")],
     format: FormatOption = "coco",
     images: ImagesOption = None,

@@ -1,4 +1,4 @@
-"""`mal-trt doctor`."""
+"""The options of `mal-trt doctor`. The work itself is in `measure.doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mal-trt evaluate`."""
+"""The options of `mal-trt evaluate`. The work itself is in `measure.evaluate`."""
 
 from __future__ import annotations
 

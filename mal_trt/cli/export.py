@@ -1,4 +1,4 @@
-"""`mal-trt export`."""
+"""The options of `mal-trt export`. The work itself is in `mal_trt.export`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def export(
         Option(
             min=0,
             max=MOST_MARGIN,
-            help="How far crops reach beyond their boxes, both ends together, in half sides of the box. "
+            help="How much crops show around their boxes: a crop is 1 + margin / 2 times as long as its box. "
             "Default: as the checkpoint was validated, 0.6 if unknown.",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`mal-trt inspect`."""
+"""The options of `mal-trt inspect`. The work itself is in `artifacts.inspection`."""
 
 from __future__ import annotations
 

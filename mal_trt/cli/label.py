@@ -1,4 +1,4 @@
-"""`mal-trt label`."""
+"""The options of `mal-trt label`. The work itself is in `labelling.run`."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ SplitOption = Annotated[
 RescaleOption = Annotated[
     bool, Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made.")
 ]
-ModelOption = Annotated[str, Option("--model", help="An .onnx file from `mal-trt export`, an engine, or `bundled`.")]
+ModelOption = Annotated[
+    str, Option("--model", metavar="<model>", help="An .onnx file from `mal-trt export`, an engine, or `bundled`.")
+]
 BatchOption = Annotated[
     int | None,
     Option(
@@ -99,7 +101,7 @@ LabelThresholdOption = Annotated[
     Option(
         "--threshold",
         metavar="<number[,number,number]|tight>",
-        help=f"{_THRESHOLD}. tight takes, for each box, the highest one whose mask still fills the box. "
+        help=f"{_THRESHOLD}. tight takes, for each box, the highest one whose mask still reaches the sides of the box. "
         "Default: the model's.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`mal-trt train`."""
+"""The options of `mal-trt train`. The work itself is in `mal_trt.training`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What a finished run leaves: the labels in the formats asked for, and the list of skipped records. Each appears under
-its name when it is whole, and nothing that was there before is touched."""
+"""What a finished run leaves: its labels and the list of skipped records. The formats themselves are `writers`.
+
+Each file appears under its name when it is whole, and nothing that was there before is touched.
+"""
 
 from __future__ import annotations
 
