@@ -45,10 +45,10 @@ format:
 	$(VENV)/bin/ruff format .
 
 docs:
-	$(VENV)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 serve:
-	$(VENV)/bin/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
 lowest:
 	sh scripts/lowest_versions.sh

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Label real pictures on the CPU with the bundled model, on a machine that has only Python 3.10 or newer:
 #   sh demo.sh                     the photos and boxes in examples/
-#   sh demo.sh PICTURES BOXES      your own folder, tar or picture, and boxes: COCO, YOLO or VOC
+#   sh demo.sh PICTURES BOXES      your own folder, tar or picture, and boxes in any format
+#                                  that mal-trt reads: COCO, YOLO, VOC, CVAT and others
 # Ends with out/labels.json, one overlay per picture in out/overlay/ and a contact sheet, out/contact_sheet.png.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
