@@ -14,13 +14,14 @@ from mal_trt.cli.options import needs
 
 
 def inspect(
-    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file or an engine.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine or `bundled`.")],
     as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what a model file is, without running it."""
     from mal_trt.artifacts.inspection import inspect as run
+    from mal_trt.artifacts.models import BUNDLED, resolve_model
 
-    document = run(file, _checkpoint)
+    document = run(resolve_model(file) if str(file) == BUNDLED else file, _checkpoint)
     if as_json:
         typer.echo(json.dumps(document, indent=1, default=str))
         return

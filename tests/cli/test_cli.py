@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,7 +20,7 @@ from mal_trt.cli import app
 
 SIDE = 64
 HEAVY = ("torch", "onnx", "timm", "onnxruntime", "numpy", "PIL", "pycocotools", "cv2", "rich")
-VERBS = ("label", "evaluate", "compare", "benchmark", "export", "train", "build-engine", "inspect", "doctor")
+VERBS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
