@@ -84,8 +84,9 @@ def export_onnx(
     - `precision`: "fp32", or "fp16": a strongly typed graph that must keep the masks. `fp16_weights`: weights stored in
       FP16, computed in FP32.
     - `opset`: version of the ONNX operators. `arch`: the network, if the file does not tell it.
-    - `thresholds`: one or three mask probabilities. `margin`: how much larger crops are than boxes. None: what training
-      validated with, or MAL's 0.1 and 0.6. `refine`: whether labelling sharpens masks by colour, unless told otherwise.
+    - `thresholds`: one or three mask probabilities. `margin`: how much crops show around their boxes; a crop is
+      1 + margin / 2 times as long as its box. None: what training validated with, or MAL's 0.1 and 0.6.
+    - `refine`: whether labelling sharpens masks by colour, unless told otherwise.
     - `parity_images`, `parity_boxes`: pictures and COCO boxes to compare on, instead of those in the package.
     """
     say = progress or (lambda text: None)

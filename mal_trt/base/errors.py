@@ -26,7 +26,10 @@ class NanLogits(RunError):
 
 
 class NothingDone(RunError):
-    """A run went through and has nothing to show. listed: the file that says why of each record, or None."""
+    """A run went through and has nothing to show.
+
+    `listed`: the file that gives the reason for each record, or None.
+    """
 
     def __init__(self, message: str, listed: Path | None = None) -> None:
         super().__init__(message)

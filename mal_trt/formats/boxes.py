@@ -50,10 +50,18 @@ BESIDE = ("annotations", "labels", "labels_2", "label_2")
 
 
 class Boxes:
-    """Boxes at a path: a file or folder of any format that is read, told by its content.
+    """Boxes at a path: a file, a folder or the root of a data set, in any format that is read.
 
-    format: one of `detect.TITLES`, to force one. split: the boxes of one split of a data set alone, such as "train".
-    rescale: label pictures that were resized since, their boxes scaled. InputError if there is nothing to read.
+    Give it in the place of a path where that does not say enough:
+
+        label("photos", Boxes("shapes", split="train"), out="labels.json")
+
+    - `format`: "coco", "yolo", "voc", "kitti", "labelme", "csv", "parquet", "cvat", "label-studio" or "via". None:
+      found out from the content.
+    - `split`: take only one split of the data set, such as "train".
+    - `rescale`: scale the boxes, because the pictures were resized after the boxes were made.
+
+    InputError if there is nothing to read.
     """
 
     def __init__(self, path: str | Path, format: str | None = None, split: str | None = None, rescale: bool = False):

@@ -29,9 +29,12 @@ ROWS = 256  # masks kept at once
 
 @dataclass(frozen=True)
 class Converted:
-    """total: records in the labels = written + all skipped. skipped: records by reason, each listed in skipped_list
-    (None if there are none). losses: what each format could not hold, see `writers.losses.Losses`. read: what was read.
-    notes: what was left aside while reading.
+    """What a conversion did.
+
+    - `total`: records in the labels; `written` and all of `skipped` make it up. `skipped`: records by reason.
+    - `skipped_list`: the file that names each skipped record; None if there are none.
+    - `losses`: what each format could not hold.
+    - `read`: what was read. `notes`: what was left aside while reading.
     """
 
     total: int
@@ -55,10 +58,13 @@ def convert(
 ) -> Converted:
     """Write the masks of a label file or folder in other formats.
 
-    labels: whatever `label` reads boxes from, with masks (polygons, or run lengths of COCO and CVAT). images: their
-    pictures; needed only where the labels say neither how large these are nor where they lie. format, simplify: see
-    `label`. Records without a mask are listed in `<out stem>.skipped.json`. InputError if something given cannot be
-    used or if `out` exists; NothingDone if there is no mask.
+    - `labels`: whatever `label` reads boxes from, with masks: polygons, or run lengths of COCO and CVAT.
+    - `out`: the file to write; for some formats, and for several, a folder. It must not exist.
+    - `images`: the pictures; needed only where the labels say neither how large they are nor where they lie.
+    - `format`, `simplify`: as for `label`. `progress`: show a bar.
+
+    Records without a mask are listed with their reason in `<out stem>.skipped.json`. InputError if something given
+    cannot be used, or if `out` exists; NothingDone if there is no mask.
     """
     out, boxes = Path(out), as_boxes(labels)
     formats, options = chosen(format), Options(simplify=simplify)
