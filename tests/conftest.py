@@ -17,7 +17,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    wanted = [item for item in items if "gpu" in item.keywords]
+    wanted = [item for item in items if item.get_closest_marker("gpu") is not None]
     if not wanted:
         return
     machine = find_gpus()

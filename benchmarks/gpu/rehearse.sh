@@ -8,7 +8,7 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 export WORK="$out/work"
 mkdir -p "$WORK"
-for stage in ${STAGES:-driver torch onnxruntime rtx}; do
+for stage in ${STAGES:-driver torch onnxruntime host rtx}; do
     "${PYTHON:-python3}" "$here/stage.py" "$stage" --out "$out" --work "$WORK" --quick >"$out/$stage.log" 2>&1
 done
 "${PYTHON:-python3}" "$here/report.py" "$out" --json "$out/report.json"

@@ -65,6 +65,23 @@ def speed_rows(stages: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield what, network or "not measured", f"{label:,.0f}" if label else "not measured"
 
 
+def host_rows(stages: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(what, where crops and masks are made, boxes/s) of the runtime's own side."""
+    measured = (stages.get("host") or {}).get("measured", {}).get("host_pipeline")
+    for row in measured or [{"what": "label", "crops": "-"}, {"what": "masker", "crops": "-"}]:
+        speed = row.get("boxes_per_s")
+        yield row["what"], row["crops"], f"{speed:,.0f}" if speed else "not measured"
+
+
+def memory_line(stages: dict[str, Any]) -> str:
+    """What compute-sanitizer found, calls that returned an error apart."""
+    found = (stages.get("driver") or {}).get("measured", {}).get("memcheck")
+    if not found or found["counted"] is None:
+        return "memcheck: not measured"
+    calls = ", ".join(f"{times} {name}" for name, times in found["calls"].items()) or "none"
+    return f"memcheck: {found['memory_errors']} errors of memory; calls that returned an error: {calls}"
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
@@ -84,6 +101,8 @@ def main() -> None:
     print(f"{card}, driver {gpu.get('driver_version', '-')}, SM clock {gpu.get('clocks.sm', '-')} of at most ", end="")
     print(f"{gpu.get('clocks.max.sm', '-')}, {about['cores']} cores, Python {about['python']}, {about['when'][:10]}\n")
     print(table(("what", "boxes/s by batch", "`label`, boxes/s"), speed_rows(stages)), end="\n\n")
+    print(table(("network skipped", "crops and masks", "boxes/s"), host_rows(stages)), end="\n\n")
+    print(memory_line(stages), end="\n\n")
     print(table(("stage", "step", "ended", "s"), step_rows(stages)))
     if arguments.json:
         arguments.json.write_text(json.dumps(stages, indent=1) + "\n")

@@ -3,8 +3,8 @@
     . benchmarks/gpu/env.sh; python benchmarks/gpu/stage.py NAME --out OUT [--quick]
 
 OUT/NAME.json is written after every step: exit codes, seconds, the end of each output, and what a step itself measured.
-A step that fails or hangs costs the next ones nothing. Stages: driver, torch, onnxruntime, rtx. --quick: as short as
-can be, for rehearsals without a GPU.
+A step that fails or hangs costs the next ones nothing. Stages: driver, torch, onnxruntime, host, rtx. --quick: as short
+as can be, for rehearsals without a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PYTHON = sys.executable
 MAL = [PYTHON, "-m", "mal_trt.cli"]
 PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=3"]
 
-STAGES = ("driver", "torch", "onnxruntime", "rtx")
+STAGES = ("driver", "torch", "onnxruntime", "host", "rtx")
 
 Step = tuple[str, int, list[str]]  # name, seconds at most, command
 
@@ -44,12 +44,12 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
     size = "128" if quick else "512"
     if stage == "driver":
         gpu_tests = [str(ROOT / "tests" / "gpu" / name) for name in ("test_driver.py", "test_kernels.py")]
-        memcheck = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
+        memcheck = [PYTHON, str(HERE / "memcheck.py"), "--", *PYTEST, "-x", "-m", "gpu", gpu_tests[1]]
         return [
             ("nvidia-smi", 10, ["nvidia-smi", "-q", "-d", "CLOCK,MEMORY,POWER"]),
             ("doctor", 20, [*MAL, "doctor"]),
             ("tests", 50, [*PYTEST, "-m", "gpu", *gpu_tests]),
-            ("memcheck", 40, [*memcheck, *PYTEST, "-x", "-m", "gpu", gpu_tests[1]]),
+            ("memcheck", 40, memcheck),
         ]
     if stage == "torch":
         field = [PYTHON, bench[0] + "/mean_field_speed.py", "--device", "cuda", "--json", str(work / "field.json")]
@@ -57,7 +57,7 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
             ("eager", 30, [PYTHON, str(HERE / "yardstick.py"), "--size", size, "--batch", batches]),
             (
                 "compiled",
-                60,
+                50,
                 [PYTHON, str(HERE / "yardstick.py"), "--size", size, "--batch", batches[-2:], "--compile"],
             ),
             ("mean_field", 20, field),
@@ -87,7 +87,7 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
             ("random_base", 20, [PYTHON, bench[0] + "/random_base.py", "--size", size, "--out", str(base)]),
             (
                 "export_base",
-                75,
+                60,
                 [*MAL, "export", str(base), "-o", str(work / "base.fp16.onnx"), "--precision", "fp16"],
             ),
             (
@@ -124,6 +124,9 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
                 ],
             ),
         ]
+    if stage == "host":
+        shorter = ["--device", "cpu", "--copies", "1", *seconds] if quick else []
+        return [("host_pipeline", 45, [PYTHON, str(HERE / "host.py"), *shorter])]
     if stage == "rtx":
         gpu_tests = [str(ROOT / "tests" / "gpu" / name) for name in ("test_engines.py", "test_label.py")]
         engine, base_engine = work / "bundled.engine", work / "base.engine"
@@ -159,7 +162,7 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
                     str(work / "rtx_bundled.json"),
                 ],
             ),
-            ("build_base", 60, [*MAL, "build-engine", str(work / "base.fp16.onnx"), "-o", str(base_engine), *built]),
+            ("build_base", 50, [*MAL, "build-engine", str(work / "base.fp16.onnx"), "-o", str(base_engine), *built]),
             (
                 "base",
                 40,
@@ -175,9 +178,9 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
                     str(work / "rtx_base.json"),
                 ],
             ),
-            ("tests", 60, [*PYTEST, "-x", "-m", "gpu", *gpu_tests]),
+            ("tests", 50, [*PYTEST, "-x", "-m", "gpu", *gpu_tests]),
         ]
-    raise SystemExit(f"error: no stage {stage!r}; driver, torch, onnxruntime or rtx")
+    raise SystemExit(f"error: no stage {stage!r}; there are {', '.join(STAGES)}")
 
 
 def attempt(name: str, limit: int, command: list[str]) -> dict[str, Any]:
