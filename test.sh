@@ -12,6 +12,8 @@ venv=${VENV:-$here/.venv}
 rm -rf build
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "${CONSTRAINTS:-constraints.txt}" \
     ".[cpu,train,export,rtx,benchmark,docs,dev]"
+# Only its description of a model's configuration is wanted, and its requirements would hold protobuf back.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "tritonclient==2.73.0"
 
 "$venv/bin/ruff" check .
 # From another folder, or these two would take the source folders, which are not laid out as the package is.

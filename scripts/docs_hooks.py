@@ -1,6 +1,7 @@
 """What mkdocs does here besides: options come from the command itself, so no page can tell of one that is not there.
 
-`<!-- options: VERB -->` becomes a table of the verb's options. Pictures of examples/ are taken from where they are.
+`<!-- options: VERB -->` becomes a table of the verb's options, `<!-- options: package triton -->` of those of a part of
+it. Pictures of examples/ are taken from where they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mal_trt.cli import app
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("training", "export", "calibration", "engines", "examples")
-OPTIONS = re.compile(r"<!-- options: ([\w-]+) -->")
+OPTIONS = re.compile(r"<!-- options: ([\w -]+) -->")
 SHEET = "examples/contact_sheet.jpg"
 
 
@@ -47,7 +48,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 def options(verb: str) -> str:
     """The options of a verb as a Markdown table, as `mal-trt VERB --help` tells them."""
-    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    command: Any = typer.main.get_command(app)
+    for part in verb.split():
+        command = command.commands[part]
     context = command.context_class(command, info_name=f"mal-trt {verb}")
     records = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
     rows = [f"| <code>{_cell(name)}</code> | {_cell(text)} |" for name, text in records if name != "--help"]

@@ -20,6 +20,7 @@ from mal_trt.cli.evaluate import evaluate
 from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
+from mal_trt.cli.package import package
 from mal_trt.cli.train import train
 
 RESUMABLE = ("label", "train")
@@ -70,6 +71,7 @@ def _root(
 
 for verb in (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
     app.command()(verb)
+app.add_typer(package, name="package")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mal_trt.artifacts.contract import Contract
+from mal_trt.backends import Backend
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
 from mal_trt.geometry.boxes import SizeClass, clip_box
@@ -74,7 +75,8 @@ class Labeler:
         result = labeler("photo.jpg", [[30, 40, 200, 260]])
         result.masks  # bool [1, height, width]
 
-    - `model`: an .onnx file of `mal-trt export`, an engine, or "bundled".
+    - `model`: an .onnx file of `mal-trt export`, an engine, "bundled", or a backend of your own, which is closed with
+      the `Labeler`.
     - `device`: "cpu", "cuda", "cuda:1", or "auto", which takes CUDA where it really works.
     - `batch`: boxes that the network sees at once. None: 16, or on a GPU as many as the engine takes.
     - `crops`: where crops are cut and masks are made: "cpu", "gpu", or "auto", where the network runs.
@@ -92,7 +94,7 @@ class Labeler:
 
     def __init__(
         self,
-        model: str | Path = "bundled",
+        model: str | Path | Backend = "bundled",
         device: str = "auto",
         *,
         batch: int | None = None,

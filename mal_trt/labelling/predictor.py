@@ -27,8 +27,9 @@ Threshold = float | Sequence[float] | str | None
 class Predictor:
     """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
 
-    model: an ONNX file or "bundled". device: "auto", "cpu" or "cuda". threshold: mask probability, one number
-    or three (small, medium, large boxes), or "tight", see `geometry.paste.tight_threshold`; None is the model's own.
+    model: an ONNX file, an engine, "bundled", or a backend, which is then closed with it. device: "auto", "cpu" or
+    "cuda". threshold: mask probability, one number or three (small, medium, large boxes), or "tight", see
+    `geometry.paste.tight_threshold`; None is the model's own.
     flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
     of the network. slack: how far masks may leave their boxes on each side, as a share of the box; at most a quarter of
@@ -37,7 +38,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path = "bundled",
+        model: str | Path | Backend = "bundled",
         device: str = "auto",
         *,
         threshold: Threshold = None,
@@ -50,7 +51,7 @@ class Predictor:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
             raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
-        self.backend: Backend = open_backend(model, device, threads)
+        self.backend: Backend = open_backend(model, device, threads) if isinstance(model, (str, Path)) else model
         self.contract = self.backend.contract
         self.provider = self.backend.provider
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds
