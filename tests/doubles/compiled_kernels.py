@@ -1,12 +1,13 @@
 """A test double of a GPU that runs mal-trt's own kernel sources: g++ compiles them, one thread runs after the other.
 
 `compiled(folder)` gives the functions that `host_cuda.HostDriver` takes; it checks each launch's arguments against the
-kernel's parameters, as CUDA does not.
+kernel's parameters, as CUDA does not. KERNEL_FLAGS in the environment adds options of g++, such as sanitizers.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -43,7 +44,10 @@ def compile_file(source: Path, folder: Path) -> dict[str, Callable[..., None]]:
     wrapper, library = folder / f"{source.stem}.cpp", folder / f"{source.stem}.so"
     wrapper.write_text("\n".join(lines) + "\n")
     options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra"]
-    subprocess.run(["g++", *options, str(wrapper), "-o", str(library)], check=True, capture_output=True, text=True)
+    options += os.environ.get("KERNEL_FLAGS", "").split()
+    plain = {**os.environ, "LD_PRELOAD": ""}  # a sanitizer is for the kernels, not for the compiler
+    command = ["g++", *options, str(wrapper), "-o", str(library)]
+    subprocess.run(command, check=True, capture_output=True, text=True, env=plain)
     loaded = ctypes.CDLL(str(library))
     return {name: _function(loaded, name, parameters) for name, parameters in kernels.items()}
 

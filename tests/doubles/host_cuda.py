@@ -6,10 +6,12 @@ What CUDA leaves undefined, such as a copy past the end of its memory, is an Ass
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
 import threading
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,9 @@ TYPES = {
 KINDS = ("memory", "pinned", "stream", "event", "module", "graph")
 
 Work = Callable[[], None]
+# Where AddressSanitizer is loaded, what lies around a block is out of bounds to instrumented kernels.
+_mark: Any = getattr(ctypes.CDLL(None), "__asan_poison_memory_region", None)
+_unmark: Any = getattr(ctypes.CDLL(None), "__asan_unpoison_memory_region", None)
 
 
 def signatures(source: str) -> dict[str, list[str]] | None:
@@ -62,6 +67,11 @@ class HostMemory:
     def make(self, size: int) -> tuple[int, np.ndarray]:
         whole = np.full(size + ALIGNMENT, FRESH, np.uint8)
         block = whole[-whole.ctypes.data % ALIGNMENT :][:size]
+        if _mark is not None:
+            first, last, end = whole.ctypes.data, block.ctypes.data + size, whole.ctypes.data + whole.nbytes
+            for start, stop in ((first, block.ctypes.data), (last, end)):
+                _mark(ctypes.c_void_p(start), ctypes.c_size_t(stop - start))
+            weakref.finalize(whole, _unmark, ctypes.c_void_p(first), ctypes.c_size_t(whole.nbytes))
         self._blocks[block.ctypes.data] = block
         return block.ctypes.data, block
 
