@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     wanted = [item for item in items if item.get_closest_marker("gpu") is not None]
     if not wanted:
         return
-    machine = find_gpus()
+    machine = find_gpus(free=False)
     if machine.gpu is None:
         for item in wanted:
             item.add_marker(pytest.mark.skip(reason=f"no GPU: {machine.problem}"))

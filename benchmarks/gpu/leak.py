@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import time
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mal_trt.base.gpu import find_gpus
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
@@ -25,12 +25,9 @@ BOXES = 16
 
 
 def gpu_bytes() -> int | None:
-    """Memory in use on the first GPU, by nvidia-smi."""
-    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    try:
-        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]) << 20
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return None
+    """Memory in use on the GPU that is used here, whatever CUDA_VISIBLE_DEVICES makes of its number."""
+    gpu = find_gpus().gpu
+    return None if gpu is None or gpu.free_bytes is None else gpu.total_bytes - gpu.free_bytes
 
 
 def process_bytes() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,12 +14,16 @@ import numpy as np
 from mal_trt.artifacts.contract import METADATA_KEY, REEXPORT, Contract
 from mal_trt.backends.signature import LOGITS, check_image, output_name
 from mal_trt.base.errors import InputError, NanLogits, RunError
+from mal_trt.cuda.driver import ADVICE
 from mal_trt.geometry.boxes import SizeClass
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+MEMORY_ADVICE = ADVICE["CUDA_ERROR_OUT_OF_MEMORY"]
+# As its arena, cuDNN, cuBLAS and the driver say it.
+OUT_OF_MEMORY = r"out of memory|failed to allocate memory|alloc_failed|bad_alloc"
 TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -56,9 +61,7 @@ class OnnxRuntimeBackend:
         try:
             (logits,) = self._session.run([output], feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise RunError(
-                f"{self._path}: ONNX Runtime failed on a batch of {len(image)}: {one_line(error)}"
-            ) from error
+            raise failed_run(self._path, len(image), error) from error
         if np.isnan(logits).any():
             raise NanLogits(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
         return np.asarray(logits, np.float32)
@@ -110,6 +113,8 @@ def _open_session(
                 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
                 session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
+        if _memory_ran_out(error):
+            raise RunError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); {MEMORY_ADVICE}") from error
         raise InputError(
             f"{path}: ONNX Runtime cannot load it ({one_line(error)}); is it a whole ONNX file?"
         ) from error
@@ -136,6 +141,16 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract, 
     if LOGITS not in [o.name for o in session.get_outputs()]:
         raise InputError(f"{path}: it has no output called `{LOGITS}`; {REEXPORT}")
     return "head_grid" in inputs
+
+
+def failed_run(path: Path, count: int, error: BaseException) -> RunError:
+    """The error of a batch that ONNX Runtime could not run, with what to do where memory ran out."""
+    advice = f"; {MEMORY_ADVICE}" if _memory_ran_out(error) else ""
+    return RunError(f"{path}: ONNX Runtime failed on a batch of {count}: {one_line(error)}{advice}")
+
+
+def _memory_ran_out(error: BaseException) -> bool:
+    return re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE) is not None
 
 
 def one_line(error: BaseException) -> str:

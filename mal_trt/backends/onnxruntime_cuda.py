@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend, one_line
+from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend, failed_run
 from mal_trt.backends.signature import LOGITS
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.cuda.buffers import DeviceBuffer
@@ -17,8 +17,13 @@ from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.geometry.boxes import SizeClass
 
 MOST = 1024  # it takes any number of crops that fit the memory
-# FP32 is FP32, not TF32; and no search for the best convolution with every new size of batch.
-OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# FP32 is FP32, not TF32; no search for the best convolution with every new size of batch; and an arena that grows by
+# what is asked for, not to the next power of two, since the crops and masks need memory of the same GPU.
+OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 # Come back when the batch is queued, not when it is done.
 QUEUE_ONLY = ("disable_synchronize_execution_providers", "1")
 
@@ -82,7 +87,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 binding.bind_output(output, *place, np.float32, (count, 1, into, into), logits)
                 self._session.run_with_iobinding(binding, _run_options())
             except Exception as error:  # onnxruntime's exceptions share no base class
-                raise RunError(f"{self._path}: ONNX Runtime failed on a batch of {count}: {one_line(error)}") from error
+                raise failed_run(self._path, count, error) from error
             finally:
                 # Also after a failure: what was queued before it still uses the caller's memory.
                 with suppress(CudaError):

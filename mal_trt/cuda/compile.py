@@ -41,7 +41,7 @@ def find_compiler() -> Compiler:
     from mal_trt.cuda.nvcc import find_nvcc
     from mal_trt.cuda.nvrtc import open_nvrtc
 
-    cuda = find_gpus().cuda
+    cuda = find_gpus(free=False).cuda
     too_new: Compiler | None = None
     for find in (open_nvrtc, find_nvcc):
         compiler: Compiler | None = find()

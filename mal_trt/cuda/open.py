@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.gpu import find_gpus
+from mal_trt.base.gpu import find_gpus, hidden
 from mal_trt.cuda.driver import Driver
 
 VARIABLE = "MAL_TRT_CUDA"
@@ -26,11 +26,12 @@ def open_driver(index: int = 0, provider: str | None = None) -> Driver:
     InputError without a GPU or provider; CudaError if CUDA refuses. Close it: what is still living goes with it.
     """
     chosen = choose_provider(provider)
-    machine = find_gpus()
+    machine = find_gpus(free=False)
     if not machine.gpus:
         raise InputError(f"no usable GPU: {machine.problem}")
     if not 0 <= index < len(machine.gpus):
-        raise InputError(f"GPU {index}: this machine's GPUs are 0 to {len(machine.gpus) - 1}")
+        why = f" ({hidden()})" if hidden() else ""
+        raise InputError(f"GPU {index}: this machine's GPUs are 0 to {len(machine.gpus) - 1}{why}")
     try:
         if chosen == "pycuda":
             from mal_trt.cuda.with_pycuda import PycudaDriver

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mal_trt.artifacts.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
 from mal_trt.base.errors import InputError
-from mal_trt.base.gpu import Machine, find_gpus, platform_tag
+from mal_trt.base.gpu import VISIBLE, Machine, find_gpus, hidden, platform_tag
 from mal_trt.base.version import __version__
 from mal_trt.cuda.open import VARIABLE, choose_provider, installed
 
@@ -101,6 +101,8 @@ def _driver(machine: Machine) -> Iterator[Finding]:
         yield Finding("GPU", MISSING, machine.problem, advice)
         return
     yield Finding("driver", OK, f"runs CUDA up to {machine.cuda}")
+    if why := hidden():
+        yield Finding(VISIBLE, OK, why.partition(f"{VISIBLE}=")[2])
     for number, gpu in enumerate(machine.gpus):
         memory = f"{gpu.total_bytes / 2**30:.1f} GiB"
         if gpu.free_bytes is not None:

@@ -46,6 +46,8 @@ def test_as_on_the_cpu(
     backend, cpu = opened(write_tiny_model(tmp_path / "tiny.onnx", grid_gain=0.25, **model))
     assert backend.provider == "CUDAExecutionProvider"
     assert sessions[0].options["use_tf32"] == "0"
+    # The default doubles its memory each time, at the cost of crops, masks and other programs.
+    assert sessions[0].options["arena_extend_strategy"] == "kSameAsRequested"
     for size in SizeClass:
         lane = Lane(backend, size)
         assert (backend.least(size), backend.most(size), lane.side) == (1, 1024, 16)
@@ -99,8 +101,11 @@ def test_a_failing_run(tmp_path: Path, driver: HostDriver, monkeypatch: pytest.M
     backend, _ = opened(write_tiny_model(tmp_path / "tiny.onnx"))
     lane = Lane(backend)
     monkeypatch.setattr(HostSession, "failing", True)
-    with pytest.raises(RunError, match=r"tiny\.onnx: ONNX Runtime failed on a batch of 2: CUDA failure 2: out of mem"):
+    with pytest.raises(
+        RunError, match=r"tiny\.onnx: ONNX Runtime failed on a batch of 2: CUDA failure 2: out of mem"
+    ) as error:
         lane.queue(crops(2))
+    assert str(error.value).endswith("out of memory; use a smaller --batch, or close other programs that use the GPU")
     monkeypatch.setattr(HostSession, "failing", False)
     lane.queue(crops(2))
     lane.result(2)
@@ -136,6 +141,21 @@ def test_without_a_package_that_talks_to_cuda(
     backend = open_backend(write_tiny_model(tmp_path / "tiny.onnx"), device="cuda")
     assert backend.provider == "CUDAExecutionProvider" and not isinstance(backend, DeviceBackend)
     assert backend.run(crops(2), LARGE).shape == (2, 1, 16, 16)
+
+
+def test_no_memory_for_the_model(tmp_path: Path, driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that other programs fill is no fault of the file."""
+    play_cuda(driver, monkeypatch)
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 4096")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", full)
+    with pytest.raises(
+        RunError, match=r"cannot load it \(Failed to allocate .*\); use a smaller --batch, or close other"
+    ):
+        open_backend(write_tiny_model(tmp_path / "tiny.onnx"), device="cuda")
+    assert not any(driver.living.values())
 
 
 @pytest.mark.parametrize("method", ["allocate", "create_event", "create_stream"])

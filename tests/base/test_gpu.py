@@ -28,13 +28,16 @@ int cuMemGetInfo_v2(size_t* f, size_t* t) { *f = (size_t)5 << 30; *t = (size_t)8
 """
 ASK = """
 import json
+import sys
 from dataclasses import asdict
 from mal_trt.base.gpu import find_gpus
-print(json.dumps(asdict(find_gpus())))
+print(json.dumps(asdict(find_gpus(free=sys.argv[1:] != ["quick"]))))
 """
 
 
-def machine(folder: Path, source: str | None) -> dict[str, object]:
+def machine(
+    folder: Path, source: str | None, visible: str | None = None, quick: tuple[str, ...] = ()
+) -> dict[str, object]:
     """find_gpus() in a process whose driver is the compiled source, or that has none."""
     if source is not None:
         if shutil.which("gcc") is None or sys.platform != "linux":
@@ -43,9 +46,12 @@ def machine(folder: Path, source: str | None) -> dict[str, object]:
         library = ["gcc", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(folder / "cuda.c")]
         subprocess.run(library, check=True)
     done = subprocess.run(
-        [sys.executable, "-c", ASK],
+        [sys.executable, "-c", ASK, *quick],
         cwd=folder,
-        env={"LD_LIBRARY_PATH": str(folder), "PATH": ""},
+        env={
+            **{"LD_LIBRARY_PATH": str(folder), "PATH": ""},
+            **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}),
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -83,3 +89,23 @@ def test_no_driver(tmp_path: Path) -> None:
     if ctypes.util.find_library("cuda"):
         pytest.skip("this machine has a driver")
     assert "no NVIDIA driver" in str(machine(tmp_path, None)["problem"])
+
+
+@pytest.mark.parametrize("visible", ["", "-1", " -1,0", "7", "GPU-8a3f", "MIG-c0ffee"])
+def test_gpus_that_are_hidden(visible: str, tmp_path: Path) -> None:
+    """Put into words where the driver finds no GPU; one that it finds is its affair."""
+    problem = str(machine(tmp_path, DRIVER % (100, 1, 0), visible)["problem"])
+    every = visible.strip(" ,0").startswith("-1") or not visible
+    does = "hides every GPU" if every else "leaves only those GPUs, numbered from 0 in that order"
+    assert problem.startswith(f"the driver sees no GPU: CUDA_VISIBLE_DEVICES={visible!r} {does}; unset it")
+    assert machine(tmp_path, DRIVER % (0, 1, 0), visible)["problem"] == ""
+
+
+def test_no_gpu_is_started_unless_its_free_memory_is_asked_for(tmp_path: Path) -> None:
+    counted = DRIVER.replace("void** c, int d) { return 0; }", "void** c, int d) { return 2; }")
+    never = counted.replace("int cuDevicePrimaryCtxRetain", "#include <stdlib.h>\nint cuDevicePrimaryCtxRetain")
+    never = never.replace("{ return 2; }", "{ abort(); }")
+    (gpu,) = machine(tmp_path, never % (0, 1, 0), quick=("quick",))["gpus"]  # type: ignore[misc]
+    assert gpu["free_bytes"] is None and gpu["total_bytes"] == 8 << 30
+    (gpu,) = machine(tmp_path, counted % (0, 1, 0))["gpus"]  # type: ignore[misc]
+    assert gpu["free_bytes"] is None  # a GPU that another program holds for itself

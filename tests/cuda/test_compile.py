@@ -172,7 +172,7 @@ def test_a_compiler_that_fits_the_driver(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("mal_trt.cuda.nvrtc.open_nvrtc", Played)
     monkeypatch.setattr("mal_trt.cuda.nvcc.find_nvcc", lambda: older)
     for cuda, expected in ((None, 13), ("13.0", 13), ("12.6", 12)):
-        monkeypatch.setattr(compiling, "find_gpus", lambda cuda=cuda: Machine(cuda, (), ""))
+        monkeypatch.setattr(compiling, "find_gpus", lambda free=True, cuda=cuda: Machine(cuda, (), ""))
         assert find_compiler().major == expected
     monkeypatch.setattr("mal_trt.cuda.nvcc.find_nvcc", lambda: None)
     with pytest.raises(RunError, match=r"played 1.0 is too new for this driver \(CUDA 12.6\)"):

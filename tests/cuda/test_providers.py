@@ -140,7 +140,7 @@ driver = open_driver()
 driver.close()
 show(error(lambda: driver.current().__enter__()))
 for name in (b"cuDevicePrimaryCtxRetain", b"cuInit"):
-    library.fake_fail(name, 2, 1)  # find_gpus() calls it before
+    library.fake_fail(name, 2, int(name == b"cuInit"))  # which find_gpus() calls before
     show([error(open_driver), library.fake_retained()])
 """
     closed, retained, initialised = run(code)
@@ -269,11 +269,14 @@ def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAL_TRT_CUDA", raising=False)
     monkeypatch.setattr(opening, "_present", lambda package: True)
-    monkeypatch.setattr(opening, "find_gpus", lambda: Machine(None, (), "no NVIDIA driver"))
+    monkeypatch.setattr(opening, "find_gpus", lambda free=True: Machine(None, (), "no NVIDIA driver"))
     with pytest.raises(InputError, match="no usable GPU: no NVIDIA driver"):
         open_driver()
-    monkeypatch.setattr(opening, "find_gpus", lambda: Machine("13.0", (Gpu("A", "8.6", 1, 1),), ""))
+    monkeypatch.setattr(opening, "find_gpus", lambda free=True: Machine("13.0", (Gpu("A", "8.6", 1, 1),), ""))
     with pytest.raises(InputError, match="GPU 1: this machine's GPUs are 0 to 0"):
+        open_driver(1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8a3f")
+    with pytest.raises(InputError, match=r"0 to 0 \(CUDA_VISIBLE_DEVICES='GPU-8a3f' leaves only those GPUs"):
         open_driver(1)
     monkeypatch.setitem(sys.modules, "pycuda", None)  # installed, but it does not load
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)

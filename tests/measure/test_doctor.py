@@ -56,6 +56,15 @@ def test_gpu_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RTX 3060, compute capability 8.6, 12.0 GiB, 1.0 GiB free" in found["GPU 0"].value
 
 
+def test_hidden_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = doctor._Tried(True, "10.3.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "CUDA_VISIBLE_DEVICES" not in findings(monkeypatch, Machine("12.6", (GPU,), ""), lambda code: tried)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-c0ffee")
+    told = findings(monkeypatch, Machine("12.6", (GPU,), ""), lambda code: tried)["CUDA_VISIBLE_DEVICES"]
+    assert told.value == "'MIG-c0ffee' leaves only those GPUs, numbered from 0 in that order"
+
+
 def test_libraries_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     old = findings(monkeypatch, NO_GPU, lambda code: doctor._Tried(True, "8.6.1"))
     assert old["TensorRT"].status == "warning" and "10.3 or newer" in old["TensorRT"].advice
