@@ -11,6 +11,7 @@ from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.artifacts.enginefile import MAGIC, load_engine
 from mal_trt.artifacts.flavor import TITLES
 from mal_trt.artifacts.onnxfile import read_onnx
+from mal_trt.artifacts.toollines import tool_lines
 from mal_trt.base.errors import InputError
 
 CHECKPOINT = (b"PK", b"\x80")  # PyTorch's zip, and the pickle of its older files
@@ -49,7 +50,8 @@ def _engine(path: Path) -> dict[str, Any]:
     _, manifest = load_engine(path)
     document = asdict(manifest)
     document[METADATA_KEY] = document.pop("contract")
-    return {**_head(path, "engine"), "title": f"{TITLES[manifest.flavor]} {manifest.version}", **document}
+    title = f"{TITLES[manifest.flavor]} {manifest.version}"
+    return {**_head(path, "engine"), "title": title, **document, "tools": tool_lines(path, manifest)}
 
 
 def _onnx(path: Path) -> dict[str, Any]:
