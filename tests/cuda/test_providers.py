@@ -247,6 +247,71 @@ def test_names_of_cuda_bindings() -> None:
     assert used <= set(nvrtc.FUNCTIONS)
 
 
+# Parameters in the order in which the code gives them, in cuda-bindings 12.9.1, 12.9.10, 13.0 and 13.5 alike.
+SIGNATURES = {
+    "cuInit": "Flags",
+    "cuDeviceGet": "ordinal",
+    "cuDeviceGetName": "length dev",
+    "cuDeviceGetAttribute": "attrib dev",
+    "cuDevicePrimaryCtxRetain": "dev",
+    "cuDevicePrimaryCtxRelease": "dev",
+    "cuCtxPushCurrent": "ctx",
+    "cuCtxPopCurrent": "",
+    "cuMemGetInfo": "",
+    "cuMemAlloc": "bytesize",
+    "cuMemFree": "dptr",
+    "cuMemHostAlloc": "bytesize Flags",
+    "cuMemHostGetDevicePointer": "p Flags",
+    "cuMemFreeHost": "p",
+    "cuStreamCreate": "Flags",
+    "cuStreamDestroy": "hStream",
+    "cuStreamSynchronize": "hStream",
+    "cuStreamWaitEvent": "hStream hEvent Flags",
+    "cuEventCreate": "Flags",
+    "cuEventDestroy": "hEvent",
+    "cuEventRecord": "hEvent hStream",
+    "cuEventSynchronize": "hEvent",
+    "cuEventElapsedTime": "hStart hEnd",
+    "cuMemcpyHtoDAsync": "dstDevice srcHost ByteCount hStream",
+    "cuMemcpyDtoHAsync": "dstHost srcDevice ByteCount hStream",
+    "cuMemsetD8Async": "dstDevice uc N hStream",
+    "cuModuleLoadData": "image",
+    "cuModuleUnload": "hmod",
+    "cuModuleGetFunction": "hmod name",
+    "cuLaunchKernel": "f gridDimX gridDimY gridDimZ blockDimX blockDimY blockDimZ sharedMemBytes hStream kernelParams "
+    "extra",
+    "cuStreamBeginCapture": "hStream mode",
+    "cuStreamEndCapture": "hStream",
+    "cuGraphInstantiate": "hGraph flags",
+    "cuGraphDestroy": "hGraph",
+    "cuGraphLaunch": "hGraphExec hStream",
+    "cuGraphExecDestroy": "hGraphExec",
+    "nvrtcVersion": "",
+    "nvrtcGetSupportedArchs": "",
+    "nvrtcCreateProgram": "src name numHeaders headers includeNames",
+    "nvrtcDestroyProgram": "prog",
+    "nvrtcCompileProgram": "prog numOptions options",
+    "nvrtcGetProgramLogSize": "prog",
+    "nvrtcGetProgramLog": "prog log",
+    "nvrtcGetCUBINSize": "prog",
+    "nvrtcGetCUBIN": "prog cubin",
+    "nvrtcGetPTXSize": "prog",
+    "nvrtcGetPTX": "prog ptx",
+}
+
+
+def test_signatures_of_cuda_bindings() -> None:
+    """By the first line of each docstring, `cuMemAlloc(size_t bytesize)`."""
+    pytest.importorskip("cuda.bindings")
+    assert set(SIGNATURES) == {*cuda_python.FUNCTIONS, *nvrtc.FUNCTIONS}
+    driver, compiler = import_module(cuda_python.MODULE), import_module(nvrtc.MODULE)
+    for name, expected in SIGNATURES.items():
+        text = getattr(driver if name.startswith("cu") else compiler, name).__doc__.splitlines()[0]
+        inside = re.sub(r"\[[^\]]*\]", "", text.partition("(")[2].rpartition(")")[0])
+        found = [part.split(":")[0].split()[-1].lstrip("*") for part in inside.split(",") if part.strip()]
+        assert found == expected.split(), text
+
+
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MAL_TRT_CUDA", raising=False)
     offered: set[str] = {"cuda.bindings", "pycuda"}
