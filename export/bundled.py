@@ -1,14 +1,18 @@
 """How the bundled model was made, from boxes alone: `python -m mal_trt.export.bundled --data DIR --out DIR`.
 
-DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Three steps: teachers,
-short runs from ImageNet weights that differ in seed, encoder and loss; their mean soft masks as targets, where they
-agree; a student from ImageNet weights that learns them. Every stage is skipped where its result exists,
-and a killed stage goes on from its last checkpoint.
+DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Three steps: the masks of
+an earlier model as priors; a run from ImageNet weights in which they fade away; the export, with the threshold that
+boxes and drawn figures choose. Every stage is skipped where its result exists, and a killed run goes on from its last
+checkpoint.
+
+With --ensemble five such runs, which differ in seed, encoder and loss, become teachers, and a student from ImageNet
+weights learns their mean soft masks where they agree. No shipped model was made that way yet.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,19 +22,22 @@ import typer
 from rich.console import Console
 
 from mal_trt.export import export_onnx
-from mal_trt.training.config import TrainConfig, recipe_config
+from mal_trt.training.config import Precision, TrainConfig, recipe_config
 from mal_trt.training.data import Samples
 from mal_trt.training.ensemble import compute_targets
 from mal_trt.training.loop import CHECKPOINT, sample_rules, train
+from mal_trt.training.mask_priors import save_mask_priors
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
-from mal_trt.training.threshold import agreement_by_threshold, choose_threshold
+from mal_trt.training.threshold import agreement_by_threshold, choose_threshold, figure_iou_by_threshold
 
 THRESHOLD_SAMPLES = 600
 PRIORS, TARGETS = "priors.npz", "targets.npz"
-TEACHER_SAMPLES, STUDENT_SAMPLES = 25_000, 300_000
+SAMPLES, STUDENT_SAMPLES = 24_000, 300_000
+MOST_OF_A_PICTURE = 4  # boxes of a picture in all of a run
+SHIPPED = 2  # the run below that the shipped model is from
 MIN_AREA = 256.0
-# What tells the teachers apart. Stopped early: later their masks lose what differs in colour from the rest.
-TEACHERS: tuple[dict[str, Any], ...] = (
+# What tells the runs apart. Stopped early: later their masks lose what differs in colour from the rest.
+RUNS: tuple[dict[str, Any], ...] = (
     {"seed": 1},
     {"seed": 2, "arch": "mal-lite1"},
     {"seed": 3, "colour": (0.5, 0.0)},
@@ -39,20 +46,20 @@ TEACHERS: tuple[dict[str, Any], ...] = (
 )
 
 
-def teacher_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, number: int) -> TrainConfig:
+def run_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, number: int) -> TrainConfig:
     """The recipe "small" with the masks of an earlier model as priors that fade away."""
     return recipe_config(
         "small",
         **{
             "images": images,
             "boxes": boxes,
-            "out": out / f"teacher{number}",
+            "out": out / f"run{number}",
             "priors": out / PRIORS,
             "prior_weight": (0.6, 0.0),
             "min_area": MIN_AREA,
             "precision": "bf16",
             "preload": True,
-            **TEACHERS[number],
+            **RUNS[number],
         },
     )
 
@@ -89,68 +96,84 @@ def sources(data: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     return tuple(s / "images-00.tar" for s in sets), tuple(s / "train_boxes.json" for s in sets)
 
 
-def make_targets(
-    checkpoints: list[Path], rows: TrainingBoxes, path: Path, device: str, workers: int, console: Console
-) -> None:
-    """Soft masks of the checkpoints at `path`, with the figures beside them (.json)."""
-    figures = compute_targets(checkpoints, rows, path, device, workers)
-    path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    console.print(f"{path.name}: {figures}")
+def thinned(boxes: tuple[Path, ...], out: Path, seed: int = 7) -> tuple[Path, ...]:
+    """Copies of the documents with at most four boxes a picture, drawn at random, so that crowds do not fill a run."""
+    copies = []
+    for path in boxes:
+        copy = out / "boxes" / path.parent.name / path.name
+        copies.append(copy)
+        if copy.exists():
+            continue
+        document, rng = json.loads(path.read_text()), random.Random(seed)
+        of_picture: dict[Any, list[Any]] = {}
+        for record in document["annotations"]:
+            if record["bbox"][2] * record["bbox"][3] > MIN_AREA:
+                of_picture.setdefault(record["image_id"], []).append(record)
+        for records in of_picture.values():
+            rng.shuffle(records)
+        kept = [record for records in of_picture.values() for record in records[:MOST_OF_A_PICTURE]]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(json.dumps({**document, "annotations": kept}))
+    return tuple(copies)
 
 
 def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console: Console) -> None:
     """Write `model`: the teacher, weights stored as FP16, refinement by colour, the threshold that the boxes choose."""
     export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
     agreement = agreement_by_threshold(model, boxes, THRESHOLD_SAMPLES)
-    threshold = choose_threshold(agreement)
+    figures = figure_iou_by_threshold(model, boxes, THRESHOLD_SAMPLES)
+    threshold = choose_threshold(agreement, figures)
     console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
+    console.print("IoU of figures: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in figures.items()))
     export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,), refine="color")
     console.print(f"done: {model}, threshold {threshold:g}")
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with one folder a data set.")],
-    out: Annotated[Path, typer.Option(help="Folder for targets and checkpoints.")],
-    prior_model: Annotated[Path, typer.Option(help="Model whose masks the teachers begin with.")] = Path("bundled"),
-    threads: Annotated[int, typer.Option(help="CPU threads, and processes that cut crops.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for priors, targets and checkpoints.")],
+    prior_model: Annotated[Path, typer.Option(help="Model whose masks the runs begin with.")] = Path("bundled"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    stage: Annotated[str, typer.Option(help="One stage alone: priors, teacher0 ..., targets, student, export.")] = "",
-    teacher_samples: Annotated[int, typer.Option(help="Of each teacher.")] = TEACHER_SAMPLES,
+    precision: Annotated[Precision, typer.Option(help="fp32 where bf16 is only emulated.")] = "bf16",
+    samples: Annotated[int, typer.Option(help="Of each run from the priors.")] = SAMPLES,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="All five runs, their mean, and a student.")] = False,
     student_samples: Annotated[int, typer.Option(help="Of the student.")] = STUDENT_SAMPLES,
-    student_batch: Annotated[int, typer.Option(help="Boxes of a step; the rate follows its square root.")] = 32,
+    stage: Annotated[str, typer.Option(help="One stage alone: priors, run0 ..., targets, student, export.")] = "",
 ) -> None:
     """Train and export the bundled model: OUT/mal_lite0.onnx."""
     torch.set_num_threads(threads)
     console = Console(stderr=True)
     images, boxes = sources(data)
-    out.mkdir(parents=True, exist_ok=True)
+    boxes = thinned(boxes, out)
     rows = read_training_boxes(images, boxes, MIN_AREA, 1e10)
-    teachers = [teacher_config(images, boxes, out, number) for number in range(len(TEACHERS))]
+    runs = [run_config(images, boxes, out, number) for number in range(len(RUNS))]
     student = student_config(images, boxes, out)
-    grown = student_batch / student.batch
-    student = replace(student, batch=student_batch, lr=student.lr / grown**0.5)
+    final = student if ensemble else runs[SHIPPED]
 
     def wanted(name: str) -> bool:
         return stage in ("", name)
 
     def run(config: TrainConfig, samples: int) -> None:
         console.print(config.out.name)
-        config = replace(config, device=device, workers=max(1, threads - 1), resume=True)
+        config = replace(config, device=device, precision=precision, workers=max(1, threads - 1), resume=True)
         if device == "cuda":
             config = replace(config, cudnn_benchmark=True, cudnn_deterministic=False, picture_steps=0)
         train(sized(config, rows, samples), console)
 
     if wanted("priors") and not (out / PRIORS).exists():
-        make_targets([prior_model], rows, out / PRIORS, device, threads, console)
-    for number, teacher in enumerate(teachers):
-        if wanted(f"teacher{number}"):
-            run(teacher, teacher_samples)
-    if wanted("targets") and not (out / TARGETS).exists():
-        make_targets([t.out / CHECKPOINT for t in teachers], rows, out / TARGETS, device, threads, console)
-    if wanted("student"):
+        save_mask_priors(prior_model, rows, out / PRIORS)
+    for number, config in enumerate(runs):
+        if wanted(f"run{number}") and (ensemble or number == SHIPPED):
+            run(config, samples)
+    if ensemble and wanted("targets") and not (out / TARGETS).exists():
+        figures = compute_targets([config.out / CHECKPOINT for config in runs], rows, out / TARGETS, device, threads)
+        (out / TARGETS).with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+        console.print(f"{TARGETS}: {figures}")
+    if ensemble and wanted("student"):
         run(student, student_samples)
     if wanted("export"):
-        export_bundled(student.out / CHECKPOINT, out / "mal_lite0.onnx", rows, console)
+        export_bundled(final.out / CHECKPOINT, out / "mal_lite0.onnx", rows, console)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and th
 # The exporter writes GroupNorm as a Mul and an Add, whose constants have no name.
 GROUP_NORM = re.compile(r"(?:student|teacher)\.backbone\.(?:patch_embed\.proj\.\d\.1|norm)")
 PARAMETER = {"Mul": "weight", "Add": "bias"}
+NORMALISATION = ("backbone.rescale", "backbone.reshift")
 
 
 def read_start(path: Path | str) -> Checkpoint:
@@ -70,6 +71,8 @@ def read_exported(model: Path | str) -> Checkpoint:
     networks: dict[str, State] = {}
     for part in ("student", "teacher"):
         state = {n.removeprefix(f"{part}."): tensor for n, tensor in tensors.items() if n.startswith(f"{part}.")}
+        for name in NORMALISATION:  # a pyramid's own constants, not weights
+            state.pop(name, None)
         if state:
             networks[part] = state
     if not networks:

@@ -33,7 +33,7 @@ def chain(data: Path, *more: str) -> list[str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return [
         *(sys.executable, "-m", "mal_trt.export.bundled", "--data", str(data.resolve()), "--out", str(WORK)),
-        *("--device", device, "--prior-model", "bundled", *more),
+        *("--device", device, "--prior-model", "bundled", "--ensemble", *more),
     ]
 
 
@@ -76,20 +76,21 @@ def main() -> None:
         print(name, value, f"at {time.monotonic() - began:.0f} s", flush=True)
         (out / "train.json").write_text(json.dumps(told, indent=1) + "\n")
 
-    from mal_trt.export.bundled import TEACHERS, sized, sources, student_config
+    from mal_trt.export.bundled import RUNS, sized, sources, student_config, thinned
     from mal_trt.training.pictures import read_training_boxes
 
     cores = os.cpu_count() or 2
     note("priors", together({"priors": chain(arguments.data, "--stage", "priors", "--threads", str(cores))}, out))
-    threads = str(max(2, cores // len(TEACHERS) + 1))
-    samples = ("--teacher-samples", str(arguments.teacher_samples), "--threads", threads)
-    stages = {f"teacher{n}": chain(arguments.data, "--stage", f"teacher{n}", *samples) for n in range(len(TEACHERS))}
+    threads = str(max(2, cores // len(RUNS) + 1))
+    samples = ("--samples", str(arguments.teacher_samples), "--threads", threads)
+    stages = {f"run{n}": chain(arguments.data, "--stage", f"run{n}", *samples) for n in range(len(RUNS))}
     note("teachers", together(stages, out))
     note("targets", together({"targets": chain(arguments.data, "--stage", "targets", "--threads", str(cores))}, out))
     if (WORK / "targets.json").exists():
         note("trusted", json.loads((WORK / "targets.json").read_text()))
 
     images, boxes = sources(arguments.data)
+    boxes = thinned(boxes, WORK)
     rows = read_training_boxes(images, boxes, 256.0, 1e10)
     grown = arguments.batch / 32
     student = student_config(images, boxes, WORK)

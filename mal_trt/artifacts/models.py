@@ -13,7 +13,7 @@ BUNDLED = "bundled"
 def resolve_model(model: str | Path) -> Path:
     """File of a model given by path or by the name `bundled`; InputError if there is none."""
     if str(model) == BUNDLED:
-        path = Path(str(resources.files("mal_trt"))) / "bundled" / "mal_tiny.onnx"
+        path = Path(str(resources.files("mal_trt"))) / "bundled" / "mal_lite0.onnx"
         if not path.is_file():
             raise InputError(
                 f"this installation lacks the bundled model ({path}); reinstall, or give --model FILE.onnx"

@@ -78,10 +78,4 @@ def _import() -> Any:
             f'decode gpu: nvImageCodec cannot be imported ({error}); run: pip install "{PACKAGE}[all]" (CUDA 12: '
             "-cu12, on a Jetson -tegra-cu12), or use --decode cpu"
         ) from None
-    if not hasattr(nvimgcodec.ColorSpec, "SRGB"):  # 0.6 and older have other names for much of what is used
-        version = getattr(nvimgcodec, "__version__", "?")
-        raise InputError(
-            f'decode gpu: nvImageCodec {version} is too old; run: pip install --upgrade "{PACKAGE}[all]" (CUDA 12: '
-            "-cu12, on a Jetson -tegra-cu12), or use --decode cpu"
-        )
     return nvimgcodec

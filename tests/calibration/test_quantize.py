@@ -25,7 +25,8 @@ def test_layers_of_the_bundled_model() -> None:
     model = fold_constants(load_onnx("bundled")[0])
     found = layers(model)
     groups = [layer.group for layer in found]
-    assert groups.count("linear") == 6 * 4 and groups.count("patch") == 5 and groups.count("head") == 7
+    assert groups.count("linear") == 2 * 4 and groups.count("conv") == 51 and groups.count("head") == 7
+    assert "patch" not in groups
     kinds = {layer.name.split("blocks.")[1].split(".", 1)[1] for layer in choose(model, ["linear"], "")}
     assert kinds == {f"{name}/MatMul" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
     assert not any("matmul" in layer.weight for layer in found)  # attention's products have no weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 from enum import Enum
 from pathlib import Path
@@ -131,24 +130,3 @@ def test_without_it_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     with driver.current(), pytest.raises(InputError, match=r"pip install.*nvimgcodec"):
         JpegDecoder(driver)
     assert not any(driver.living.values())
-
-
-def test_one_that_is_too_old(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to 0.6 it was ColorSpec.RGB, and CodeStream.channels: every picture would go to the processor unsaid."""
-    monkeypatch.setattr(Codec, "ColorSpec", Enum("ColorSpec", ["RGB", "YCC"]))
-    monkeypatch.setattr(codec, "__version__", "0.6.1", raising=False)
-    with pytest.raises(InputError, match=r"nvImageCodec 0\.6\.1 is too old; run: pip install --upgrade"):
-        JpegDecoder(HostDriver())
-
-
-def test_names_of_the_real_package() -> None:
-    """Looked up where it is installed; it decodes nothing without a GPU."""
-    real = pytest.importorskip("nvidia.nvimgcodec")
-    assert hasattr(real.ColorSpec, "SRGB")
-    for name in ("width", "height", "num_channels"):
-        assert hasattr(real.CodeStream, name), name
-    for name in ("shape", "strides", "dtype", "__cuda_array_interface__"):
-        assert hasattr(real.Image, name), name
-    real.DecodeParams(apply_exif_orientation=False, color_spec=real.ColorSpec.SRGB, allow_any_depth=False)
-    assert {"params", "cuda_stream"} <= set(re.findall(r"(\w+):", real.Decoder.decode.__doc__))
-    assert {"device_id", "options"} <= set(re.findall(r"(\w+):", real.Decoder.__init__.__doc__))

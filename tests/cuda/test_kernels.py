@@ -11,7 +11,7 @@ import pytest
 
 from compiled_kernels import compiled
 from host_cuda import HostDriver
-from kernel_cases import Rig, framed, other_pixels, random_frame, random_logits, random_picture
+from kernel_cases import Rig, framed, random_frame, random_logits, random_picture
 from kernels import KERNELS
 from mal_trt.base.errors import InputError
 from mal_trt.cuda import crop as crop_module
@@ -115,19 +115,6 @@ def test_masks(rig: Rig, seed: int) -> None:
         for rle, *given in zip(found, logits, frames, thresholds, strict=True):
             assert rle == rle_from_logits(*given), given[1:]
     paster.close()
-
-
-def test_what_a_last_bit_may_do() -> None:
-    """The measure that the GPU's masks are held to: a probability one float32 step beside the threshold may change
-    sides, one further away may not."""
-    frame = make_frame((10, 12, 30, 28), 64, 48, 32)
-    logits = np.zeros((8, 8), np.float32)
-    here, above = (rle_from_logits(logits + np.float32(more), frame, 0.5) for more in (0, 1e-6))
-    assert other_pixels(here, logits, frame, 0.5) == 0
-    assert other_pixels(above, logits, frame, 0.5) > 300
-    for wrong in (logits - 1, logits + np.float32(1e-5)):
-        with pytest.raises(AssertionError):
-            other_pixels(above if wrong[0, 0] < 0 else here, wrong, frame, 0.5)
 
 
 def test_masks_without_a_switch_or_with_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,7 @@ from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import Frame, inner_box, make_frame
-from mal_trt.geometry.paste import rle_from_logits
-from mal_trt.geometry.rle import rle_from_edges, run_lengths
-
-STEP = 2.0**-23  # of float32 at 1: what the last bit of exp moves a probability by at most
+from mal_trt.geometry.rle import rle_from_edges
 
 
 class Rig:
@@ -96,23 +93,3 @@ def random_logits(rng: np.random.Generator, count: int, side: int) -> np.ndarray
     y, x = np.mgrid[:side, :side][:, None] / side - rng.uniform(0.2, 0.8, (2, count, 1, 1))
     blob = rng.uniform(1, 8, (count, 1, 1)) - rng.uniform(5, 80, (count, 1, 1)) * (x**2 + y**2)
     return (blob + rng.normal(0, 1, (count, side, side)) * rng.uniform(0, 4, (count, 1, 1))).astype(np.float32)
-
-
-def other_pixels(rle: Any, logits: np.ndarray, frame: Frame, threshold: float) -> int:
-    """How many pixels of a mask made on a GPU are not the processor's: its exp may differ in the last bit.
-
-    AssertionError for one whose probability is further than STEP from the threshold.
-    """
-    expected = rle_from_logits(logits, frame, threshold)
-    if rle == expected:
-        return 0
-    bounds = [rle_from_logits(logits, frame, threshold + step) for step in (STEP, -STEP)]
-    least, most, found, ours = (_pixels(one) for one in (*bounds, rle, expected))
-    assert not (found & ~most).any() and not (least & ~found).any(), (frame, threshold)
-    return int(np.count_nonzero(found != ours))
-
-
-def _pixels(rle: Any) -> np.ndarray:
-    """bool, column after column."""
-    lengths = run_lengths(rle)
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)

@@ -1,5 +1,4 @@
-"""API drift: every name of TensorRT's that this project uses, and how it is called, in the real bindings of several
-versions.
+"""API drift: every name of TensorRT's that this project uses, looked up in the real bindings of several versions.
 
 The bindings are small wheels; the libraries they need are played by stubs compiled here, so nothing is ever called.
 """
@@ -10,7 +9,6 @@ import ast
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -30,83 +28,6 @@ SYMBOLS = (
     *("createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion"),
     *("getBuilderPluginRegistry", "getPluginRegistry", "initLibNvInferPlugins"),
 )
-# Calls as the code makes them: what is given in order of position, and what comes back where that is looked at.
-CALLS = {
-    "Builder.__init__": ("logger", "None"),
-    "Builder.create_network": ("flags", "INetworkDefinition"),
-    "Builder.create_builder_config": ("", "IBuilderConfig"),
-    "Builder.create_optimization_profile": ("", "IOptimizationProfile"),
-    "Builder.build_serialized_network": ("network config", "IHostMemory"),
-    "OnnxParser.__init__": ("network logger", "None"),
-    "OnnxParser.parse_from_file": ("model", "bool"),
-    "OnnxParser.get_error": ("index", ""),
-    "ParserError.desc": ("", "str"),
-    "ParserError.node_name": ("", "str"),
-    "INetworkDefinition.get_layer": ("index", "ILayer"),
-    "ILayer.get_input": ("index", "ITensor"),
-    "ILayer.get_output": ("index", "ITensor"),
-    "IBuilderConfig.set_memory_pool_limit": ("pool pool_size", ""),
-    "IBuilderConfig.set_flag": ("flag", ""),
-    "IBuilderConfig.clear_flag": ("flag", ""),
-    "IBuilderConfig.add_optimization_profile": ("profile", "int"),
-    "IBuilderConfig.create_timing_cache": ("serialized_timing_cache", "ITimingCache"),
-    "IBuilderConfig.set_timing_cache": ("cache ignore_mismatch", "bool"),
-    "IBuilderConfig.get_timing_cache": ("", "ITimingCache"),
-    "IOptimizationProfile.set_shape": ("input min opt max", ""),
-    "IProgressMonitor.phase_start": ("phase_name parent_phase num_steps", "None"),
-    "IProgressMonitor.step_complete": ("phase_name step", "bool"),
-    "IProgressMonitor.phase_finish": ("phase_name", "None"),
-    "ILogger.log": ("severity msg", "None"),
-    "ITimingCache.serialize": ("", "IHostMemory"),
-    "Runtime.__init__": ("logger", "None"),
-    "Runtime.deserialize_cuda_engine": ("serialized_engine", "ICudaEngine"),
-    "ICudaEngine.get_tensor_name": ("index", "str"),
-    "ICudaEngine.get_tensor_mode": ("name", "TensorIOMode"),
-    "ICudaEngine.get_tensor_dtype": ("name", "DataType"),
-    "ICudaEngine.get_tensor_profile_shape": ("name profile_index", "Dims]"),
-    "ICudaEngine.create_execution_context": ("strategy", "IExecutionContext"),
-    "ICudaEngine.create_engine_inspector": ("", "EngineInspector"),
-    "IExecutionContext.set_optimization_profile_async": ("profile_index stream_handle", "bool"),
-    "IExecutionContext.set_input_shape": ("name shape", "bool"),
-    "IExecutionContext.get_tensor_shape": ("name", "Dims"),
-    "IExecutionContext.set_tensor_address": ("name memory", "bool"),
-    "IExecutionContext.execute_async_v3": ("stream_handle", "bool"),
-    "EngineInspector.get_engine_information": ("format", "str"),
-    "Refitter.__init__": ("engine logger", "None"),
-    "Refitter.refit_cuda_engine": ("", "bool"),
-    "OnnxParserRefitter.__init__": ("refitter logger", "None"),
-    "OnnxParserRefitter.refit_from_file": ("model", "bool"),
-    "OnnxParserRefitter.get_error": ("index", "ParserError"),
-}
-RTX_CALLS = {
-    "IBuilderConfig.set_compute_capability": ("compute_capability index", "bool"),
-    "ICudaEngine.create_runtime_config": ("", "IRuntimeConfig"),
-    "ICudaEngine.create_execution_context": ("runtime_config", "IExecutionContext"),
-    "IRuntimeConfig.create_runtime_cache": ("", "IRuntimeCache"),
-    "IRuntimeConfig.set_runtime_cache": ("cache", ""),
-    "IRuntimeConfig.set_execution_context_allocation_strategy": ("strategy", ""),
-    "IRuntimeCache.serialize": ("", "IHostMemory"),
-    "IRuntimeCache.deserialize": ("blob", ""),
-}
-TAKES = re.compile(r"\(self: [\w.:]+(?:, (.*))?\) -> (.+)$", re.MULTILINE)
-
-
-def refused(docs: dict[str, str], calls: dict[str, tuple[str, str]]) -> list[str]:
-    """Calls that no overload takes, by the signatures that the bindings write into their docstrings."""
-
-    def fits(name: str) -> bool:
-        given, back = calls[name]
-        for parameters, returned in TAKES.findall(docs[name]):
-            known = [part.split(":")[0] for part in parameters.split(", ") if part]
-            needed = [part.split(":")[0] for part in parameters.split(", ") if part and " = " not in part]
-            takes = known[: len(given.split())] == given.split() and len(needed) <= len(given.split())
-            if takes and returned.endswith(back):
-                return True
-        return False
-
-    return [name for name in calls if not fits(name)]
-
-
 LOOK_UP = """
 import importlib.util, json, sys
 from mal_trt.artifacts import flavor
@@ -116,11 +37,7 @@ spec.loader.exec_module(module)
 library = flavor.Flavor("tensorrt", sys.argv[2], module)
 found = flavor.missing(library)
 flavor.API = {**flavor.API, "Builder": ("max_workspace_size",)}  # gone since TensorRT 10
-docs = {}
-for name in sys.argv[3].split():
-    owner, method = name.split(".")
-    docs[name] = getattr(getattr(module, owner), method).__doc__ or ""
-print(json.dumps([found, flavor.missing(library), docs]))
+print(json.dumps([found, flavor.missing(library)]))
 """
 
 
@@ -154,41 +71,16 @@ def test_every_name_exists(version: str, tmp_path: Path, pytestconfig: pytest.Co
         stub = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(tmp_path / library)]
         subprocess.run([*stub, str(tmp_path / "stub.c")], check=True)
     done = subprocess.run(
-        [sys.executable, "-c", LOOK_UP, str(extension), version, " ".join(CALLS)],
+        [sys.executable, "-c", LOOK_UP, str(extension), version],
         cwd=tmp_path,
         env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    missing, with_a_name_that_is_gone, docs = json.loads(done.stdout)
-    assert missing == [] and refused(docs, CALLS) == []
+    missing, with_a_name_that_is_gone = json.loads(done.stdout)
+    assert missing == []
     assert with_a_name_that_is_gone == ["Builder.max_workspace_size"]
-
-
-def test_calls_of_tensorrt_rtx() -> None:
-    try:
-        library = open_flavor("tensorrt-rtx").module
-    except RunError as error:
-        pytest.skip(str(error))
-    both = {name: getattr(getattr(library, name.split(".")[0]), name.split(".")[1]) for name in (*CALLS, *RTX_CALLS)}
-    docs = {name: found.__doc__ or "" for name, found in both.items()}
-    assert refused(docs, CALLS) == refused(docs, RTX_CALLS) == []
-
-
-def test_a_call_that_changed_is_noticed() -> None:
-    name = "IExecutionContext.set_tensor_address"
-    right = "set_tensor_address(self: trt.IExecutionContext, name: str, memory: int) -> bool"
-    assert refused({name: right}, {name: CALLS[name]}) == []
-    for wrong in (
-        right.replace("name: str, memory: int", "memory: int, name: str"),
-        right.replace("memory: int", "memory: int, device: int"),
-        right.replace("bool", "None"),
-        "gone",
-    ):
-        assert refused({name: wrong}, {name: CALLS[name]}) == [name]
-    more = right.replace("memory: int", "memory: int, device: int = 0")
-    assert refused({name: more}, {name: CALLS[name]}) == []
 
 
 def test_the_table_is_what_the_code_uses() -> None:

@@ -45,7 +45,7 @@ def test_plan_and_manifest(bundled: Path) -> None:
     assert plan[:4] == b"vtrt"
     names = ["model.engine", "model.engine.json", "model.engine.parity.npz"]
     assert sorted(p.name for p in bundled.parent.iterdir()) == names
-    assert manifest.onnx == "mal_tiny.onnx"
+    assert manifest.onnx == "mal_lite0.onnx"
     assert manifest.onnx_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert manifest.plan_sha256 == hashlib.sha256(plan).hexdigest()
     assert (manifest.flavor, manifest.os) == ("tensorrt-rtx", platform_tag())
@@ -55,7 +55,7 @@ def test_plan_and_manifest(bundled: Path) -> None:
     assert manifest.parity == {"status": "unchecked"}
     assert manifest.command == "mal-trt build-engine bundled -o model.engine --flavor tensorrt-rtx --batch 1,2,4"
     assert manifest.precision_source == "network"
-    assert manifest.precision["linear"] == {"fp32": 26}
+    assert manifest.precision["linear"] == {"fp32": 10} and manifest.precision["convolution"] == {"fp32": 58}
     assert {"attention", "convolution", "normalization", "softmax"} <= set(manifest.precision)
     assert all(set(types) == {"fp32"} for types in manifest.precision.values())
     document = json.loads(manifest_path(bundled).read_text())
@@ -106,27 +106,28 @@ def test_fp16_with_fp32_attention(dynamic: Path, tmp_path: Path) -> None:
     build_engine(onnx, tmp_path / "tiny.engine", RTX)
 
 
-def test_int8(tmp_path: Path) -> None:
+def test_int8(tmp_path: Path, bundled: Path) -> None:
     """Of any ranges: what is built, not how good it is, is the question here."""
     pytest.importorskip("onnx")
     from dataclasses import replace
 
-    from mal_trt.calibration.graph import load_onnx, set_contract
+    from mal_trt.calibration.graph import fold_constants, load_onnx, set_contract
     from mal_trt.calibration.half import to_half
     from mal_trt.calibration.output import save
-    from mal_trt.calibration.quantize import choose, quantize
+    from mal_trt.calibration.quantize import choose, quantize, usual_groups
 
     model, contract, _ = load_onnx("bundled")
     half = to_half(model)
-    chosen = choose(half, ["linear"], "bundled")
+    chosen = choose(half, usual_groups(fold_constants(model)), "bundled")
     quantized = quantize(half, chosen, {layer.name: 8.0 for layer in chosen})
     set_contract(quantized, replace(contract, precision="int8"))
     save(quantized, tmp_path / "int8.onnx")
     _, manifest = load_engine(build_engine(tmp_path / "int8.onnx", tmp_path / "int8.engine", RTX).path)
     assert manifest.contract.precision == "int8"
-    assert manifest.precision["linear"]["int8"] == len(chosen) >= 18
+    assert {layer.group for layer in chosen} == {"conv", "linear", "head"}
+    assert sum(types.get("int8", 0) for types in manifest.precision.values()) == len(chosen) >= 60
     assert set(manifest.precision["attention"]) == {"fp16"}
-    assert manifest.plan_bytes < 12e6  # FP32 takes 18.9 million
+    assert manifest.plan_bytes < 0.7 * load_engine(bundled)[1].plan_bytes
 
 
 @pytest.mark.slow
@@ -173,7 +174,7 @@ def test_dry_run_builds_nothing(tmp_path: Path) -> None:
     out = tmp_path / "model.engine"
     result = call("build-engine", "bundled", "-o", out, "--dry-run", "--compute-capability", "8.9,8.6")
     assert result.exit_code == 0, result.output
-    assert "compute capability 8.6, 8.9" in result.stdout and "26 fp32" in result.stdout
+    assert "compute capability 8.6, 8.9" in result.stdout and "convolution 58 fp32" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -75,17 +75,10 @@ def test_labels_are_those_of_the_cpu(tmp_path: Path, engine: Path, flip: bool) -
 
 
 def test_masks_made_on_the_gpu_are_those_made_on_the_cpu(tmp_path: Path, engine: Path) -> None:
-    """Of the same engine's logits: equal but for a pixel or two that lie on the threshold, whose exp or log differs."""
+    """Of the same engine's logits: bit for bit."""
     on_gpu = labels(tmp_path / "gpu.json", engine, crops="gpu", batch=8)
     on_cpu = labels(tmp_path / "cpu.json", engine, crops="cpu", batch=8)
-    pairs = list(zip(on_gpu, on_cpu, strict=True))
-    masks = [[coco.decode(record["segmentation"]) for record in pair] for pair in pairs]
-    assert sum(int(np.count_nonzero(a != b)) for a, b in masks) <= 2
-    assert all(abs(a["quality"]["score"] - b["quality"]["score"]) < 2e-4 for a, b in pairs)
-    changing = {"segmentation", "area", "quality", "bbox"}
-    assert [{k: v for k, v in a.items() if k not in changing} for a, _ in pairs] == [
-        {k: v for k, v in b.items() if k not in changing} for _, b in pairs
-    ]
+    assert on_gpu == on_cpu
 
 
 def test_pictures_decoded_on_the_gpu(tmp_path: Path, engine: Path) -> None:

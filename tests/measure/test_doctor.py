@@ -131,7 +131,7 @@ def test_inspect_onnx(tmp_path: Path) -> None:
     assert document["inputs"] == {"image": "uint8 [batch, 3, 192, 192]"}
     assert document["outputs"] == {"logits": "float32 [batch, 1, 48, 48]"}
     assert document["mal_trt"]["input_size"] == 192
-    assert document["parity"] == "mal_tiny.parity.npz"
+    assert document["parity"] == "mal_lite0.parity.npz"
     shutil.copy(model, tmp_path / "really.engine")
     assert "kind: onnx" in call("inspect", tmp_path / "really.engine").stdout
 

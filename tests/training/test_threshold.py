@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.training.threshold import box_agreement, choose_threshold
+from mal_trt.training.config import TrainConfig
+from mal_trt.training.pictures import read_training_boxes
+from mal_trt.training.threshold import THRESHOLDS, box_agreement, choose_threshold, figure_iou_by_threshold
 
 BOX = np.array([10.0, 20.0, 30.0, 40.0])
 
@@ -20,5 +25,15 @@ def test_box_agreement() -> None:
     assert box_agreement(LocalMask(10, 20, np.zeros((20, 20), bool)), BOX) == 0
 
 
-def test_the_highest_threshold_that_still_reaches_the_box() -> None:
-    assert choose_threshold({0.1: 0.96, 0.2: 0.965, 0.3: 0.956, 0.4: 0.94}) == 0.3
+def test_boxes_and_figures_choose_together() -> None:
+    agreement = {0.1: 0.96, 0.2: 0.955, 0.3: 0.94, 0.4: 0.9}
+    assert choose_threshold(agreement, dict.fromkeys(agreement, 0.8)) == 0.1
+    assert choose_threshold(agreement, {0.1: 0.7, 0.2: 0.78, 0.3: 0.8, 0.4: 0.81}) == 0.3
+    assert choose_threshold({0.1: 0.9, 0.2: 0.9}, {0.1: 0.8, 0.2: 0.8}) == 0.2
+
+
+def test_figures_are_scored_as_masks_are_made(tiny_model: Callable[..., Path], plan: TrainConfig) -> None:
+    boxes = read_training_boxes(plan.images, plan.boxes, 100, 1e9)
+    found = figure_iou_by_threshold(tiny_model(gain=2.0), boxes, 12)
+    assert set(found) == set(THRESHOLDS) and all(0 < value < 1 for value in found.values())
+    assert len(set(found.values())) > 3

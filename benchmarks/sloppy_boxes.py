@@ -1,0 +1,64 @@
+"""What boxes that are off cost: mean IoU when each side is moved by up to so much of the box, and with `--slack`.
+
+    python benchmarks/sloppy_boxes.py --images DIR|TAR --boxes val.json [--model M] [--slack 0 0.05] [--json FILE]
+
+Each side of a box moves by its own share, even between minus and plus the given one; "larger" and "smaller" move all
+four sides outwards or inwards by it. Boxes are clipped to their pictures. The drawn masks stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import save
+
+from mal_trt import evaluate
+
+CASES = {"exact": (0.0, 0.0), "off by 5 %": (-0.05, 0.05), "off by 10 %": (-0.1, 0.1), "off by 20 %": (-0.2, 0.2)}
+CASES |= {"10 % larger": (0.1, 0.1), "10 % smaller": (-0.1, -0.1)}
+
+
+def moved(document: dict[str, Any], outwards: tuple[float, float], seed: int = 0) -> dict[str, Any]:
+    """The document with its boxes' sides moved outwards by shares of the box drawn from a range."""
+    rng = np.random.default_rng(seed)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    annotations = []
+    for record in document["annotations"]:
+        x, y, w, h = record["bbox"]
+        left, top, right, bottom = rng.uniform(*outwards, 4)
+        width, height = sizes[record["image_id"]]
+        x0, y0 = max(0.0, x - left * w), max(0.0, y - top * h)
+        x1, y1 = min(width, x + w + right * w), min(height, y + h + bottom * h)
+        annotations.append({**record, "bbox": [x0, y0, max(1.0, x1 - x0), max(1.0, y1 - y0)]})
+    return {**document, "annotations": annotations}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--boxes", type=Path, required=True, help="a COCO document with drawn masks")
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--slack", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    document = json.loads(arguments.boxes.read_text())
+    rows = {}
+    for case, outwards in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "boxes.json"
+            path.write_text(json.dumps(moved(document, outwards)))
+            for slack in arguments.slack:
+                found = evaluate(arguments.images, path, arguments.model, device="cpu", slack=slack, progress=False)
+                name = f"{case}, slack {slack:g}" if slack else case
+                rows[name] = {key: round(found[key], 4) for key in ("miou", "miou_instance", "boundary_iou")}
+                print(name, rows[name], flush=True)
+    save(arguments.json, {"model": str(arguments.model), "boxes": len(document["annotations"]), "cases": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The masks of an earlier model as priors of a run: what it drew for each training box. GrabCut's are `prior`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mal_trt.formats.images import ImageProblem
+from mal_trt.labelling.labeler import Labeler
+from mal_trt.training.pictures import TrainingBoxes
+
+SIDE = 96  # of a stored mask, which covers exactly the box
+
+
+def save_mask_priors(model: str | Path, boxes: TrainingBoxes, path: Path, device: str = "cpu") -> None:
+    """Masks of all boxes, made as `label` makes them: `rows` int64 [n], `masks` uint8 [n,96,96] of 0..255, at `path`
+    (.npz); `prior.load_priors` takes those that fit their boxes."""
+    found: dict[int, np.ndarray] = {}
+    with closing(Labeler(model, device)) as labeler:
+        for number, picture in enumerate(boxes.pictures):
+            rows = np.flatnonzero(boxes.picture == number)
+            try:
+                pixels = picture.read() if len(rows) else None
+            except ImageProblem:
+                continue
+            if pixels is None:
+                continue
+            for row, mask in zip(rows.tolist(), labeler(pixels, boxes.boxes[rows]).masks, strict=True):
+                found[row] = _over_box(mask, boxes.boxes[row])
+    np.savez_compressed(path, rows=np.array(list(found)), masks=np.stack(list(found.values())))
+
+
+def _over_box(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """A picture's mask, bool [H,W], where an XYXY box is: uint8 [96,96]."""
+    x0, y0, x1, y1 = (int(v) for v in (*np.floor(box[:2]), *np.ceil(box[2:])))
+    part = mask[y0:y1, x0:x1].astype(np.uint8) * 255
+    shrinks = min(part.shape) > SIDE
+    scaled: np.ndarray = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return scaled
