@@ -1,9 +1,13 @@
-"""What `inspect` says of a model file."""
+"""What `inspect` says of a model file, which it knows by its content."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from mal_trt.artifacts.models import resolve_model
@@ -11,6 +15,46 @@ from mal_trt.cli import app
 
 
 def test_the_bundled_model_by_its_name() -> None:
-    result = CliRunner().invoke(app, ["inspect", "bundled", "--json"])
+    result = call("inspect", "bundled", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["bytes"] == resolve_model("bundled").stat().st_size
+
+
+def test_inspect_onnx(tmp_path: Path) -> None:
+    model = resolve_model("bundled")
+    document = json.loads(call("inspect", model, "--json").stdout)
+    assert (document["kind"], document["bytes"]) == ("onnx", model.stat().st_size)
+    assert document["inputs"] == {"image": "uint8 [batch, 3, 192, 192]"}
+    assert document["outputs"] == {"logits": "float32 [batch, 1, 48, 48]"}
+    assert document["mal_trt"]["input_size"] == 192
+    assert document["parity"] == "mal_lite0.parity.npz"
+    shutil.copy(model, tmp_path / "really.engine")
+    assert "kind: onnx" in call("inspect", tmp_path / "really.engine").stdout
+
+
+def test_inspect_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from mal_trt.training.checkpoint import save_checkpoint
+    from mal_trt.training.network import NetworkConfig, build_network
+
+    config = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
+    network = build_network(config)
+    save_checkpoint(tmp_path / "tiny.pth", config, student=network.state_dict())
+    document = json.loads(call("inspect", tmp_path / "tiny.pth", "--json").stdout)
+    assert (document["kind"], document["format"]) == ("checkpoint", "mal-trt")
+    assert document["config"]["arch"] == "vit-deit-tiny/16"
+    assert document["weights"]["student"] == sum(t.numel() for t in network.state_dict().values())
+    assert torch is not None
+
+
+def test_inspect_what_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.engine").write_bytes(b"nothing")
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    for name, message in (("none.onnx", "no such file"), ("broken.engine", "not a TensorRT engine")):
+        result = call("inspect", tmp_path / name)
+        assert result.exit_code == 2 and message in result.stderr
+    assert "not an ONNX file" in call("inspect", tmp_path / "broken.onnx").stderr
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])

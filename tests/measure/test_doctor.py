@@ -1,16 +1,14 @@
-"""`doctor` and `inspect`: findings without a GPU, on a Jetson's release file, and files told apart by content."""
+"""`doctor`: findings without a GPU, and on a Jetson's release file."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cli import app
 from mal_trt.measure import doctor
@@ -122,57 +120,6 @@ def test_jetpack(release: str, status: str, value: str) -> None:
     finding = jetpack(release)
     assert finding.status == status and value in finding.value
     assert bool(finding.advice) == (status == "warning")
-
-
-def test_inspect_onnx(tmp_path: Path) -> None:
-    model = resolve_model("bundled")
-    document = json.loads(call("inspect", model, "--json").stdout)
-    assert (document["kind"], document["bytes"]) == ("onnx", model.stat().st_size)
-    assert document["inputs"] == {"image": "uint8 [batch, 3, 192, 192]"}
-    assert document["outputs"] == {"logits": "float32 [batch, 1, 48, 48]"}
-    assert document["mal_trt"]["input_size"] == 192
-    assert document["parity"] == "mal_lite0.parity.npz"
-    shutil.copy(model, tmp_path / "really.engine")
-    assert "kind: onnx" in call("inspect", tmp_path / "really.engine").stdout
-
-
-def test_onnx_facts_are_onnx_own() -> None:
-    """The reader that steps over bytes, against the onnx package."""
-    onnx = pytest.importorskip("onnx")
-    from collections import Counter
-
-    from mal_trt.artifacts.onnxfile import read_onnx
-
-    facts, model = read_onnx(resolve_model("bundled")), onnx.load(resolve_model("bundled"))
-    assert facts.operators == Counter(node.op_type for node in model.graph.node)
-    assert sum(facts.weights.values()) == len(model.graph.initializer)
-    assert facts.opset == model.opset_import[0].version
-    assert facts.metadata == {entry.key: entry.value for entry in model.metadata_props}
-    assert facts.producer == f"{model.producer_name} {model.producer_version}"
-
-
-def test_inspect_checkpoint(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from mal_trt.training.checkpoint import save_checkpoint
-    from mal_trt.training.network import NetworkConfig, build_network
-
-    config = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
-    network = build_network(config)
-    save_checkpoint(tmp_path / "tiny.pth", config, student=network.state_dict())
-    document = json.loads(call("inspect", tmp_path / "tiny.pth", "--json").stdout)
-    assert (document["kind"], document["format"]) == ("checkpoint", "mal-trt")
-    assert document["config"]["arch"] == "vit-deit-tiny/16"
-    assert document["weights"]["student"] == sum(t.numel() for t in network.state_dict().values())
-    assert torch is not None
-
-
-def test_inspect_what_is_nothing(tmp_path: Path) -> None:
-    (tmp_path / "broken.engine").write_bytes(b"nothing")
-    (tmp_path / "broken.onnx").write_bytes(b"nothing")
-    for name, message in (("none.onnx", "no such file"), ("broken.engine", "not a TensorRT engine")):
-        result = call("inspect", tmp_path / name)
-        assert result.exit_code == 2 and message in result.stderr
-    assert "not an ONNX file" in call("inspect", tmp_path / "broken.onnx").stderr
 
 
 def call(*arguments: object) -> Any:
