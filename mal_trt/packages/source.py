@@ -59,7 +59,7 @@ def check_card(sources: list[Source], wanted: str | None) -> None:
     wanted: its compute capability, such as "8.6"; None is this machine's GPU, if there is one.
     """
     manifests = [source.manifest for source in sources if source.manifest]
-    gpu = None if wanted else find_gpus().gpu
+    gpu = None if wanted else find_gpus(free=False).gpu
     target = wanted or (gpu.compute_capability if gpu else None)
     built = sorted({entry for manifest in manifests for entry in manifest.compute_capabilities})
     if manifests and target and not any(covers(entry, target) for entry in built):

@@ -239,7 +239,7 @@ def test_what_is_refused(tiny_model: ModelWriter, tmp_path: Path, monkeypatch: p
     assert "the package is for 9.0" in refused(tmp_path, engine, "-o", repo, "--compute-capability", "9.0")
     assert "8.6" in refused(tmp_path, engine, "-o", repo, "--compute-capability", "sm_90")
     card = Machine("13.0", (Gpu("H100", "9.0", 1 << 36, None),), "")
-    monkeypatch.setattr("mal_trt.packages.source.find_gpus", lambda: card)
+    monkeypatch.setattr("mal_trt.packages.source.find_gpus", lambda **_: card)
     assert "this machine's GPU is 9.0" in refused(tmp_path, engine, "-o", repo)
     assert call(engine, "-o", repo, "--compute-capability", "8.6", "--quiet").exit_code == 0
 
