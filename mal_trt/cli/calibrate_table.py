@@ -20,7 +20,7 @@ def print_calibration(document: Mapping[str, Any]) -> None:
     for row in sorted(document["layers"], key=lambda row: (-(row["change"] or 0), -(row["error"] or 0))):
         figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
         table.add_row(
-            row["name"].partition("/")[0], f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
+            _short(row["name"]), f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
         )
     console.print(table)
     count = sum(row["precision"] != "fp16" for row in document["layers"])
@@ -29,3 +29,10 @@ def print_calibration(document: Mapping[str, Any]) -> None:
     console.print(text, highlight=False, soft_wrap=True)
     for warning in document["warnings"]:
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(name: str) -> str:
+    """A layer's name without the network's, the operator's and the last word that all convolutions share; what is left
+    still tells it from all others, and --exclude takes it."""
+    module = name.partition("/")[0]
+    return module.removeprefix("teacher.").removeprefix("student.").removesuffix(".conv")

@@ -55,7 +55,12 @@ def train(
         bool | None,
         Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made."),
     ] = None,
-    recipe: Annotated[Recipe | None, Option(help="tao (default): as published. small: for small data sets.")] = None,
+    recipe: Annotated[
+        Recipe | None,
+        Option(
+            help="tao: as published. small: for small data sets. Default: small for mal-* networks, tao for others."
+        ),
+    ] = None,
     arch: Annotated[
         str | None, _option("arch", "The network: vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm model.")
     ] = None,
@@ -267,4 +272,5 @@ def train(
 
 
 def _config(given: dict[str, Any]) -> TrainConfig:
-    return recipe_config(**{"recipe": "tao", **given})
+    own = str(given.get("arch", "")).startswith("mal-")
+    return recipe_config(**{"recipe": "small" if own else "tao", **given})
