@@ -105,7 +105,8 @@ def _configure(job: Job, parsed: Parsed) -> tuple[Any, bool]:
         entry = parsed.builder.create_optimization_profile()
         for name, (least, best, most) in shapes(job.contract, profile).items():
             entry.set_shape(name, least, best, most)
-        config.add_optimization_profile(entry)
+        if config.add_optimization_profile(entry) < 0:
+            raise RunError(f"{flavor.title} refuses the profile of batch {', '.join(map(str, profile.batch))}")
     config.builder_optimization_level = job.opt_level
     config.profiling_verbosity = flavor.member("ProfilingVerbosity", "DETAILED")
     # FP32 in the model means FP32: TF32 would round its products to ten bits.
@@ -120,7 +121,9 @@ def _configure(job: Job, parsed: Parsed) -> tuple[Any, bool]:
     if job.targets:
         config.num_compute_capabilities = len(job.targets)
         for index, target in enumerate(job.targets):
-            config.set_compute_capability(flavor.member("ComputeCapability", "SM" + target.replace(".", "")), index)
+            member = flavor.member("ComputeCapability", "SM" + target.replace(".", ""))
+            if not config.set_compute_capability(member, index):
+                raise RunError(f"{flavor.title} refuses to build for compute capability {target}")
     cached = job.timing_cache is not None and timing_cache.attach(config, job.timing_cache)
     return config, cached
 

@@ -19,9 +19,7 @@ def print_calibration(document: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right", no_wrap=name == "")
     for row in sorted(document["layers"], key=lambda row: (-(row["change"] or 0), -(row["error"] or 0))):
         figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
-        table.add_row(
-            _short(row["name"]), f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"]
-        )
+        table.add_row(_short(row["name"]), f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"])
     console.print(table)
     count = sum(row["precision"] != "fp16" for row in document["layers"])
     share = f"{document['multiplications']:.1%} of the multiplications by weights"

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -25,7 +27,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import platform_tag
 from mal_trt.cli import app
 from mal_trt.engines import EngineOptions, build_engine, timing_cache
-from mal_trt.engines.build import inspect_network
+from mal_trt.engines.build import _configure, inspect_network
 from mal_trt.engines.job import prepare
 from mal_trt.engines.network import parse
 
@@ -168,6 +170,21 @@ def test_vit_base(tmp_path: Path) -> None:
     _, manifest = load_engine(report.path)
     assert [profile.grid for profile in manifest.profiles] == [16, 32, 64]
     assert manifest.precision["attention"]["fp32"] >= 24
+
+
+@pytest.mark.parametrize(
+    ("refusing", "message"),
+    [
+        ({"add_optimization_profile.return_value": -1}, r"TensorRT-RTX .* refuses the profile of batch 1, 2, 4"),
+        ({"set_compute_capability.return_value": False}, r"refuses to build for compute capability 8\.9"),
+    ],
+)
+def test_what_tensorrt_refuses_is_told(refusing: dict[str, Any], message: str, tmp_path: Path) -> None:
+    job = prepare(resolve_model("bundled"), tmp_path / "m.engine", replace(RTX, compute_capabilities=("8.9",)))
+    answers = {"add_optimization_profile.return_value": 0, "set_compute_capability.return_value": True, **refusing}
+    builder = Mock(**{"create_builder_config.return_value": Mock(**answers)})
+    with pytest.raises(RunError, match=message):
+        _configure(job, Mock(builder=builder))
 
 
 def test_dry_run_builds_nothing(tmp_path: Path) -> None:
