@@ -1,10 +1,11 @@
-"""Experiment specs: a YAML file and key=value overrides, checked field by field, into a TrainConfig's values."""
+"""Experiment specs: a YAML file and key=value overrides, checked field by field, into a TrainConfig's values. What they
+say to the other verbs is `spec_use`."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -14,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mal_trt.base.errors import InputError
 from mal_trt.training.config import Precision, Recipe, TrainConfig
-from mal_trt.training.spec_schema import OLD_NAMES, Spec
+from mal_trt.training.spec_layouts import BLOCK, CHECKPOINT, OLD_NAMES, SERVICE, plain_name
+from mal_trt.training.spec_schema import Spec
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset.type": ("coco", "yolo", "voc"),
@@ -35,18 +37,51 @@ LENGTHS = {
 PATHS = ("val_images", "val_boxes", "priors", "targets", "start_from", "resume_from")
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A spec whose fields are all known and of the right type.
+
+    values: of every field, by its dotted name, the default where the spec says nothing. places: file, line and name of
+    the fields that it says, as a message begins; `checkpoint` is among them where that stands at the top. service:
+    whether it is a spec of the data services.
+    """
+
+    values: dict[str, Any]
+    places: dict[str, str]
+    service: bool = False
+
+    def path(self, name: str) -> str | None:
+        """A field that names a file or folder, None where the spec does not; InputError if nothing is there."""
+        value = self.values[name] if name in self.places else None
+        if not value:
+            return None
+        for path in value if isinstance(value, list) else [value]:
+            if not Path(str(path)).exists():
+                raise InputError(f"{self.places[name]}: {path}: no such file or folder")
+        return str(value)
+
+
 def read_spec(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """TrainConfig's values that a spec file and overrides ("train.lr=1e-6") set; no others.
 
     Raises InputError naming file, line and field.
     """
+    return train_values(read_checked(path, overrides))
+
+
+def read_checked(path: Path | None, overrides: Sequence[str] = ()) -> Checked:
+    """The fields of a spec file, overrides put over them; InputError naming file, line and field."""
     spec = OmegaConf.structured(Spec)
-    given: set[str] = set()
+    places: dict[str, str] = {}
+    service = False
     if path is not None:
         content, lines = _load(path)
-        for name, value in _leaves(content):
-            where = f"{path}:{lines.get(name, 1)}: {name}"
-            given.add(_set(spec, name, value, where))
+        service = SERVICE in content
+        if service and content[SERVICE] != BLOCK:
+            where = f"{path}:{lines[SERVICE]}: {SERVICE}"
+            raise InputError(f"{where}: {content[SERVICE]!r}; mal-trt does what {BLOCK!r} stands for")
+        for name, value in _leaves(content, service):
+            _set(spec, name, value, f"{path}:{lines.get(name, 1)}: {name}", places, service)
     for text in overrides:
         name, equals, _ = text.partition("=")
         if not equals or not name:
@@ -55,13 +90,13 @@ def read_spec(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any
             content = OmegaConf.from_dotlist([text])
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise InputError(f"{text}: cannot be read ({_line(error)})") from None
-        for leaf, value in _leaves(content):
-            given.add(_set(spec, leaf, value, leaf))
+        for leaf, value in _leaves(content, service):
+            _set(spec, leaf, value, leaf, places, service)
     try:
-        plain = OmegaConf.to_container(spec, resolve=True)
+        plain = cast(dict[str, Any], OmegaConf.to_container(spec, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {_line(error)}") from None
-    return _values(cast(dict[str, Any], plain), given)
+    return Checked({name: _at(plain, name) for name, _ in _fields(Spec())}, places, service)
 
 
 def spec_text(config: TrainConfig) -> str:
@@ -105,16 +140,19 @@ def _load(path: Path) -> tuple[DictConfig, dict[str, int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    no_spec = InputError(f"{path}: not a spec: expected fields such as `train:`; see mal-trt train --print-spec")
     try:
-        content = OmegaConf.create(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not (tree is None or isinstance(tree, yaml.MappingNode)):
+            raise no_spec
+        content = OmegaConf.create(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not YAML ({error.problem})") from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML ({_line(error)})") from None
     if not isinstance(content, DictConfig):
-        raise InputError(f"{path}: not a spec: expected fields such as `train:`; see mal-trt train --print-spec")
+        raise no_spec
     return content, dict(_lines(tree, ""))
 
 
@@ -125,11 +163,13 @@ def _lines(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
         yield from _lines(value, f"{name}.")
 
 
-def _leaves(content: DictConfig) -> Iterator[tuple[str, Any]]:
+def _leaves(content: DictConfig, service: bool) -> list[tuple[str, Any]]:
     """(dotted name, value) of a document's fields, down to where the schema has no more."""
     plain = OmegaConf.to_container(content)
     assert isinstance(plain, dict)
     groups = {name for name, entry in _fields(Spec(), groups=True) if entry.metadata.get("help") is None}
+    if service:
+        groups = {BLOCK, *(f"{BLOCK}.{name}" for name in groups)}
 
     def walk(values: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in values.items():
@@ -139,7 +179,10 @@ def _leaves(content: DictConfig) -> Iterator[tuple[str, Any]]:
             elif not (value is None and name in groups):  # an empty section
                 yield name, value
 
-    return walk(plain, "")
+    # What stands beside the block is the services' own and counts for more.
+    return (
+        sorted(walk(plain, ""), key=lambda leaf: not leaf[0].startswith(f"{BLOCK}.")) if service else [*walk(plain, "")]
+    )
 
 
 def _fields(schema: Any, prefix: str = "", groups: bool = False) -> Iterator[tuple[str, Any]]:
@@ -154,14 +197,17 @@ def _fields(schema: Any, prefix: str = "", groups: bool = False) -> Iterator[tup
             yield f"{prefix}{entry.name}", entry
 
 
-def _set(spec: DictConfig, name: str, value: Any, where: str) -> str:
-    """Set one field, its type checked; returns its present name."""
-    name = OLD_NAMES.get(name, name)
+def _set(spec: DictConfig, name: str, value: Any, where: str, places: dict[str, str], service: bool) -> None:
+    """Set one field, its type checked, and note where it was said."""
+    plain = plain_name(name, service)
+    if plain is None:
+        return
+    name = OLD_NAMES.get(plain, plain)
     known = [known for known, _ in _fields(Spec(), groups=True)]
     if name not in known:
         raise InputError(f"{where}: no such field{_nearest(name, known)}")
     if value == "???":  # "to be filled in", for a verb that is not run here
-        return ""
+        return
     try:
         OmegaConf.update(spec, name, value)
     except OmegaConfBaseException as error:
@@ -171,7 +217,9 @@ def _set(spec: DictConfig, name: str, value: Any, where: str) -> str:
         raise InputError(f"{where}: {checked!r}; expected {' or '.join(CHOICES[name])}")
     if name in LENGTHS and len(checked) not in LENGTHS[name]:
         raise InputError(f"{where}: {len(checked)} values; expected {' or '.join(map(str, LENGTHS[name]))}")
-    return name
+    places[name] = where
+    if plain == CHECKPOINT:
+        places[CHECKPOINT] = where
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -183,9 +231,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {found[0]}?" if found else "; see mal-trt train --print-spec"
 
 
-def _values(spec: dict[str, Any], given: set[str]) -> dict[str, Any]:
+def train_values(checked: Checked) -> dict[str, Any]:
     """TrainConfig's values from the given fields of a checked spec."""
-    flat = {name: _at(spec, name) for name, _ in _fields(Spec())}
+    flat, given = checked.values, checked.places.keys()
     values: dict[str, Any] = {}
     for name, entry in _fields(Spec()):
         if name in given and entry.metadata["to"] is not None:
@@ -216,7 +264,7 @@ def _values(spec: dict[str, Any], given: set[str]) -> dict[str, Any]:
     return values
 
 
-def _devices(count: int, ids: list[int], given: set[str]) -> int | tuple[int, ...]:
+def _devices(count: int, ids: list[int], given: Collection[str]) -> int | tuple[int, ...]:
     if "train.gpu_ids" not in given or (len(ids) == 1 and count != 1):  # TAO's default list beside a count
         return count
     if "train.num_gpus" in given and count not in (1, len(ids)):

@@ -1,7 +1,7 @@
 """The fields of an experiment spec: those of NVIDIA TAO's MAL, and beside them ours; all typed, for OmegaConf.
 
 A field says what it is for and which TrainConfig field it sets (`to`). Fields without `to` are combined in
-`spec.py`, or belong to TAO's other verbs and are accepted without effect on training.
+`spec.py`, or belong to the other verbs (`spec_use`) and are accepted without effect on training.
 """
 
 # ruff: noqa: RUF009 - opt() makes dataclass fields
@@ -173,13 +173,3 @@ class Spec:
     model: Model = field(default_factory=Model)
     inference: Inference = field(default_factory=Inference)
     evaluate: Evaluate = field(default_factory=Evaluate)
-
-
-# Where earlier versions of TAO had some fields.
-OLD_NAMES = {
-    "checkpoint": "train.pretrained_model_path",
-    "gpus": "train.gpu_ids",
-    "gpu_ids": "train.gpu_ids",
-    "num_gpus": "train.num_gpus",
-    "num_nodes": "train.num_nodes",
-}

@@ -97,6 +97,16 @@ def check_folder(path: str | Path | None) -> None:
         raise InputError(f"{path}: its folder does not exist; the result could not be written there")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, with those above it; InputError if none can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds; InputError if it cannot be read or is no JSON."""
     try:

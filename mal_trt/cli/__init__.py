@@ -23,7 +23,7 @@ from mal_trt.cli.label import label
 from mal_trt.cli.package import package
 from mal_trt.cli.train import train
 
-RESUMABLE = ("label", "train")
+RESUMABLE = ("label", "inference", "train")
 
 
 class _Verbs(TyperGroup):
@@ -72,6 +72,7 @@ def _root(
 for verb in (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
     app.command()(verb)
 app.add_typer(package, name="package")
+app.command("inference", hidden=True)(label)  # what TAO calls it
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from mal_trt.cli.options import (
     ThreadsOption,
     WeightsOption,
     needs,
+    take_checkpoints,
     threshold_of,
 )
 
@@ -32,8 +33,8 @@ def benchmark(
         Option(
             "--model",
             metavar="<model>",
-            help="An .onnx file, an engine or `bundled` (default). Give it several times to measure several models; "
-            "masks are compared with those of the first.",
+            help="An .onnx file, an engine, a checkpoint or `bundled` (default). Give it several times to measure "
+            "several models; masks are compared with those of the first.",
         ),
     ] = None,
     images: Annotated[
@@ -87,6 +88,7 @@ def benchmark(
     if plot is not None:
         with needs("benchmark"):
             import matplotlib  # noqa: F401
+    take_checkpoints(quiet)
     from mal_trt.cli.benchmark_table import print_benchmark
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.benchmark import benchmark as run

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from mal_trt.artifacts.models import BUNDLED
-from mal_trt.base.errors import InputError
-from mal_trt.cli.options import QuietOption, Weights, needs
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.cli.options import QuietOption, Weights, needs, take_checkpoints
 
 if TYPE_CHECKING:
     from mal_trt.engines import EngineOptions, EngineReport
@@ -102,6 +103,7 @@ def build_engine(
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    from mal_trt.artifacts.checkpoints import Choice, model_of
     from mal_trt.engines import EngineOptions
     from mal_trt.engines import build_engine as run
     from mal_trt.engines.job import check_output
@@ -127,7 +129,8 @@ def build_engine(
             typer.echo(f"would export {model} to {onnx} first; --dry-run says more of an exported model")
             return
         check_output(out, model)
-        model = _exported(model, onnx, weights, say)
+        take_checkpoints(quiet)
+        model = _beside(model_of(model, Choice(weights)), onnx)
     if dry_run:
         _print_plan(model, out, options)
         return
@@ -193,11 +196,20 @@ def _print_precision(precision: dict[str, dict[str, int]]) -> None:
     typer.echo(f"  layers: {', '.join(kinds)}")
 
 
-def _exported(checkpoint: Path, out: Path, weights: Weights, say: Callable[[str], None]) -> Path:
-    with needs("export"):
-        from mal_trt.export import export_onnx
-    say(f"exporting {checkpoint} to {out}")
-    return export_onnx(checkpoint, out, weights=weights).path
+def _beside(model: Path, onnx: Path) -> Path:
+    """A copy of an exported model that stays beside its engine, with the answers it is checked against."""
+    from mal_trt.artifacts.parity import reference_path
+
+    for source, copy in ((reference_path(model), reference_path(onnx)), (model, onnx)):
+        part = copy.with_name(f".{copy.name}.part")
+        try:
+            copyfile(source, part)
+            os.replace(part, copy)
+        except OSError as error:
+            raise RunError(f"{copy}: not written ({error.strerror or error})") from None
+        finally:
+            part.unlink(missing_ok=True)
+    return onnx
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from mal_trt.artifacts.models import BUNDLED
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     BoxesFormatOption,
@@ -20,6 +19,7 @@ from mal_trt.cli.options import (
     ThreadsOption,
     Weights,
     needs,
+    take_checkpoints,
 )
 
 
@@ -117,28 +117,18 @@ def calibrate(
 
     places: Sequence[Path | None] = images or [None] * len(boxes)
     sources = [Boxes(path, boxes_format, split, rescale) for path in boxes]
-    with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
-        if str(model) != BUNDLED and model.suffix != ".onnx":
-            model = _exported(model, Path(folder) / f"{model.stem}.onnx", weights, quiet)
-        report = run(
-            model,
-            out,
-            list(zip(places, sources, strict=True)),
-            settings,
-            annotations=(annotation_images or places[0], annotations) if annotations else None,
-            cache=cache,
-            progress=not quiet,
-        )
+    take_checkpoints(quiet)
+    report = run(
+        resolve_model(model, weights),
+        out,
+        list(zip(places, sources, strict=True)),
+        settings,
+        annotations=(annotation_images or places[0], annotations) if annotations else None,
+        cache=cache,
+        progress=not quiet,
+    )
     if not quiet:
         from mal_trt.cli.calibrate_table import print_calibration
 
         print_calibration(report.document)
         typer.echo(f"{report.path}: {report.file_bytes / 1e6:.1f} MB; report: {report.report_path}")
-
-
-def _exported(checkpoint: Path, out: Path, weights: Weights, quiet: bool) -> Path:
-    with needs("export"):
-        from mal_trt.export import export_onnx
-    if not quiet:
-        typer.echo(f"exporting {checkpoint}", err=True)
-    return export_onnx(checkpoint, out, weights=weights).path

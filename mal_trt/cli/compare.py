@@ -18,6 +18,7 @@ from mal_trt.cli.options import (
     ThreadsOption,
     ThresholdOption,
     numbers,
+    take_checkpoints,
 )
 
 
@@ -26,7 +27,8 @@ def compare(
         list[str],
         Argument(
             metavar="MODEL",
-            help="Two or more .onnx files, engines or `bundled`. The first is what the others are compared with.",
+            help="Two or more .onnx files, engines, checkpoints or `bundled`. The first is what the others are "
+            "compared with.",
         ),
     ],
     images: ImagesOption = None,
@@ -52,6 +54,7 @@ def compare(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
 ) -> None:
     """Say how far models are from the first of them."""
+    take_checkpoints(quiet)
     from mal_trt.cli.compare_table import print_comparison
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.compare import compare as run

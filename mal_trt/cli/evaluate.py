@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from mal_trt.artifacts.models import BUNDLED
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import make_folder
 from mal_trt.cli.options import (
     AnnotationsOption,
     BatchOption,
@@ -17,23 +20,35 @@ from mal_trt.cli.options import (
     ImagesOption,
     LabelThresholdOption,
     ModelOption,
+    OverridesArgument,
     RefineOption,
     RescaleOption,
     SlackOption,
+    SpecOption,
     SplitOption,
     ThreadsOption,
     WeightsOption,
+    model_of_spec,
+    needs,
+    take_checkpoints,
     threshold_of,
 )
 
+if TYPE_CHECKING:
+    from mal_trt.labelling.predictor import Threshold
+
+RESULTS = "results.json"  # in the folder that a spec names
+
 
 def evaluate(
-    annotations: AnnotationsOption,
+    overrides: OverridesArgument = None,
+    spec: SpecOption = None,
+    annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
-    model: ModelOption = "bundled",
+    model: ModelOption = None,
     labels: Annotated[Path | None, Option(help="Score the masks of this label file instead of a model's.")] = None,
     json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
     points: Annotated[
@@ -59,14 +74,35 @@ def evaluate(
     quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
 ) -> None:
     """Say how good masks are, compared with drawn ones."""
+    thresholds: Threshold = threshold_of(threshold)
+    kind: str | None = boxes_format
+    take_checkpoints(quiet)
+    if spec is not None or overrides:
+        with needs("export"):
+            from mal_trt.training.spec_use import read_use
+        use = read_use(spec, overrides or (), "evaluate")
+        images = images or (use.images() if annotations is None else None)
+        annotations = annotations or use.boxes()
+        kind, split = kind or use.boxes_format, split or use.split
+        rescale = rescale or use.rescale
+        thresholds = use.thresholds if thresholds is None else thresholds
+        batch, flip = batch or use.batch, flip or use.flip
+        if json is None and (folder := use.folder()) is not None:
+            json = folder / RESULTS
+            make_folder(folder)
+        if labels is None:
+            model = str(model_of_spec(use, model, weights))
+            weights = weights or use.weights
+    if annotations is None:
+        raise InputError("nothing says the drawn masks: give --annotations, or --spec with dataset.val_ann_path")
     from mal_trt.cli.evaluate_table import print_evaluation
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.evaluate import evaluate as run
 
     result = run(
         images,
-        Boxes(annotations, boxes_format, split, rescale),
-        model,
+        Boxes(annotations, kind, split, rescale),
+        model or BUNDLED,
         labels,
         batch=batch,
         device=device,
@@ -75,7 +111,7 @@ def evaluate(
         refine=refine,
         weights=weights,
         slack=slack,
-        threshold=threshold_of(threshold),
+        threshold=thresholds,
         threads=threads,
         progress=not quiet,
         json_out=json,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BatchOption,
@@ -21,18 +22,24 @@ from mal_trt.cli.options import (
     ImagesOption,
     LabelThresholdOption,
     ModelOption,
+    OverridesArgument,
     QuietOption,
     RefineOption,
     RescaleOption,
     SimplifyOption,
     SlackOption,
+    SpecOption,
     SplitOption,
     ThreadsOption,
     WeightsOption,
+    model_of_spec,
+    needs,
+    take_checkpoints,
     threshold_of,
 )
 
 if TYPE_CHECKING:
+    from mal_trt.labelling.predictor import Threshold
     from mal_trt.labelling.summary import Summary
 
 # Pictures on a contact sheet, taken evenly from all overlays where there are more.
@@ -40,12 +47,14 @@ SHEET_PICTURES = 48
 
 
 def label(
-    boxes: BoxesOption,
+    overrides: OverridesArgument = None,
+    spec: SpecOption = None,
+    boxes: BoxesOption = None,
     images: ImagesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
-    model: ModelOption = "bundled",
+    model: ModelOption = None,
     out: Annotated[
         Path | None, Option(help="The file or folder to write. Default: labels, with the ending of the format.")
     ] = None,
@@ -65,8 +74,18 @@ def label(
     ] = False,
     strict: Annotated[bool, Option("--strict", help="End with exit code 1 if any box had to be skipped.")] = False,
     box_area: Annotated[
-        bool, Option("--box-area", help="Write the area of the box as `area`, not that of the mask.")
-    ] = False,
+        bool | None,
+        Option(
+            "--box-area/--mask-area",
+            help="What `area` is: of the box, as NVIDIA TAO writes it, or of the mask. Default: of the mask, with "
+            "--spec of the box.",
+            show_default=False,
+        ),
+    ] = None,
+    iou: Annotated[
+        bool | None,
+        Option("--iou", help="Write beside each mask its IoU with the drawn one, where there is one (COCO only)."),
+    ] = None,
     image_list: Annotated[
         Path | None, Option(help="A COCO JSON file that names the pictures, if the boxes are a bare list of results.")
     ] = None,
@@ -85,15 +104,37 @@ def label(
     """Draw a mask for every box."""
     if sheet is not None and overlay is None:
         raise InputError("--sheet is made of the overlays; give --overlay DIR too")
+    from mal_trt.writers.formats import chosen, ending
+
+    formats = chosen(format)
+    thresholds: Threshold = threshold_of(threshold)
+    kind: str | None = boxes_format
+    take_checkpoints(quiet)
+    if spec is not None or overrides:
+        with needs("export"):
+            from mal_trt.training.spec_use import read_use
+        use = read_use(spec, overrides or (), "inference")
+        images = images or (use.images() if boxes is None else None)
+        boxes = boxes or use.boxes()
+        kind, split = kind or use.boxes_format, split or use.split
+        rescale = rescale or use.rescale
+        if out is None:
+            out = use.labels() if ending(formats) == ".json" else use.labels().with_suffix(ending(formats))
+        thresholds = use.thresholds if thresholds is None else thresholds
+        batch = batch or use.batch
+        box_area = True if box_area is None else box_area
+        iou = use.iou if iou is None else iou
+        model = str(model_of_spec(use, model, weights))
+    if boxes is None:
+        raise InputError("nothing says the boxes: give --boxes, or --spec with inference.ann_path")
     from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.run import label as run
-    from mal_trt.writers.formats import chosen, ending
 
     summary = run(
         images,
-        Boxes(boxes, boxes_format, split, rescale),
-        model,
-        out or Path("labels" + ending(chosen(format))),
+        Boxes(boxes, kind, split, rescale),
+        model or BUNDLED,
+        out or Path("labels" + ending(formats)),
         batch=batch,
         device=device,
         crops=crops,
@@ -101,12 +142,13 @@ def label(
         format=format,
         simplify=simplify,
         resume=resume,
-        threshold=threshold_of(threshold),
+        threshold=thresholds,
         flip=flip,
         refine=refine,
         weights=weights,
         slack=slack,
-        box_area=box_area,
+        box_area=bool(box_area),
+        iou=bool(iou),
         overlay=overlay,
         overlay_size=overlay_size,
         image_list=image_list,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Option
+import typer
+from typer import Argument, Option
 
 from mal_trt.base.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from mal_trt.training.spec_use import SpecUse
 
 Weights = Literal["student", "teacher", "mixed"]
 
@@ -21,11 +26,11 @@ ImagesOption = Annotated[
     Option("--images", help="The pictures: a folder, a .tar or one file. Default: where the boxes say they are."),
 ]
 BoxesOption = Annotated[
-    Path,
+    Path | None,
     Option("--boxes", help="The boxes: a file, a folder or the root of a data set, in any format that is read."),
 ]
 AnnotationsOption = Annotated[
-    Path, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
+    Path | None, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
 ]
 BoxesFormatOption = Annotated[
     BoxesFormat | None, Option("--boxes-format", help="The format of the boxes. Default: found out from their content.")
@@ -37,7 +42,20 @@ RescaleOption = Annotated[
     bool, Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made.")
 ]
 ModelOption = Annotated[
-    str, Option("--model", metavar="<model>", help="An .onnx file from `mal-trt export`, an engine, or `bundled`.")
+    str | None,
+    Option(
+        "--model",
+        metavar="<model>",
+        help="An .onnx file from `mal-trt export`, an engine, a checkpoint, or `bundled` (the default, unless a spec "
+        "names one).",
+    ),
+]
+SpecOption = Annotated[
+    Path | None,
+    Option("--spec", "-e", metavar="<file>", help="An experiment spec (YAML), such as NVIDIA TAO's for MAL."),
+]
+OverridesArgument = Annotated[
+    list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec that are to be different.")
 ]
 BatchOption = Annotated[
     int | None,
@@ -142,6 +160,35 @@ def numbers(text: str | None) -> float | tuple[float, ...] | None:
     except ValueError:
         raise InputError(f"--threshold {text}: expected a number, or three with commas between") from None
     return values[0] if len(values) == 1 else values
+
+
+def take_checkpoints(quiet: bool) -> None:
+    """Let this verb's models be checkpoints too; what becomes of them is told on standard error unless `quiet`."""
+    from mal_trt.artifacts.checkpoints import accept
+
+    def export(checkpoint: Path, out: Path, **options: Any) -> None:
+        from mal_trt.export import export_onnx
+
+        export_onnx(checkpoint, out, **options)
+
+    accept(export, lambda text: None if quiet else typer.echo(text, err=True))
+
+
+def model_of_spec(use: SpecUse, model: str | None, weights: Weights | None) -> Path:
+    """The model to run: `--model` if given, or else the spec's. A checkpoint is exported as the spec says, with the
+    weights of `--weights` if that is given."""
+    from mal_trt.artifacts.checkpoints import SUFFIXES, model_of
+    from mal_trt.artifacts.models import resolve_model
+    from mal_trt.artifacts.onnxfile import read_contract
+
+    named = model or use.model()
+    if named.lower().endswith(SUFFIXES) and Path(named).is_file():
+        path = model_of(Path(named), replace(use.choice, weights=weights or use.choice.weights))
+    else:
+        path = resolve_model(named)
+    if path.suffix.lower() == ".onnx":
+        use.check_arch(read_contract(path).arch)
+    return path
 
 
 @contextmanager

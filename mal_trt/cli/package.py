@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import QuietOption
+from mal_trt.cli.options import QuietOption, take_checkpoints
 
 package = typer.Typer(
     help="Write a model in the form that another server takes it.",
@@ -32,7 +32,9 @@ CardOption = Annotated[
 def triton(
     model: Annotated[
         list[str],
-        Argument(metavar="MODEL...", help="An .onnx file, `bundled`, or engines of one model for several GPUs."),
+        Argument(
+            metavar="MODEL...", help="An .onnx file, a checkpoint, `bundled`, or engines of one model for several GPUs."
+        ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="The model repository to write, a new folder.")],
     batch: Annotated[
@@ -46,6 +48,7 @@ def triton(
     quiet: QuietOption = False,
 ) -> None:
     """Write a model repository for Triton: crops to logits, and pictures with boxes to masks."""
+    take_checkpoints(quiet)
     from mal_trt.packages.triton import TritonOptions, package_triton
 
     options = TritonOptions(batch, instances, labelers, delay, _card(compute_capability))
@@ -56,7 +59,9 @@ def triton(
 def deepstream(
     model: Annotated[
         str,
-        Argument(metavar="MODEL", help="An .onnx file, `bundled`, or a TensorRT engine that takes float32 pixels."),
+        Argument(
+            metavar="MODEL", help="An .onnx file, a checkpoint, `bundled`, or a TensorRT engine for float32 pixels."
+        ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="The new folder to write.")],
     batch: Annotated[
@@ -73,6 +78,7 @@ def deepstream(
     quiet: QuietOption = False,
 ) -> None:
     """Write the config of nvinfer, the model as it takes it, and the probes that make masks."""
+    take_checkpoints(quiet)
     from mal_trt.packages.deepstream import DeepStreamOptions, package_deepstream
 
     options = DeepStreamOptions(batch, head, gie_id, on_gie_id, _card(compute_capability))

@@ -13,6 +13,14 @@ from mal_trt.base.errors import InputError
 from mal_trt.cli.options import BoxesFormatOption, SplitOption, needs
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
+# Fields of a spec that name files, by the option that stands in for each.
+FILES = {
+    "boxes": "dataset.train_ann_path",
+    "images": "dataset.train_img_dir",
+    "val_boxes": "dataset.val_ann_path",
+    "val_images": "dataset.val_img_dir",
+}
+
 
 def _option(field: str, help: str, *names: str, **more: Any) -> Any:
     """An option without a default of its own, so that a spec or recipe decides where it is not given."""
@@ -248,8 +256,12 @@ def train(
         return
     if spec is not None or overrides:
         with needs("train"):
-            from mal_trt.training.spec import read_spec
-        given = {**read_spec(spec, overrides or ()), **given}
+            from mal_trt.training.spec import read_checked, train_values
+        checked = read_checked(spec, overrides or ())
+        given = {**train_values(checked), **given}
+        for field, name in FILES.items():
+            if flags[field] is None and given.get(field):
+                checked.path(name)
     for name, says in (
         ("boxes", "--boxes or dataset.train_ann_path"),
         ("out", "--out or results_dir"),
@@ -263,11 +275,13 @@ def train(
         )
     with needs("train"):
         from mal_trt.training.loop import train as run
-        from mal_trt.training.trainer import network_options
-    if given.get("start_from") and "arch" not in given:
-        given = {**network_options(given["start_from"]), **given}
+        from mal_trt.training.start import completed
+    given, taken = completed(given)
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one of several processes
+    if taken and speaks:
+        typer.echo(taken, err=True)
     checkpoint = run(_config(given))
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
+    if speaks:
         typer.echo(f"checkpoint: {checkpoint}")
 
 

@@ -76,7 +76,8 @@ class Labeler:
         result.masks  # bool [1, height, width]
 
     - `model`: an .onnx file of `mal-trt export`, an engine, "bundled", or a backend of your own, which is closed with
-      the `Labeler`.
+      the `Labeler`. Also a checkpoint (.pth), which is exported into the user's cache the first time; that takes a
+      while, and the extra `export`.
     - `device`: "cpu", "cuda", "cuda:1", or "auto", which takes CUDA where it really works.
     - `batch`: boxes that the network sees at once. None: 16, or on a GPU as many as the engine takes.
     - `crops`: where crops are cut and masks are made: "cpu", "gpu", or "auto", where the network runs.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mal_trt.artifacts.contract import REFINE
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
@@ -27,8 +28,8 @@ Threshold = float | Sequence[float] | str | None
 class Predictor:
     """A model and how to use it: cut crops, run them in batches of one size class, turn logits into masks.
 
-    model: an ONNX file, an engine, "bundled", or a backend, which is then closed with it. device: "auto", "cpu" or
-    "cuda". threshold: mask probability, one number or three (small, medium, large boxes), or "tight", see
+    model: an ONNX file, an engine, a checkpoint, "bundled", or a backend, which is then closed with it. device: "auto",
+    "cpu" or "cuda". threshold: mask probability, one number or three (small, medium, large boxes), or "tight", see
     `geometry.paste.tight_threshold`; None is the model's own.
     flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
@@ -51,7 +52,9 @@ class Predictor:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
             raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
-        self.backend: Backend = open_backend(model, device, threads) if isinstance(model, (str, Path)) else model
+        if isinstance(model, (str, Path)):
+            model = open_backend(resolve_model(model, weights), device, threads)
+        self.backend: Backend = model
         self.contract = self.backend.contract
         self.provider = self.backend.provider
         self.thresholds: tuple[float, float, float] = given or self.contract.thresholds

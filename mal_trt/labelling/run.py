@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,7 +11,7 @@ from pathlib import Path
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import NOTHING, REGULAR, file_kind
+from mal_trt.base.files import NOTHING, REGULAR, file_kind, make_folder
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
@@ -52,6 +50,7 @@ def label(
     weights: str | None = None,
     slack: float = 0.0,
     box_area: bool = False,
+    iou: bool = False,
     overlay: str | Path | None = None,
     overlay_size: int = DISPLAY_SIDE,
     image_list: str | Path | None = None,
@@ -73,7 +72,8 @@ def label(
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box.
-    - `box_area`: write the area of the box, not that of the mask.
+    - `box_area`: write the area of the box, not that of the mask. `iou`: write the IoU with the drawn mask, where the
+      boxes have one (COCO only).
     - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
       as large as the picture).
     - `image_list`: COCO JSON that names the pictures of a bare list of results. None: they are found by their image_id.
@@ -91,20 +91,21 @@ def label(
     if batch is not None:
         batch_size(batch, None)
     check_side(overlay_size)
-    formats, options = chosen(format), Options(box_area, simplify)
+    formats, options = chosen(format), Options(box_area, simplify, iou)
     _check_output(out, journal_path, resume, formats)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
-        _make_folder(folder)
+        make_folder(folder)
     boxes = as_boxes(boxes)
     images = boxes.home() if images is None else images
     source = open_images(images)
     if threads is None:
         threads = usable_cores()
+    file = resolve_model(model, weights)
     given = {
         "boxes": boxes.sha256(),
         "image list": file_sha256(image_list) if image_list is not None else "none",
         "images": str(Path(images).resolve()),
-        "model": file_sha256(resolve_model(model)),
+        "model": file_sha256(file),
         "batch": str(batch),
         "decode": decode,
         "threshold": str(threshold),
@@ -112,6 +113,7 @@ def label(
         "refine": str(refine),
         "weights": str(weights),
         "box area": str(box_area),
+        **({"iou": "True"} if iou else {}),
         **({"rescale": "True"} if boxes.rescale else {}),
         **({"slack": str(slack)} if slack else {}),
     }
@@ -122,11 +124,11 @@ def label(
         "overlay size": "none" if overlay is None else str(overlay_size),
     }
     if resume and out.exists() and not journal_path.exists():
-        return finished(out, {**given, **written}, resolve_model(model))
+        return finished(out, {**given, **written}, file)
     began = datetime.now(timezone.utc)
     journal = Journal(journal_path)
     try:
-        settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack)
+        settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack)
         with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             used = {**given, "batch": str(batch), **workers.opened.facts}
@@ -134,7 +136,7 @@ def label(
                 journal.check(used)
             else:
                 write_plan(journal, used, boxes, image_list, source, batch)
-            summary = _run(journal, workers, batch, resolve_model(model), out, formats, options, progress)
+            summary = _run(journal, workers, batch, file, out, formats, options, progress)
             if not summary.labelled:
                 raise NothingDone(nothing_usable(journal, source, boxes, images), summary.skipped_list)
         if overlay is not None:
@@ -203,12 +205,3 @@ def _check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]
         raise InputError(f"{journal}: an unfinished run; add --resume to go on, or delete it to start over")
     if out.exists():
         raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "not writable")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None

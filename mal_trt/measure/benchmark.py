@@ -56,7 +56,7 @@ def benchmark(
 ) -> Document:
     """Measure how fast models are, and how good: the dict that `mal-trt benchmark --json` writes.
 
-    - `models`: model files or "bundled". Masks are compared with those of the first.
+    - `models`: model files, checkpoints or "bundled". Masks are compared with those of the first.
     - `images`, and `boxes` or `annotations` (with drawn masks): what to label. None: the example photos, 16 times over.
       `count`: only this many boxes, spread evenly.
     - `batches`: batch sizes at which the network alone is measured. `size`: whose boxes' mask head runs there: "small",

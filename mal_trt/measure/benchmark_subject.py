@@ -65,7 +65,7 @@ class Subject:
 
 def model_facts(model: str | Path, predictor: Predictor) -> Document:
     """What a model is, once opened; of an engine also what its manifest says about how it was built."""
-    path = resolve_model(model)
+    path = resolve_model(model, predictor.weights)
     return {
         "model": str(model),
         "sha256": file_sha256(path),

@@ -39,7 +39,7 @@ def compare(
 ) -> dict[str, Any]:
     """Say how far models are from the first of them: the dict that `mal-trt compare --json` writes.
 
-    - `models`: two or more model files, or "bundled".
+    - `models`: two or more model files, checkpoints, or "bundled".
     - `annotations`: boxes with drawn masks; or `boxes`: boxes alone. Either in any format that is read.
     - `count`: compare on this many boxes, spread evenly. None: all.
     - `threshold`, `refine`: the same for all models. None: what each model asks for.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mal_trt.formats.jsonstream import BARE_LIST
+from mal_trt.formats.segmentations import to_rle
 from mal_trt.writers.files import text_file
 from mal_trt.writers.labels import LabelSet, Object
 from mal_trt.writers.losses import Losses
@@ -68,11 +69,27 @@ def _records(labels: LabelSet, options: Options, losses: Losses, done: Done, seg
         record["segmentation"] = segment(thing)
         record["area"] = float(record["bbox"][2] * record["bbox"][3]) if options.box_area else thing.area
         record.setdefault("iscrowd", 0)
+        if options.iou and (iou := _iou(thing)) is not None:
+            record["iou"] = iou
         if found := thing.marks:
             record["quality"] = found
         yield json.dumps(record)
         losses.masks += 1
         done(1)
+
+
+def _iou(thing: Object) -> float | None:
+    """IoU of a mask with the one that was drawn for the same box; None without a drawn one that can be read."""
+    from pycocotools import mask as coco
+
+    drawn = thing.record.get("segmentation")
+    if not drawn:
+        return None
+    try:
+        truth = to_rle(drawn, *thing.rle["size"])
+    except ValueError:
+        return None
+    return float(coco.iou([thing.rle], [truth], [0])[0][0])
 
 
 def _numbers(values: list[float]) -> list[float]:

@@ -20,7 +20,8 @@ from mal_trt.cli import app
 
 SIDE = 64
 HEAVY = ("torch", "onnx", "timm", "onnxruntime", "numpy", "PIL", "pycocotools", "cv2", "rich")
-VERBS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+VERBS = tuple(verb for verb, command in COMMANDS.items() if not command.hidden)
 
 
 @pytest.fixture(scope="module")

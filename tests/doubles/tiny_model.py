@@ -20,12 +20,14 @@ def write_tiny_model(
     grid_gain: float = 0.0,
     head: str = "dynamic",
     dtype: str = "uint8",
+    source_sha256: str = "",
 ) -> Path:
     """A model whose bright pixels are the object: logits = gain * (mean of a 4x4 patch / 255 - 0.5), [N,1,16,16].
 
     coupled: add the mean of the whole batch, so that a box's mask tells with whom it shared its batch.
     weights "mixed": also `logits_student` (the same) and `logits_teacher` (the opposite sign). grid_gain: added for
     each step of the head grid. head "large": no `head_grid`. dtype: of `image`.
+    source_sha256: of the checkpoint that it says it was made of.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -82,6 +84,7 @@ def write_tiny_model(
         head=head,
         weights=weights,
         thresholds=(0.5, 0.5, 0.5),
+        source_sha256=source_sha256,
     )
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model)

@@ -131,6 +131,9 @@ def test_recipe_spec_override_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Each beats the one before; a spec that does not say keeps the recipe's value."""
     runs: list[TrainConfig] = []
     monkeypatch.setattr("mal_trt.training.loop.train", lambda config: runs.append(config) or config.out)
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a.json").touch()
     spec = write(
         tmp_path,
         "results_dir: r\ndataset: {train_ann_path: a.json, train_img_dir: a}\n"
