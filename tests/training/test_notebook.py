@@ -15,7 +15,7 @@ for package in ("ipykernel", "matplotlib", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "train_and_label.ipynb"
-SMALL = 'PICTURES, VALIDATION, EPOCHS, CROP, FOLDER = 8, 2, 1, 64, "small"'
+SMALL = 'PICTURES, VALIDATION, EPOCHS, CROP, FOLDER = 24, 2, 1, 64, "small"'
 
 
 def read() -> Any:
@@ -33,7 +33,7 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     said = "".join(output.get("text", "") for output in outputs)
-    assert "32 boxes to train on, 8 with masks" in said
+    assert "96 boxes to train on, 8 with masks" in said
     assert "toadstools.onnx: " in said and "trained: {'miou': " in said
     assert "12 of 12 boxes labelled by CPUExecutionProvider" in said
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3  # losses, masks, photos

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +112,14 @@ def test_yolo_read_by_supervision(tmp_path: Path) -> None:
     assert np.array_equal(detections.mask[0], mask)
 
 
+def dents(mask: np.ndarray) -> np.ndarray:
+    """Pixels outside a mask that three or four of their neighbours close in; bool [H,W]."""
+    around = np.pad(mask, 1).astype(int)
+    closed: np.ndarray = ~mask & (around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:] >= 3)
+    return closed
+
+
+@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 11, reason="this Pillow closes dents of more than a pixel")
 @given(pictures_of_masks)
 @often
 def test_labelme_as_it_draws_polygons(all_masks: list[list[np.ndarray]]) -> None:
@@ -129,8 +138,8 @@ def test_labelme_as_it_draws_polygons(all_masks: list[list[np.ndarray]]) -> None
                     own = Image.new("L", (WIDTH, HEIGHT))
                     ImageDraw.Draw(own).polygon([tuple(p) for p in shape["points"]], outline=1, fill=1)
                     drawn |= np.asarray(own).astype(bool)
-                # Pillow's own fill leaves out a pixel of a hole here and there.
-                assert (drawn ^ mask).sum() <= 2
+                # Pillow's own fill may close a dent of a single pixel, and leaves out a pixel of a hole here and there.
+                assert ((drawn ^ mask) & ~dents(mask)).sum() <= 2
     assert losses.iou_worst == 1
 
 
