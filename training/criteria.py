@@ -5,7 +5,6 @@ Scores against drawn masks are `validation`; what they decide is `stopping`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.training.augment import normalise
@@ -21,7 +19,7 @@ from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.losses import resize
 from mal_trt.training.pictures import TrainingBoxes
-from mal_trt.training.threshold import box_agreement
+from mal_trt.training.threshold import box_agreement, threshold_for
 from mal_trt.training.trainer import Trainer
 
 SHARE, MOST = 0.1, 150  # of the boxes, held back by whole pictures
@@ -29,30 +27,19 @@ FIGURES = 150
 BATCH = 16
 
 
-def hold_back(boxes: TrainingBoxes, seed: int = 0) -> tuple[TrainingBoxes, TrainingBoxes]:
-    """(boxes to train on, boxes to judge by): whole pictures, drawn at random, with a tenth of the boxes, 150 at most.
+def hold_back(boxes: TrainingBoxes, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(rows to train on, rows to judge by): whole pictures, drawn at random, with a tenth of the boxes, 150 at most.
 
-    Where there are fewer than two pictures, both are all the boxes.
+    Where there are fewer than two pictures, both are all the rows.
     """
     wanted = min(MOST, max(1, round(SHARE * len(boxes))))
     order = np.random.default_rng(seed).permutation(np.unique(boxes.picture))
     if len(order) < 2:
-        return boxes, boxes
+        return np.arange(len(boxes)), np.arange(len(boxes))
     counts = np.cumsum([np.count_nonzero(boxes.picture == picture) for picture in order])
     taken = order[: min(int(np.searchsorted(counts, wanted)) + 1, len(order) - 1)]
     held = np.isin(boxes.picture, taken)
-    return _some(boxes, ~held), _some(boxes, held)
-
-
-def _some(boxes: TrainingBoxes, kept: np.ndarray) -> TrainingBoxes:
-    rows = np.flatnonzero(kept)
-    return replace(
-        boxes,
-        boxes=boxes.boxes[rows],
-        picture=boxes.picture[rows],
-        ids=[boxes.ids[row] for row in rows],
-        category=boxes.category[rows],
-    )
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 class BoxCriteria:
@@ -76,9 +63,8 @@ class BoxCriteria:
         # The margins that masks are made with, so that a figure's crop is like any other's.
         margin = (config.test_margin, config.test_margin)
         drawn = Samples(boxes, SampleRules(config.crop_size, config.seed + 1, margin, figures=1.0), 0, FIGURES)
-        self.figures = [
-            (sample["teacher"], sample["mask"], sample["area"]) for sample in map(drawn.__getitem__, range(FIGURES))
-        ]
+        samples = [drawn[number] for number in range(FIGURES)]
+        self.figures = [(sample["teacher"], sample["mask"], sample["area"]) for sample in samples]
 
     @torch.no_grad()
     def run(self, trainer: Trainer) -> dict[str, Any]:
@@ -91,7 +77,7 @@ class BoxCriteria:
             pixels = torch.from_numpy(np.stack([crop for crop, _ in part]))
             logits = self._logits(trainer, pixels, torch.tensor([frame.area for _, frame in part]))
             for values, (_, frame) in zip(logits[:, 0].cpu().numpy(), part, strict=True):
-                mask = mask_from_logits(values, frame, self._threshold(frame.area))
+                mask = mask_from_logits(values, frame, threshold_for(self.config.thresholds, frame.area))
                 agreement.append(box_agreement(mask, np.asarray(frame.box)))
         overlaps = []
         for start in range(0, len(self.figures), BATCH):
@@ -100,7 +86,7 @@ class BoxCriteria:
             )
             logits = resize(self._logits(trainer, pixels, areas), (masks.shape[-2], masks.shape[-1]))
             for values, mask, area in zip(logits[:, 0].sigmoid().cpu(), masks.bool(), areas.tolist(), strict=True):
-                found = values > self._threshold(area)
+                found = values > threshold_for(self.config.thresholds, area)
                 overlaps.append(float((found & mask).sum() / (found | mask).sum().clamp_min(1)))
         trainer.teacher.train()
         box, figure = (float(np.mean(values)) if values else 0.0 for values in (agreement, overlaps))
@@ -110,7 +96,3 @@ class BoxCriteria:
         with trainer.fabric.autocast():
             logits: Tensor = trainer.teacher(normalise(crops.to(trainer.device)), area.to(trainer.device))
         return logits.float()
-
-    def _threshold(self, area: float) -> float:
-        thresholds = self.config.thresholds
-        return thresholds[size_class(area) if len(thresholds) > 1 else 0]

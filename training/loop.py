@@ -68,9 +68,12 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         if warning := most_missing(total, boxes.skipped, "are NOT trained on"):
             console.print(warning, highlight=False, markup=False, soft_wrap=True)
     judge: Validation | BoxCriteria | None = Validation(config) if config.val_boxes is not None else None
+    priors = _priors(config)
     if config.patience is not None and judge is None:
-        boxes, held = hold_back(boxes)
-        judge = BoxCriteria(config, boxes, held)
+        kept, held = hold_back(boxes)
+        priors = {new: priors[old] for new, old in enumerate(kept.tolist()) if old in priors}
+        boxes, judged = boxes.some(kept), boxes.some(held)
+        judge = BoxCriteria(config, boxes, judged)
     rules = sample_rules(config)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     per_step = config.batch * config.accumulate * fabric.world_size
@@ -86,7 +89,7 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         trainer.restore(config.resume_from)
     elif config.start_from is not None:
         trainer.start(config.start_from)
-    samples = Samples(boxes, rules, 0, trainer.total_steps * per_step, _priors(config), config.preload)
+    samples = Samples(boxes, rules, 0, trainer.total_steps * per_step, priors, config.preload)
     numbers = Numbers(config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step)
     loader = DataLoader(
         samples, batch_sampler=numbers, num_workers=config.workers, pin_memory=fabric.device.type == "cuda"
@@ -113,13 +116,13 @@ def sample_rules(config: TrainConfig) -> SampleRules:
     )
 
 
-def _priors(config: TrainConfig) -> Mapping[int, Prior] | None:
-    """Soft masks of single rows: an ensemble's, or those of colour alone."""
+def _priors(config: TrainConfig) -> Mapping[int, Prior]:
+    """Masks of single rows: an ensemble's, those of an earlier model or of colour alone, or none."""
     if config.targets is not None and config.priors is not None:
         raise InputError("targets and priors: give one of them")
     if config.targets is not None:
         return load_targets(config.targets)
-    return None if config.priors is None else load_priors(config.priors)
+    return {} if config.priors is None else load_priors(config.priors)
 
 
 def _steps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ class TrainingBoxes:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def some(self, rows: np.ndarray) -> TrainingBoxes:
+        """Some of the boxes, int64 [n]; they are numbered anew."""
+        ids = [self.ids[row] for row in rows]
+        return replace(self, boxes=self.boxes[rows], picture=self.picture[rows], ids=ids, category=self.category[rows])
 
 
 def read_training_boxes(

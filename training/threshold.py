@@ -5,11 +5,13 @@ The first alone would take the lowest: masks that fill their boxes always reach 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.paste import mask_from_logits
@@ -18,6 +20,11 @@ from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.pictures import TrainingBoxes
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 13))
+
+
+def threshold_for(thresholds: Sequence[float], area: float) -> float:
+    """Of one threshold, or of three for small, medium and large boxes, that of a box of so many square pixels."""
+    return thresholds[size_class(area) if len(thresholds) > 1 else 0]
 
 
 def box_agreement(mask: LocalMask, box: np.ndarray) -> float:
@@ -63,7 +70,7 @@ def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, see
     drawn = Samples(boxes, SampleRules(size, seed, (margin, margin), figures=1.0), 0, samples)
     crops = predictor.batch(1)
     found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
-    for sample in map(drawn.__getitem__, range(samples)):
+    for sample in (drawn[number] for number in range(samples)):
         true = sample["mask"].numpy() > 0
         ys, xs = np.nonzero(true)
         inner = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
-from mal_trt.geometry.boxes import size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.measure.evaluate import score_labels
@@ -21,6 +20,7 @@ from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.network import MALNetwork
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
+from mal_trt.training.threshold import threshold_for
 from mal_trt.training.trainer import Trainer
 
 MAX_AREA = 1e9
@@ -96,7 +96,7 @@ class Validation:
             logits = self._logits(trainer, networks, batch["pixels"], torch.tensor([f.area for f in frames]))
             for row, frame, values, good in zip(rows, frames, logits, batch["good"].tolist(), strict=True):
                 key = self.boxes.ids[row][1]
-                threshold = config.thresholds[size_class(frame.area) if len(config.thresholds) > 1 else 0]
+                threshold = threshold_for(config.thresholds, frame.area)
                 labels.append({"id": key, "segmentation": rle_from_logits(values, frame, threshold) if good else None})
         for network in networks:
             network.train()

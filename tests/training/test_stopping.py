@@ -45,13 +45,13 @@ def test_patience() -> None:
 
 def test_whole_pictures_are_held_back(plan: TrainConfig) -> None:
     boxes = read_training_boxes(plan.images, plan.boxes, 100, 1e9)
-    rest, held = hold_back(boxes)
+    rest, held = (boxes.some(rows) for rows in hold_back(boxes))
     assert len(held) == round(0.1 * len(boxes)) and len(rest) + len(held) == len(boxes)
     assert not set(rest.picture) & set(held.picture) and not set(rest.ids) & set(held.ids)
     one = replace(
         boxes, boxes=boxes.boxes[:1], picture=boxes.picture[:1], ids=boxes.ids[:1], category=boxes.category[:1]
     )
-    assert hold_back(one) == (one, one)
+    assert [rows.tolist() for rows in hold_back(one)] == [[0], [0]]
 
 
 class Drawn(torch.nn.Module):
@@ -80,7 +80,7 @@ def test_masks_that_fill_their_boxes_are_no_better(
     monkeypatch.setattr("mal_trt.training.data.draw_figure", lambda patch, rng: red_figures(rng))
     boxes = read_training_boxes(plan.images, plan.boxes, 100, 1e9)
     plan = replace(plan, crop_size=112, thresholds=(0.5,))
-    criteria, trainer = BoxCriteria(plan, *hold_back(boxes)), Trainer(plan, 10)
+    criteria, trainer = BoxCriteria(plan, *(boxes.some(rows) for rows in hold_back(boxes))), Trainer(plan, 10)
     trainer.teacher = Drawn(everywhere=False)  # type: ignore[assignment]
     exact = criteria.run(trainer)
     assert exact["figure_iou"] > 0.95 and exact["count"] == 4
@@ -88,6 +88,26 @@ def test_masks_that_fill_their_boxes_are_no_better(
     filling = criteria.run(trainer)
     assert filling["box_agreement"] > 0.95 and filling["figure_iou"] < 0.6
     assert filling["fit"] == pytest.approx((filling["box_agreement"] * filling["figure_iou"]) ** 0.5)
+
+
+def test_priors_stay_with_their_boxes(plan: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = read_training_boxes(plan.images, plan.boxes, plan.min_area, 1e9)
+    masks = np.zeros((len(boxes), 48, 48), np.uint8)
+    for row, mask in enumerate(masks):  # of each row another, and all of them good enough to be taken
+        mask[:, : 24 + row % 20], mask[24] = 255, 255
+    np.savez(tmp_path / "priors.npz", rows=np.arange(len(boxes)), masks=masks)
+    seen: dict[tuple[str, Any], np.ndarray] = {}
+
+    class Noting(loop.Samples):
+        def __init__(self, boxes: Any, rules: Any, first: int, last: int, priors: Any = None, preload: bool = False):
+            super().__init__(boxes, rules, first, last, priors, preload)
+            seen.update({self.boxes.ids[row]: prior.mask for row, prior in self.priors.items()})
+
+    monkeypatch.setattr(loop, "Samples", Noting)
+    train(replace(plan, recipe="small", priors=tmp_path / "priors.npz", epochs=0.3, patience=1))
+    kept, held = hold_back(boxes)
+    assert set(seen) == {boxes.ids[row] for row in kept} and len(held)
+    assert all(np.array_equal(seen[boxes.ids[row]], masks[row]) for row in kept)
 
 
 @pytest.fixture
