@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.artifacts.flavor import Messages
-from mal_trt.artifacts.manifest import UNCHECKED, Manifest, manifest_path
+from mal_trt.artifacts.manifest import UNCHECKED, Manifest, manifest_path, shapes
 from mal_trt.artifacts.parity import engine_reference
 from mal_trt.artifacts.trtmessages import explain, known
 from mal_trt.base.digest import file_sha256
@@ -23,7 +23,6 @@ from mal_trt.engines import timing_cache
 from mal_trt.engines.job import Job
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
-from mal_trt.engines.profiles import shapes
 from mal_trt.engines.worker import run_beside
 
 

@@ -25,12 +25,3 @@ def profiles(contract: Contract, batch: tuple[int, int, int]) -> tuple[Profile, 
     if contract.head != "dynamic":
         return (Profile(batch),)
     return tuple(Profile(batch, contract.grid(size)) for size in SizeClass)
-
-
-def shapes(contract: Contract, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Smallest, best and largest shape of each input of the network."""
-    side = contract.input_size
-    wanted: dict[str, tuple[tuple[int, ...], ...]] = {"image": tuple((n, 3, side, side) for n in profile.batch)}
-    if profile.grid is not None:
-        wanted["head_grid"] = ((1, 1, profile.grid, profile.grid),) * 3
-    return wanted

@@ -118,7 +118,8 @@ def thinned(boxes: tuple[Path, ...], out: Path, seed: int = 7) -> tuple[Path, ..
 
 
 def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console: Console) -> None:
-    """Write `model`: the teacher, weights stored as FP16, refinement by colour, the threshold that the boxes choose."""
+    """Write `model`: the teacher, weights stored as FP16, refinement by colour, the threshold that boxes and
+    drawn figures choose."""
     export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
     agreement = agreement_by_threshold(model, boxes, THRESHOLD_SAMPLES)
     figures = figure_iou_by_threshold(model, boxes, THRESHOLD_SAMPLES)

@@ -11,6 +11,7 @@ import numpy as np
 from mal_trt.formats.images import ImageProblem
 from mal_trt.labelling.labeler import Labeler
 from mal_trt.training.pictures import TrainingBoxes
+from mal_trt.training.prior import save_priors
 
 SIDE = 96  # of a stored mask, which covers exactly the box
 
@@ -20,17 +21,15 @@ def save_mask_priors(model: str | Path, boxes: TrainingBoxes, path: Path, device
     (.npz); `prior.load_priors` takes those that fit their boxes."""
     found: dict[int, np.ndarray] = {}
     with closing(Labeler(model, device)) as labeler:
-        for number, picture in enumerate(boxes.pictures):
+        for number in np.unique(boxes.picture):
             rows = np.flatnonzero(boxes.picture == number)
             try:
-                pixels = picture.read() if len(rows) else None
+                pixels = boxes.pictures[number].read()
             except ImageProblem:
-                continue
-            if pixels is None:
                 continue
             for row, mask in zip(rows.tolist(), labeler(pixels, boxes.boxes[rows]).masks, strict=True):
                 found[row] = _over_box(mask, boxes.boxes[row])
-    np.savez_compressed(path, rows=np.array(list(found)), masks=np.stack(list(found.values())))
+    save_priors(path, found)
 
 
 def _over_box(mask: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ mask is involved. Not part of published MAL; used for the bundled model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,7 @@ def compute_priors(boxes: TrainingBoxes, rows: np.ndarray, path: Path, workers: 
     with ThreadPoolExecutor(workers) as pool:
         masks = list(pool.map(partial(_row_prior, boxes), order.tolist()))
     found = {row: mask for row, mask in zip(order, masks, strict=True) if mask is not None}
-    np.savez_compressed(path, rows=np.array(list(found)), masks=np.stack(list(found.values())))
+    save_priors(path, found)
 
 
 def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
@@ -83,6 +83,11 @@ def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
     except ImageProblem:
         return None
     return grabcut_prior(picture, boxes.boxes[row])
+
+
+def save_priors(path: Path, masks: Mapping[int, np.ndarray]) -> None:
+    """Masks over boxes by row, uint8 [n,n] of 0..255 and of one size, as `load_priors` reads them (.npz)."""
+    np.savez_compressed(path, rows=np.array(list(masks)), masks=np.stack(list(masks.values())))
 
 
 def load_priors(path: Path) -> dict[int, Prior]:

@@ -96,6 +96,15 @@ _KINDS: dict[str, type] = {
 }
 
 
+def shapes(contract: Contract, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Smallest, best and largest shape of each input of the network."""
+    side = contract.input_size
+    wanted: dict[str, tuple[tuple[int, ...], ...]] = {"image": tuple((n, 3, side, side) for n in profile.batch)}
+    if profile.grid is not None:
+        wanted["head_grid"] = ((1, 1, profile.grid, profile.grid),) * 3
+    return wanted
+
+
 def manifest_path(engine: Path) -> Path:
     """Where an engine's manifest lies: `model.engine.json` for `model.engine`."""
     return engine.with_name(engine.name + ".json")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from mal_trt.artifacts.contract import Contract
-from mal_trt.artifacts.manifest import Manifest, Profile
+from mal_trt.artifacts.manifest import Manifest, shapes
 
 # TensorRT-RTX has its own trtexec, and Polygraphy asks the environment which library to load.
 TRTEXEC = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
@@ -19,7 +18,7 @@ def tool_lines(engine: Path, manifest: Manifest) -> dict[str, str]:
     Timed with the best batch of its last profile, the one for large boxes.
     """
     number = len(manifest.profiles) - 1
-    best = shapes(manifest.contract, manifest.profiles[number], 1)
+    best = _of(shapes(manifest.contract, manifest.profiles[number]), 1)
     timed = [TRTEXEC[manifest.flavor], f"--loadEngine={engine}", f"--shapes={_joined(best)}"]
     run = ["polygraphy", "run", str(engine), "--trt", "--model-type", "engine", "--input-shapes"]
     run += [f"{name}:[{','.join(map(str, dims))}]" for name, dims in best.items()]
@@ -38,21 +37,20 @@ def tool_lines(engine: Path, manifest: Manifest) -> dict[str, str]:
     return lines
 
 
-def shapes(contract: Contract, profile: Profile, which: int) -> dict[str, tuple[int, ...]]:
-    """Shape of each input. which: 0 the smallest batch of the profile, 1 the best, 2 the largest."""
-    side = contract.input_size
-    inputs: dict[str, tuple[int, ...]] = {"image": (profile.batch[which], 3, side, side)}
-    return inputs if profile.grid is None else {**inputs, "head_grid": (1, 1, profile.grid, profile.grid)}
-
-
 def _build(engine: Path, manifest: Manifest) -> list[str]:
     (profile,) = manifest.profiles
     words = [TRTEXEC[manifest.flavor], f"--onnx={engine.with_name(manifest.onnx)}"]
     if manifest.flavor == "tensorrt":  # TensorRT-RTX takes types from the model always
         words += ["--stronglyTyped", "--noTF32"]
+    inputs = shapes(manifest.contract, profile)
     for which, option in enumerate(("minShapes", "optShapes", "maxShapes")):
-        words.append(f"--{option}={_joined(shapes(manifest.contract, profile, which))}")
+        words.append(f"--{option}={_joined(_of(inputs, which))}")
     return [*words, f"--saveEngine={engine}"]
+
+
+def _of(inputs: dict[str, tuple[tuple[int, ...], ...]], which: int) -> dict[str, tuple[int, ...]]:
+    """Of each input the smallest (0), best (1) or largest (2) shape."""
+    return {name: dims[which] for name, dims in inputs.items()}
 
 
 def _joined(inputs: dict[str, tuple[int, ...]]) -> str:

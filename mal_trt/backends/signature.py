@@ -21,6 +21,12 @@ def check_image(image: np.ndarray, contract: Contract) -> None:
         raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
 
 
+def output_names(contract: Contract) -> tuple[str, ...]:
+    """All outputs of a model: its logits, and where it carries two networks also those of each."""
+    more = ("student", "teacher") if contract.weights == "mixed" else ()
+    return (LOGITS, *(f"{LOGITS}_{part}" for part in more))
+
+
 def output_name(weights: str | None, contract: Contract, outputs: Sequence[str], where: str) -> str:
     """Name of the output with the logits of "student", "teacher", "mixed" or None (default); `where` names the file."""
     if weights is None or weights == contract.weights:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from shutil import copyfile
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from mal_trt.artifacts.models import BUNDLED
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError
+from mal_trt.base.files import write_whole
 from mal_trt.cli.options import QuietOption, Weights, needs, take_checkpoints
 
 if TYPE_CHECKING:
@@ -201,14 +200,7 @@ def _beside(model: Path, onnx: Path) -> Path:
     from mal_trt.artifacts.parity import reference_path
 
     for source, copy in ((reference_path(model), reference_path(onnx)), (model, onnx)):
-        part = copy.with_name(f".{copy.name}.part")
-        try:
-            copyfile(source, part)
-            os.replace(part, copy)
-        except OSError as error:
-            raise RunError(f"{copy}: not written ({error.strerror or error})") from None
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(copy, source.read_bytes())
     return onnx
 
 

@@ -59,9 +59,11 @@ def make_frame(
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     extended = extended_box((x0, y0, x1, y1), (margin_rate / 2,) * 4)
-    dx, dy = (x1 - x0) * slack, (y1 - y0) * slack
-    loose = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(float(width), x1 + dx), min(float(height), y1 + dy))
-    inner = inner_box(loose if slack else (x0, y0, x1, y1), extended, width, height, size)
+    reach = (x0, y0, x1, y1)
+    if slack:
+        dx, dy = (x1 - x0) * slack, (y1 - y0) * slack
+        reach = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(float(width), x1 + dx), min(float(height), y1 + dy))
+    inner = inner_box(reach, extended, width, height, size)
     return Frame((x0, y0, x1, y1), extended, inner, width, height, size)
 
 

@@ -15,7 +15,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import contract_of, read_onnx
 from mal_trt.artifacts.parity import engine_reference
 from mal_trt.backends import ENGINES
-from mal_trt.backends.signature import LOGITS
+from mal_trt.backends.signature import LOGITS, output_names
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import find_gpus
 
@@ -92,8 +92,7 @@ def _engine_outputs(path: Path, contract: Contract) -> dict[str, Dims] | None:
             dims = tuple(int(side) for side in archive[LOGITS].shape[-3:])
     except (OSError, ValueError, KeyError):
         return None
-    more = ("student", "teacher") if contract.weights == "mixed" else ()
-    return dict.fromkeys((LOGITS, *(f"{LOGITS}_{part}" for part in more)), dims)
+    return dict.fromkeys(output_names(contract), dims)
 
 
 def engine_files(source: Source, name: str) -> dict[str, Path]:

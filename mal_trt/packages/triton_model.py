@@ -14,7 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from mal_trt.artifacts.contract import Contract
-from mal_trt.backends.signature import LOGITS, check_image, output_name
+from mal_trt.backends.signature import check_image, output_name, output_names
 from mal_trt.base.errors import InputError, MalTrtError, NanLogits, RunError
 from mal_trt.formats.images import ImageProblem, read_picture
 from mal_trt.geometry.boxes import SizeClass
@@ -73,8 +73,7 @@ class ServedNetwork:
     def __init__(self, name: str, contract: Contract) -> None:
         self._name, self.contract = name, contract
         self.provider = f"Triton ({name})"
-        more = ("student", "teacher") if contract.weights == "mixed" else ()
-        self.outputs = (LOGITS, *(f"{LOGITS}_{part}" for part in more))
+        self.outputs = output_names(contract)
 
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""

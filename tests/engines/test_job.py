@@ -9,13 +9,13 @@ import pytest
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.flavor import Flavor
-from mal_trt.artifacts.manifest import Profile
+from mal_trt.artifacts.manifest import Profile, shapes
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.engines import EngineOptions, job
 from mal_trt.engines.job import Job, prepare
 from mal_trt.engines.monitor import Monitor
-from mal_trt.engines.profiles import default_batch, profiles, shapes
+from mal_trt.engines.profiles import default_batch, profiles
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, 4 << 30)
 TURING = Gpu("T4", "7.5", 16 << 30, 15 << 30)
