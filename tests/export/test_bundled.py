@@ -82,6 +82,8 @@ def test_masks_of_an_earlier_model_as_priors(tmp_path: Path) -> None:
             x0, y0, x1, y1 = rows.boxes[row].astype(int)
             mask = labels(rows.pictures[rows.picture[row]].read(), rows.boxes[[row]])[0][y0:y1, x0:x1]
             assert (prior > 127).mean() == pytest.approx(mask.mean(), abs=0.02)
+            ys, xs = ((np.arange(96) + 0.5) * side // 96 for side in mask.shape)
+            assert ((prior > 127) == mask[np.ix_(ys.astype(int), xs.astype(int))]).mean() > 0.95
     labels.close()
     assert all(prior.trust == 1 for prior in load_priors(tmp_path / "priors.npz").values())
 

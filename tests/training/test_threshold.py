@@ -32,8 +32,22 @@ def test_boxes_and_figures_choose_together() -> None:
     assert choose_threshold({0.1: 0.9, 0.2: 0.9}, {0.1: 0.8, 0.2: 0.8}) == 0.2
 
 
-def test_figures_are_scored_as_masks_are_made(tiny_model: Callable[..., Path], plan: TrainConfig) -> None:
+@pytest.mark.parametrize(("figure", "ground"), [(255, 0), (0, 255)])
+def test_figures_are_scored_as_masks_are_made(
+    tiny_model: Callable[..., Path], plan: TrainConfig, monkeypatch: pytest.MonkeyPatch, figure: int, ground: int
+) -> None:
+    """The small model draws what is bright: white figures on black are found, of black ones on white only the rest."""
+
+    def drawn(patch: object, rng: object) -> tuple[np.ndarray, np.ndarray]:
+        mask = np.zeros((112, 112), np.uint8)
+        mask[30:80, 20:60] = 1
+        mask[30:50, 20:40] = 0
+        mask[30, 20:60] = mask[30:80, 20] = 1
+        return np.where(mask[..., None] > 0, figure, ground).astype(np.uint8).repeat(3, 2), mask
+
+    monkeypatch.setattr("mal_trt.training.data.draw_figure", drawn)
     boxes = read_training_boxes(plan.images, plan.boxes, 100, 1e9)
-    found = figure_iou_by_threshold(tiny_model(gain=2.0), boxes, 12)
+    found = figure_iou_by_threshold(tiny_model(gain=8.0), boxes, 12)
     assert set(found) == set(THRESHOLDS) and all(0 < value < 1 for value in found.values())
     assert len(set(found.values())) > 3
+    assert found[0.5] > 0.8 if figure else found[0.5] < 0.3
