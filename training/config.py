@@ -38,8 +38,8 @@ class TrainConfig:
     precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
     thresholds, test_margin, val_weights and val_flip say how masks are made for validation.
     patience: stop after so many validations that are no better than the best, whose weights, those of the start
-    included, become best.pth. Without val_boxes the validations are those of `training.criteria`, on a tenth of the
-    pictures, held back.
+    included, become best.pth; None is never. Without val_boxes the validations are those of `training.criteria`, on a
+    tenth of the pictures, held back.
     """
 
     images: tuple[Path, ...]
@@ -184,6 +184,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# "small" over a network that MAL trained already: short steps, and stop when they no longer help.
+FINE_TUNING: Mapping[str, Any] = MappingProxyType({"batch": 16, "lr": 6e-6, "epochs": 12.0, "patience": 3})
+
 # "small" for an arch that is not of the mal- family.
 SMALL_OTHERS: Mapping[str, Any] = MappingProxyType(
     {
@@ -205,14 +208,19 @@ SMALL_OTHERS: Mapping[str, Any] = MappingProxyType(
 )
 
 
-def recipe_config(recipe: Recipe, **given: Any) -> TrainConfig:
+def recipe_config(recipe: Recipe, *, trained: bool = False, **given: Any) -> TrainConfig:
     """A run of a recipe: its values, and over them the ones given.
 
     "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are; an
-    arch of another family is trained whole, from scratch or from the weights given.
+    arch of another family is trained whole, from scratch or from the weights given. trained: the weights given are
+    those of a whole network of ours, which "small" then only tunes.
     """
     other = recipe == "small" and not str(given.get("arch", "mal-")).startswith("mal-")
-    values = {**(SMALL_OTHERS if other else RECIPES[recipe]), "recipe": recipe, **given}
+    values = {**(SMALL_OTHERS if other else RECIPES[recipe]), "recipe": recipe}
+    if recipe == "small" and trained:
+        values |= FINE_TUNING
+    values |= given
+    values["patience"] = values.get("patience") or None
     lite = LITE.fullmatch(values.get("arch", ""))
     if recipe == "small" and lite:
         values.setdefault("frozen_stages", (0, 1, 2))

@@ -58,7 +58,7 @@ class FoldedConv(nn.Module):
             x = FrozenDepthwise.apply(x, weight, bias, conv.stride[0], conv.padding[0])  # type: ignore[no-untyped-call]
         else:
             x = conv(x)
-        return F.relu6(x) if self.active else x
+        return F.relu6(x, inplace=True) if self.active else x
 
 
 class LiteBlock(nn.Module):

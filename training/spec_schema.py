@@ -70,7 +70,7 @@ class Train:
     checkpoint_minutes: float = opt(5.0, "and at least every so many minutes", "checkpoint_minutes", True)
     keep: int = opt(3, "best checkpoints kept, by validation mIoU", "keep", True)
     validation_interval: float = opt(1, "validation every so many epochs", "validate_epochs")
-    patience: int | None = opt(None, "stop after so many validations without a better one", "patience", True)
+    patience: int | None = opt(None, "stop after so many validations without a better one; 0: never", "patience", True)
     validation_steps: int | None = opt(None, "validation every so many steps instead", "validate_steps", True)
     resume_training_checkpoint_path: str | None = opt(None, "checkpoint of ours to continue", "resume_from")
     results_dir: str | None = opt(None, "folder of this run; default: train in the top-level results_dir")

@@ -19,8 +19,9 @@ def completed(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """TrainConfig's values and those of the network in the checkpoint that they name; and a line that says which layout
     was taken, or None if none was.
 
-    Without `arch` it is the checkpoint's network. With it, the rest of its shape is the checkpoint's where that holds a
-    network of that arch. A run that goes on keeps what it was begun with.
+    Without `arch` it is the checkpoint's network, and `trained` (see `recipe_config`) says whether that is a whole one.
+    With it, the rest of its shape is the checkpoint's where that holds a network of that arch. A run that goes on keeps
+    what it was begun with.
     """
     start = given.get("start_from")
     begun = _begun(given)
@@ -34,6 +35,8 @@ def completed(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         if not found or not _same(found["arch"], given["arch"]):
             return given, None
         found = {name: found[name] for name in SHAPE if name in found}
+    else:
+        found["trained"] = "head_width" in found
     taken = None
     if "layout" in found and "layout" not in given:
         taken = f"{start}: {found['layout']} layout, taken from the checkpoint"

@@ -147,7 +147,7 @@ def test_command(drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     data = ["--images", drawn / "pictures", "--boxes", drawn / "boxes.json", "--out", out]
     few = ["--batch", 8, "--epochs", 0.2, "--min-area", 100, "--workers", 0, "--device", "cpu"]
-    arguments = ["train", *data, *few, "--from", "bundled", "--crop-size", 64]
+    arguments = ["train", *data, *few, "--from", "bundled", "--crop-size", 64, "--patience", 0]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     config, bundled = read_checkpoint(out / "last.pth").config, read_exported("bundled").config

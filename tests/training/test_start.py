@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mal_trt.training.checkpoint import save_checkpoint
-from mal_trt.training.config import recipe_config
+from mal_trt.training.config import RECIPES, recipe_config
 from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.start import completed
 from mal_trt.training.trainer import network_config, plain
@@ -79,3 +79,29 @@ def test_a_run_that_goes_on_needs_its_start_no_more(tao_file: tuple[str, Path], 
         then = plain(recipe_config(**{"recipe": "tao", "images": (), "boxes": (), **again}))
         assert {name for name in run if run[name] != then[name]} <= {"resume_from"}, "the same run"
     assert config.layout == layout
+
+
+@pytest.mark.parametrize(
+    ("asked", "patience"),
+    [
+        ({"start_from": Path("bundled")}, 3),
+        ({"start_from": Path("bundled"), "patience": 1}, 1),
+        ({"start_from": Path("bundled"), "patience": 0}, None),
+        ({"start_from": Path("bundled"), "arch": "mal-lite0"}, None),
+        ({"start_from": Path("efficientnet-lite0")}, None),
+    ],
+)
+def test_a_whole_network_is_only_tuned(asked: dict[str, Any], patience: int | None, tmp_path: Path) -> None:
+    given, _ = completed(asked)
+    config = recipe_config(**{"recipe": "small", "images": (), "boxes": (), "out": tmp_path, **given})
+    small = RECIPES["small"]
+    assert config.patience == patience
+    tuned = given.get("trained", False)
+    assert (config.lr < small["lr"]) is tuned, "shorter steps over what was learnt already"
+    assert config.arch == "mal-lite0" and config.crop_size == small["crop_size"]
+
+
+def test_recipe_tao_tunes_as_published(tmp_path: Path) -> None:
+    given, _ = completed({"start_from": Path("bundled")})
+    config = recipe_config(**{"recipe": "tao", "images": (), "boxes": (), "out": tmp_path, **given})
+    assert (config.patience, config.lr) == (None, 1e-6)
