@@ -1,7 +1,7 @@
 """How the bundled model was made, from boxes alone: `python -m mal_trt.export.bundled --data DIR --out DIR`.
 
 DIR holds one folder a data set, each with images-00.tar and train_boxes.json (COCO layout). Three steps: the masks of
-an earlier model as priors; a run from ImageNet weights in which they fade away; the export, with the threshold that
+an earlier model as priors; a run from ImageNet weights in which they fade away; the export, with the thresholds that
 boxes and drawn figures choose. Every stage is skipped where its result exists, and a killed run goes on from its last
 checkpoint.
 
@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from mal_trt.export import export_onnx
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.config import Precision, TrainConfig, recipe_config
 from mal_trt.training.data import Samples
 from mal_trt.training.ensemble import compute_targets
@@ -30,7 +31,7 @@ from mal_trt.training.mask_priors import save_mask_priors
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
 from mal_trt.training.threshold import agreement_by_threshold, choose_threshold, figure_iou_by_threshold
 
-THRESHOLD_SAMPLES = 600
+THRESHOLD_SAMPLES = 300  # of figures, and of the boxes of each size
 PRIORS, TARGETS = "priors.npz", "targets.npz"
 SAMPLES, STUDENT_SAMPLES = 24_000, 300_000
 MOST_OF_A_PICTURE = 4  # boxes of a picture in all of a run
@@ -118,16 +119,21 @@ def thinned(boxes: tuple[Path, ...], out: Path, seed: int = 7) -> tuple[Path, ..
 
 
 def export_bundled(checkpoint: Path, model: Path, boxes: TrainingBoxes, console: Console) -> None:
-    """Write `model`: the teacher, weights stored as FP16, refinement by colour, the threshold that boxes and
-    drawn figures choose."""
+    """Write `model`: the teacher, weights stored as FP16, refinement by colour, the thresholds by size that boxes
+    and drawn figures choose."""
     export_onnx(checkpoint, model, weights="teacher", fp16_weights=True)
-    agreement = agreement_by_threshold(model, boxes, THRESHOLD_SAMPLES)
     figures = figure_iou_by_threshold(model, boxes, THRESHOLD_SAMPLES)
-    threshold = choose_threshold(agreement, figures)
-    console.print("box agreement: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in agreement.items()))
-    console.print("IoU of figures: " + ", ".join(f"{t:g}: {a:.3f}" for t, a in figures.items()))
-    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=(threshold,), refine="color")
-    console.print(f"done: {model}, threshold {threshold:g}")
+    console.print("IoU of figures: " + _listed(figures))
+    thresholds = []
+    for size, agreement in zip(SizeClass, agreement_by_threshold(model, boxes, THRESHOLD_SAMPLES), strict=True):
+        thresholds.append(choose_threshold(agreement, figures))
+        console.print(f"box agreement, {size.name.lower()} boxes: {_listed(agreement)}")
+    export_onnx(checkpoint, model, weights="teacher", fp16_weights=True, thresholds=tuple(thresholds), refine="color")
+    console.print(f"done: {model}, thresholds {', '.join(f'{t:g}' for t in thresholds)}")
+
+
+def _listed(values: dict[float, float]) -> str:
+    return ", ".join(f"{threshold:g}: {value:.3f}" for threshold, value in values.items())
 
 
 def main(

@@ -1,4 +1,4 @@
-"""One mask threshold for a model, without a drawn mask: masks must reach the sides of their boxes and fit figures.
+"""Mask thresholds for a model, without a drawn mask: masks must reach the sides of their boxes and fit figures.
 
 The first alone would take the lowest: masks that fill their boxes always reach the sides.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.boxes import size_class
+from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.paste import mask_from_logits
@@ -39,12 +39,29 @@ def box_agreement(mask: LocalMask, box: np.ndarray) -> float:
     return float(width * height / union)
 
 
-def agreement_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, seed: int = 0) -> dict[float, float]:
-    """Mean box agreement of a model's masks on a random sample of training boxes, for each threshold."""
-    rows = np.random.default_rng(seed).permutation(len(boxes))[:samples]
+def agreement_by_threshold(
+    model: Path, boxes: TrainingBoxes, samples: int, seed: int = 0
+) -> tuple[dict[float, float], ...]:
+    """Mean box agreement of a model's masks for each threshold, of small, medium and large boxes: of each a random
+    sample of the training boxes. Where there are none of a size, it is the mean of all."""
+    corners = boxes.boxes
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    sizes = np.array([size_class(float(area)) for area in areas])
+    order = np.random.default_rng(seed).permutation(len(boxes))
     predictor = Predictor(model, "cpu")
+    found = [_agreement(predictor, boxes, order[sizes[order] == size][:samples]) for size in SizeClass]
+    predictor.close()
+    everything = np.concatenate(found)
+    return tuple(
+        dict(zip(THRESHOLDS, map(float, (values if len(values) else everything).mean(0)), strict=True))
+        for values in found
+    )
+
+
+def _agreement(predictor: Predictor, boxes: TrainingBoxes, rows: np.ndarray) -> np.ndarray:
+    """Box agreement [n, thresholds] of the rows whose pictures can be read."""
     crops = predictor.batch(1)
-    found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
+    found = []
     for row in rows:
         try:
             picture = boxes.pictures[boxes.picture[row]].read()
@@ -53,11 +70,8 @@ def agreement_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, seed
         frame = predictor.frame(boxes.boxes[row], picture.shape[1], picture.shape[0])
         predictor.crop(picture, frame, crops[0])
         logits = predictor.run(crops, frame.size_class)[0]
-        for threshold in THRESHOLDS:
-            mask = mask_from_logits(logits, frame, threshold)
-            found[threshold].append(box_agreement(mask, boxes.boxes[row]))
-    predictor.close()
-    return {threshold: float(np.mean(values)) for threshold, values in found.items()}
+        found.append([box_agreement(mask_from_logits(logits, frame, t), boxes.boxes[row]) for t in THRESHOLDS])
+    return np.array(found).reshape(-1, len(THRESHOLDS))
 
 
 def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, seed: int = 77) -> dict[float, float]:

@@ -11,7 +11,13 @@ import pytest
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.pictures import read_training_boxes
-from mal_trt.training.threshold import THRESHOLDS, box_agreement, choose_threshold, figure_iou_by_threshold
+from mal_trt.training.threshold import (
+    THRESHOLDS,
+    agreement_by_threshold,
+    box_agreement,
+    choose_threshold,
+    figure_iou_by_threshold,
+)
 
 BOX = np.array([10.0, 20.0, 30.0, 40.0])
 
@@ -51,3 +57,21 @@ def test_figures_are_scored_as_masks_are_made(
     assert set(found) == set(THRESHOLDS) and all(0 < value < 1 for value in found.values())
     assert len(set(found.values())) > 3
     assert found[0.5] > 0.8 if figure else found[0.5] < 0.3
+
+
+def test_agreement_of_each_size(tiny_model: Callable[..., Path], plan: TrainConfig) -> None:
+    """The boxes of a size decide for it alone; a size without any takes the mean."""
+    boxes = read_training_boxes(plan.images, plan.boxes, 100, 1e9)
+    width, height = (boxes.boxes[:, 2 + axis] - boxes.boxes[:, axis] for axis in (0, 1))
+    small = width * height <= 32**2
+    model = tiny_model(gain=8.0)
+    found = agreement_by_threshold(model, boxes, len(boxes))
+    assert [set(values) for values in found] == [set(THRESHOLDS)] * 3
+    rows = {"small": small, "medium": ~small & (width * height <= 96**2), "large": width * height > 96**2}
+    present = [name for name, mask in rows.items() if mask.any()]
+    assert present, "the drawn boxes have sizes"
+    for values, (name, mask) in zip(found, rows.items(), strict=True):
+        if name in present:
+            alone = agreement_by_threshold(model, boxes.some(np.flatnonzero(mask)), len(boxes))
+            assert values == alone[list(rows).index(name)], name
+            assert alone[0] == alone[1] == alone[2], "what is missing is the mean of what is there"
