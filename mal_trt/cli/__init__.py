@@ -21,6 +21,7 @@ from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.package import package
+from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
 
 RESUMABLE = ("label", "inference", "train")
@@ -69,7 +70,8 @@ def _root(
     pass
 
 
-for verb in (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, inspect, doctor):
+VERBS = (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, serve, inspect, doctor)
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(package, name="package")
 app.command("inference", hidden=True)(label)  # what TAO calls it

@@ -30,7 +30,7 @@ class HostMasker:
             self._predictor.crop(picture, frame, batch.crops[slot])
             batch.frames[slot] = frame
 
-    def masks(self, batch: Batch) -> list[Mask | None]:
+    def masks(self, batch: Batch, logits: bool = False) -> list[Mask | None]:
         """See `Masker.masks`."""
         frames = [frame for frame in batch.frames if frame]
         whole = len(frames) == len(batch.frames)
@@ -38,8 +38,8 @@ class HostMasker:
         batch.crops = None
         if not frames:
             return [None] * len(batch.frames)
-        logits = iter(self._predictor.run(crops, batch.size, frames))
-        return [self._predictor.mask(next(logits), frame) if frame else None for frame in batch.frames]
+        found = iter(self._predictor.run(crops, batch.size, frames))
+        return [self._predictor.mask(next(found), frame, logits) if frame else None for frame in batch.frames]
 
     def close(self) -> None:
         """See `Masker.close`: nothing is kept."""

@@ -77,14 +77,14 @@ class DeviceMasker:
         for batch, slot, frame in places:
             batch.frames[slot] = frame
 
-    def masks(self, batch: Batch) -> list[Mask | None]:
+    def masks(self, batch: Batch, logits: bool = False) -> list[Mask | None]:
         """See `Masker.masks`."""
         buffer, batch.crops = batch.crops, None
         try:
             if not any(batch.frames):
                 return [None] * len(batch.frames)
             with self._driver.current(), self._lanes.lent() as lane:
-                return lane.masks(buffer.pointer, batch.frames, batch.size)
+                return lane.masks(buffer.pointer, batch.frames, batch.size, logits)
         finally:
             self._crops.give(buffer)
 
@@ -138,17 +138,17 @@ class _Lane:
         self._paster = Paster(self._driver)
         self._seen = PinnedBuffer(self._driver)
 
-    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[Mask | None]:
-        """Mask of each slot that has a frame. crops: pointer to [n,3,S,S]."""
+    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass, keep: bool) -> list[Mask | None]:
+        """Mask of each slot that has a frame. crops: pointer to [n,3,S,S]. keep: a copy of its logits, too."""
         try:
-            return self._masks(crops, frames, size)
+            return self._masks(crops, frames, size, keep)
         except BaseException:
             # What is queued must not outlive the buffers, which the next batch takes.
             with suppress(CudaError):
                 self._driver.synchronize(self._stream)
             raise
 
-    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass) -> list[Mask | None]:
+    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass, keep: bool) -> list[Mask | None]:
         count, side = len(frames), self._backend.logits_side(size)
         shape = (count, side, side)
         room = max(count, self._backend.least(size)) * side * side * 4
@@ -173,10 +173,14 @@ class _Lane:
         if self._refiner.found_nan():
             raise NanLogits(f"{self._predictor.provider}: the model gave NaN logits; export it with --precision fp32")
         values, threshold = seen.view(np.float32).reshape(shape), thresholds[0]
-        return [
-            Mask(rle_from_edges(at, frame.height, frame.width), soft_iou(own, frame, threshold)) if frame else None
-            for at, own, frame in zip(edges, values, frames, strict=True)
-        ]
+        masks: list[Mask | None] = []
+        for at, own, frame in zip(edges, values, frames, strict=True):
+            if frame is None:
+                masks.append(None)
+                continue
+            rle = rle_from_edges(at, frame.height, frame.width)
+            masks.append(Mask(rle, soft_iou(own, frame, threshold), own.copy() if keep else None))
+        return masks
 
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
         self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)

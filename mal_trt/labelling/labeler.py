@@ -146,7 +146,7 @@ class Labeler:
         """
         pixels = _pixels(picture)
         height, width = pixels.shape[:2]
-        clipped = [clip_box(box, width, height) for box in _boxes(boxes, format)]
+        clipped = [clip_box(box, width, height) for box in checked_boxes(boxes, format)]
         frames = {i: self._predictor.frame(box, width, height) for i, box in enumerate(clipped) if box}
         local, quality = [NOTHING] * len(clipped), [0.0] * len(clipped)
         for size in SizeClass:
@@ -196,8 +196,8 @@ def _pixels(picture: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         raise InputError(f"{picture}: cannot be read ({error.strerror})") from None
 
 
-def _boxes(boxes: Any, format: str) -> list[tuple[float, float, float, float]]:
-    """Checked boxes as XYXY."""
+def checked_boxes(boxes: Any, format: str = "xyxy") -> list[tuple[float, float, float, float]]:
+    """Boxes [N,4] of a format of FORMATS as XYXY; InputError says which is none."""
     if format not in FORMATS:
         raise InputError(f"box format {format!r}: expected one of {', '.join(FORMATS)}")
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
@@ -12,10 +14,12 @@ from mal_trt.geometry.rle import RLE
 
 
 class Mask(NamedTuple):
-    """rle: COCO's compressed RLE. quality: see `geometry.quality.soft_iou`."""
+    """rle: COCO's compressed RLE. quality: see `geometry.quality.soft_iou`. logits: what the mask was made of, float32
+    [h,w] of the whole crop, where they were asked for."""
 
     rle: RLE
     quality: float
+    logits: np.ndarray | None = None
 
 
 class Batch:
@@ -49,8 +53,8 @@ class Masker(Protocol):
         """Cut crops out of one picture; it may be let go afterwards."""
         ...
 
-    def masks(self, batch: Batch) -> list[Mask | None]:
-        """The mask of each slot, None where nothing was cut; the crops are let go.
+    def masks(self, batch: Batch, logits: bool = False) -> list[Mask | None]:
+        """The mask of each slot, None where nothing was cut; the crops are let go. logits: keep those of each mask.
 
         InputError or RunError if the network fails, NanLogits if it gives NaN.
         """

@@ -112,10 +112,11 @@ class Predictor:
         """Mask probability for one box."""
         return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
 
-    def mask(self, logits: np.ndarray, frame: Frame) -> Mask:
-        """The mask of one box from its logits [h,w]."""
+    def mask(self, logits: np.ndarray, frame: Frame, keep: bool = False) -> Mask:
+        """The mask of one box from its logits [h,w], of which a copy is kept with it if `keep`."""
         threshold = self.threshold(logits, frame)
-        return Mask(rle_from_logits(logits, frame, threshold), soft_iou(logits, frame, threshold))
+        rle, quality = rle_from_logits(logits, frame, threshold), soft_iou(logits, frame, threshold)
+        return Mask(rle, quality, logits.copy() if keep else None)
 
     def close(self) -> None:
         """Free the model."""

@@ -1,0 +1,101 @@
+"""What a server is started with, and the limits that it keeps."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mal_trt.base.errors import InputError
+from mal_trt.labelling.predictor import Threshold
+
+SHORTEST_TOKEN = 16
+WORKSPACE = Path("mal-trt-workspace")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all together, may ask for.
+
+    body: bytes of a request. pixels: of one picture, told by its header before it is decoded. boxes: of one request.
+    queue: boxes waiting for the network. held_pixels: of the pictures whose boxes wait. held_bodies: bytes of all
+    requests that are being read or answered. requests: being answered at once. wait: seconds that a box waits for
+    others while some are known to come. seconds: for one answer. head, body_seconds, idle: seconds in which a client
+    must send the head of a request, its body, the next request. stalled: seconds that an answer waits for a client
+    that does not read. stop: seconds that accepted requests have to finish when the server is stopped.
+    """
+
+    body: int = 64 << 20
+    pixels: int = 1 << 26
+    boxes: int = 1000
+    queue: int = 4096
+    held_pixels: int = 1 << 27
+    held_bodies: int = 512 << 20
+    requests: int = 512
+    wait: float = 0.005
+    seconds: float = 120.0
+    head: float = 10.0
+    body_seconds: float = 60.0
+    idle: float = 15.0
+    stalled: float = 30.0
+    stop: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.boxes > self.queue:
+            raise InputError(f"{self.boxes} boxes a request, but a queue of {self.queue}; a request must fit the queue")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """A server's settings, the words of the options of `mal-trt serve`.
+
+    - `model`, `device`, `batch`, `crops`, `threshold`, `flip`, `refine`, `weights`, `slack`, `threads`: as for
+      `Labeler`. Several devices with commas between run a copy of the model each.
+    - `images`: the pictures that may be asked for by name: a folder, a .tar or one file; None: none.
+    - `boxes`: the boxes that the page begins with, in any format that is read; `boxes_format`, `split` as for `Boxes`.
+    - `workspace`: the folder that the page's work is kept in, the only one that is written to.
+    - `token`: what clients must show; None: nothing, which only a loopback address may do.
+    """
+
+    model: str | Path = "bundled"
+    images: Path | None = None
+    boxes: Path | None = None
+    boxes_format: str | None = None
+    split: str | None = None
+    workspace: Path = WORKSPACE
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    device: str = "auto"
+    batch: int | None = None
+    crops: str = "auto"
+    threshold: Threshold = None
+    flip: bool = False
+    refine: str | None = None
+    weights: str | None = None
+    slack: float = 0.0
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.token is not None and (len(self.token) < SHORTEST_TOKEN or not self.token.isascii()):
+            raise InputError(f"token: expected at least {SHORTEST_TOKEN} ASCII characters, so that nobody guesses it")
+        if self.token is not None and not self.token.isprintable():
+            raise InputError("token: holds characters that cannot be printed")
+        if self.token is None and not is_loopback(self.host):
+            raise InputError(f"host {self.host}: others can reach it, so clients must show a token; give --token")
+
+    @property
+    def kept_here(self) -> bool:
+        """Whether only programs of this machine can reach the server."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, reached from nowhere else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
