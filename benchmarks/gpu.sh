@@ -34,7 +34,7 @@ speed() { # NAME "MODEL ..." [OPTION ...]: both speeds of models, the first bein
     models=$2
     shift 2
     set -- $(printf -- '--model %s ' $models) $(samples) "$@"
-    try "$name" mal-trt benchmark "$@" --batch 1,8,32 --json "$name.json" --csv "$name.csv"
+    try "$name" mal-trt benchmark "$@" --batch 1,8,32 --json-out "$name.json" --csv "$name.csv"
 }
 
 for step in $steps; do

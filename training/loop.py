@@ -33,9 +33,9 @@ CHECKPOINT = LAST
 SHOWN = 4
 
 
-def train(config: TrainConfig, console: Console | None = None) -> Path:
+def train(config: TrainConfig, console: Console | None = None, show: bool = True) -> Path:
     """Train and return the checkpoint's path, `out/last.pth`, or `out/best.pth` of a run with patience; beside it the
-    logs and the best checkpoints.
+    logs and the best checkpoints. show: False says nothing.
 
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number or the final
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
@@ -45,7 +45,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
     fabric = make_fabric(config)
     fabric.launch()
-    console = Console(stderr=True, quiet=fabric.global_rank > 0) if console is None or fabric.global_rank else console
+    if console is None or fabric.global_rank:
+        console = Console(stderr=True, quiet=fabric.global_rank > 0 or not show)
     try:
         return _train(config, fabric, console)
     except MalTrtError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -17,9 +18,11 @@ from mal_trt.cli.compare import compare
 from mal_trt.cli.convert import convert
 from mal_trt.cli.doctor import doctor
 from mal_trt.cli.evaluate import evaluate
+from mal_trt.cli.examples import examples
 from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
+from mal_trt.cli.output import answered, failed, wants_json
 from mal_trt.cli.package import package
 from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
@@ -28,18 +31,28 @@ RESUMABLE = ("label", "inference", "train")
 
 
 class _Verbs(TyperGroup):
-    """Runs a verb; the one place where failures become one line and an exit code."""
+    """Runs a verb; the one place where failures become one line, or one document, and an exit code."""
+
+    def main(self, args: Any = None, prog_name: str | None = None, **more: Any) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        if not wants_json(words):
+            return super().main(args, prog_name, **more)
+        code = answered(words, lambda: super(_Verbs, self).main(words, prog_name, **{**more, "standalone_mode": False}))
+        if more.get("standalone_mode", True):
+            sys.exit(code)
+        return code
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except MalTrtError as error:
             listed = getattr(error, "listed", None)
-            typer.echo(f"error: {error}" + (f" (each is listed in {listed})" if listed else ""), err=True)
+            message = f"{error}" + (f" (each is listed in {listed})" if listed else "")
+            failed(ctx.invoked_subcommand, message, error.exit_code)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             again = "; run again with --resume" if ctx.invoked_subcommand in RESUMABLE else ""
-            typer.echo(f"interrupted{again}", err=True)
+            failed(ctx.invoked_subcommand, f"interrupted{again}", 130, line=f"interrupted{again}")
             raise typer.Exit(130) from None
 
 
@@ -48,7 +61,6 @@ app = typer.Typer(
     help="Turns bounding boxes into instance masks, with NVIDIA's Mask Auto-Labeler (MAL).",
     epilog="To begin: mal-trt label --images PICTURES --boxes BOXES --out labels.json",
     no_args_is_help=True,
-    add_completion=False,
     # Rich's help costs twice the time of the whole command.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -74,6 +86,7 @@ VERBS = (label, convert, evaluate, compare, benchmark, export, train, calibrate,
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(package, name="package")
+app.command()(examples)
 app.command("inference", hidden=True)(label)  # what TAO calls it
 
 

@@ -15,7 +15,10 @@ from mal_trt.cli.options import (
     CropsOption,
     DeviceOption,
     FlipOption,
+    JsonOption,
+    JsonOutOption,
     LabelThresholdOption,
+    QuietOption,
     RefineOption,
     RescaleOption,
     SplitOption,
@@ -25,6 +28,7 @@ from mal_trt.cli.options import (
     take_checkpoints,
     threshold_of,
 )
+from mal_trt.cli.output import tell
 
 
 def benchmark(
@@ -72,7 +76,7 @@ def benchmark(
     label_batch: Annotated[
         int | None, Option(min=1, help="Batch size for labelling. Default: that of `label`.")
     ] = None,
-    json: Annotated[Path | None, Option("--json", help="Write all figures to this file.")] = None,
+    json_out: JsonOutOption = None,
     csv: Annotated[Path | None, Option("--csv", help="Write the table to this file.")] = None,
     plot: Annotated[Path | None, Option(help="Draw speed against quality into this .png or .svg file.")] = None,
     device: DeviceOption = "auto",
@@ -82,7 +86,8 @@ def benchmark(
     refine: RefineOption = None,
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure how fast models are, and how good."""
     if plot is not None:
@@ -120,15 +125,15 @@ def benchmark(
             weights=weights,
             threads=threads,
             progress=not quiet,
-            json_out=json,
+            json_out=json_out,
             csv_out=csv,
             plot_out=plot,
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             told=result.update,
         )
     finally:
-        if result and not quiet:  # an interrupted run shows what it has
-            print_benchmark(result)
+        if result:  # an interrupted run shows what it has
+            tell(lambda: result, lambda: print_benchmark(result), quiet)
 
 
 def _batches(text: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -12,7 +12,8 @@ from typer import Argument, Option
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_whole
-from mal_trt.cli.options import QuietOption, Weights, needs, take_checkpoints
+from mal_trt.cli.options import JsonOption, QuietOption, Weights, needs, take_checkpoints
+from mal_trt.cli.output import messages, tell
 
 if TYPE_CHECKING:
     from mal_trt.engines import EngineOptions, EngineReport
@@ -96,6 +97,7 @@ def build_engine(
         bool, Option("--keep-anyway", help="Keep the engine even if its masks are not those of the FP32 model.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine."""
@@ -121,7 +123,7 @@ def build_engine(
         hardware_compatible=hardware_compatible,
         strip_weights=strip_weights,
     )
-    say = (lambda text: None) if quiet else lambda text: typer.echo(text, err=True)
+    say = messages(quiet)
     if str(model) != BUNDLED and model.suffix.lower() != ".onnx" and model.is_file():
         onnx = out.with_name(f"{out.name}.onnx")
         if dry_run:
@@ -136,8 +138,7 @@ def build_engine(
     with needs("calibrate"):
         open_plan = opener(say)
         report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
-    if not quiet:
-        _print_report(report)
+    tell(lambda: _document(report), lambda: _print_report(report), quiet)
 
 
 def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:
@@ -157,6 +158,19 @@ def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:
         _print_precision(inspect_network(job))
     if job.timing_cache is not None:
         typer.echo(f"  timing cache: {job.timing_cache}")
+
+
+def _document(report: EngineReport) -> dict[str, Any]:
+    built = report.built
+    return {
+        "path": report.path,
+        "precision": report.precision,
+        "seconds": built.seconds,
+        "timing_cache_used": built.cached,
+        "warnings": built.warnings,
+        "notes": report.job.notes,
+        "manifest": built.manifest,
+    }
 
 
 def _print_report(report: EngineReport) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -13,6 +13,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     BoxesFormatOption,
+    JsonOption,
     QuietOption,
     RescaleOption,
     SplitOption,
@@ -21,6 +22,10 @@ from mal_trt.cli.options import (
     needs,
     take_checkpoints,
 )
+from mal_trt.cli.output import tell
+
+if TYPE_CHECKING:
+    from mal_trt.calibration.calibrate import CalibrationReport
 
 
 def calibrate(
@@ -88,6 +93,7 @@ def calibrate(
     ] = None,
     weights: Annotated[Weights, Option(help="Which network of a checkpoint to use.")] = "student",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make an INT8 or FP8 model that keeps its masks.
@@ -127,8 +133,17 @@ def calibrate(
         cache=cache,
         progress=not quiet,
     )
-    if not quiet:
-        from mal_trt.cli.calibrate_table import print_calibration
+    tell(
+        lambda: (
+            {"path": report.path, "report_path": report.report_path, "file_bytes": report.file_bytes} | report.document
+        ),
+        lambda: _show(report),
+        quiet,
+    )
 
-        print_calibration(report.document)
-        typer.echo(f"{report.path}: {report.file_bytes / 1e6:.1f} MB; report: {report.report_path}")
+
+def _show(report: CalibrationReport) -> None:
+    from mal_trt.cli.calibrate_table import print_calibration
+
+    print_calibration(report.document)
+    typer.echo(f"{report.path}: {report.file_bytes / 1e6:.1f} MB; report: {report.report_path}")

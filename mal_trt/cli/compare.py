@@ -12,6 +12,9 @@ from mal_trt.cli.options import (
     DeviceOption,
     FlipOption,
     ImagesOption,
+    JsonOption,
+    JsonOutOption,
+    QuietOption,
     RefineOption,
     RescaleOption,
     SplitOption,
@@ -20,6 +23,7 @@ from mal_trt.cli.options import (
     numbers,
     take_checkpoints,
 )
+from mal_trt.cli.output import tell
 
 
 def compare(
@@ -44,14 +48,15 @@ def compare(
     count: Annotated[
         int | None, Option(min=1, help="Compare on this many boxes, spread evenly over all. Default: all.")
     ] = None,
-    json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
+    json_out: JsonOutOption = None,
     threshold: ThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
     batch: Annotated[int, Option(min=1, help="How many boxes the networks see at once.")] = 16,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Say how far models are from the first of them."""
     take_checkpoints(quiet)
@@ -75,7 +80,6 @@ def compare(
         refine=refine,
         threads=threads,
         progress=not quiet,
-        json_out=json,
+        json_out=json_out,
     )
-    if not quiet:
-        print_comparison(result)
+    tell(lambda: result, lambda: print_comparison(result), quiet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -12,10 +12,15 @@ from mal_trt.cli.options import (
     BoxesFormatOption,
     FormatOption,
     ImagesOption,
+    JsonOption,
     QuietOption,
     SimplifyOption,
     SplitOption,
 )
+from mal_trt.cli.output import tell
+
+if TYPE_CHECKING:
+    from mal_trt.labelling.convert import Converted
 
 
 def convert(
@@ -28,16 +33,20 @@ def convert(
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     simplify: SimplifyOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write labels in another format."""
     from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.convert import convert as run
-    from mal_trt.writers.losses import told
 
     done = run(Boxes(labels, boxes_format, split), out, format, images=images, simplify=simplify, progress=not quiet)
-    if quiet:
-        return
+    tell(lambda: done, lambda: _show(done), quiet)
+
+
+def _show(done: Converted) -> None:
+    from mal_trt.writers.losses import told
+
     typer.echo(f"{done.out}: {done.written} of {done.total} masks written; {done.read}")
     for name, figures in done.losses.items():
         if line := told(name, figures):

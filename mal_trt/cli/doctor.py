@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
-from typer import Option
+
+from mal_trt.cli.options import JsonOption, QuietOption
+from mal_trt.cli.output import tell
 
 MARKS = {"ok": "ok     ", "missing": "missing", "warning": "warning"}
 
 
-def doctor(as_json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False) -> None:
+def doctor(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Say what this machine has, and what to do about the rest."""
-    from mal_trt.measure.doctor import examine, to_json
+    from mal_trt.measure.doctor import examine
 
-    if as_json:
-        typer.echo(to_json(list(examine())))
-        return
+    tell(lambda: {"findings": list(examine())}, _show, quiet)
+
+
+def _show() -> None:
+    from mal_trt.measure.doctor import examine
+
     for finding in examine():
         typer.echo(f"{MARKS[finding.status]}  {finding.name}: {finding.value}")
         if finding.advice:

@@ -18,9 +18,12 @@ from mal_trt.cli.options import (
     DevicesOption,
     FlipOption,
     ImagesOption,
+    JsonOption,
+    JsonOutOption,
     LabelThresholdOption,
     ModelOption,
     OverridesArgument,
+    QuietOption,
     RefineOption,
     RescaleOption,
     SlackOption,
@@ -33,6 +36,7 @@ from mal_trt.cli.options import (
     take_checkpoints,
     threshold_of,
 )
+from mal_trt.cli.output import tell
 
 if TYPE_CHECKING:
     from mal_trt.labelling.predictor import Threshold
@@ -50,7 +54,7 @@ def evaluate(
     rescale: RescaleOption = False,
     model: ModelOption = None,
     labels: Annotated[Path | None, Option(help="Score the masks of this label file instead of a model's.")] = None,
-    json: Annotated[Path | None, Option("--json", help="Write the figures to this file too.")] = None,
+    json_out: JsonOutOption = None,
     points: Annotated[
         Path | None,
         Option(
@@ -71,7 +75,8 @@ def evaluate(
     device: DevicesOption = "auto",
     crops: CropsOption = "auto",
     threads: ThreadsOption = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no table.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Say how good masks are, compared with drawn ones."""
     thresholds: Threshold = threshold_of(threshold)
@@ -87,8 +92,8 @@ def evaluate(
         rescale = rescale or use.rescale
         thresholds = use.thresholds if thresholds is None else thresholds
         batch, flip = batch or use.batch, flip or use.flip
-        if json is None and (folder := use.folder()) is not None:
-            json = folder / RESULTS
+        if json_out is None and (folder := use.folder()) is not None:
+            json_out = folder / RESULTS
             make_folder(folder)
         if labels is None:
             model = str(model_of_spec(use, model, weights))
@@ -114,9 +119,8 @@ def evaluate(
         threshold=thresholds,
         threads=threads,
         progress=not quiet,
-        json_out=json,
+        json_out=json_out,
         points=points,
         worst_out=worst,
     )
-    if not quiet:
-        print_evaluation(result)
+    tell(lambda: result, lambda: print_evaluation(result), quiet)

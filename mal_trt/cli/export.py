@@ -11,10 +11,12 @@ from typer import Argument, Option
 from mal_trt.artifacts.contract import MOST_MARGIN
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import ThresholdOption, Weights, needs, numbers
+from mal_trt.cli.options import JsonOption, QuietOption, ThresholdOption, Weights, needs, numbers
+from mal_trt.cli.output import messages, tell
 
 if TYPE_CHECKING:
     from mal_trt.calibration.convert import HalfReport
+    from mal_trt.export import ExportReport
 
 
 def export(
@@ -72,21 +74,22 @@ def export(
         Path | None, Option(help="Compare with PyTorch on these pictures instead of those in the package.")
     ] = None,
     parity_boxes: Annotated[Path | None, Option(help="The boxes in them, as COCO JSON.")] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Print nothing.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn a checkpoint into an ONNX file.
 
     The file is compared with PyTorch on real crops, and written only if it computes the same.
     """
-    say = None if quiet else lambda text: typer.echo(text, err=True)
+    say = messages(quiet)
     if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
         with needs("calibrate"):
             from mal_trt.calibration.convert import convert
         half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
-        if not quiet:
-            typer.echo(f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}")
+        line = f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}"
+        tell(lambda: half, lambda: typer.echo(line), quiet)
         return
     thresholds = numbers(threshold)
     with needs("export"):
@@ -109,14 +112,17 @@ def export(
         parity_boxes=parity_boxes,
         progress=say,
     )
-    if not quiet:
-        rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
-        typer.echo(
-            f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch in float64 differ by at "
-            f"most {report.parity.relative:.1e} of the logits' range, PyTorch in float32 by "
-            f"{report.parity.float32:.1e}; {report.parity.pixels} pixels of the masks differ{rounding}"
-            + (f"; {_agreement(report.half)}" if report.half else "")
-        )
+    tell(lambda: report, lambda: typer.echo(_line(report)), quiet)
+
+
+def _line(report: ExportReport) -> str:
+    rounding = "" if report.rounding is None else f"; FP16 weights moved them by {report.rounding:.1e}"
+    return (
+        f"{report.path}: {report.file_bytes / 1e6:.1f} MB; ONNX Runtime and PyTorch in float64 differ by at "
+        f"most {report.parity.relative:.1e} of the logits' range, PyTorch in float32 by "
+        f"{report.parity.float32:.1e}; {report.parity.pixels} pixels of the masks differ{rounding}"
+        + (f"; {_agreement(report.half)}" if report.half else "")
+    )
 
 
 def _agreement(half: HalfReport) -> str:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
-from mal_trt.cli.options import needs
+from mal_trt.cli.options import JsonOption, QuietOption, needs
+from mal_trt.cli.output import tell
 
 
 def inspect(
     file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine or `bundled`.")],
-    as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Say what a model file is, without running it."""
     from mal_trt.artifacts.inspection import inspect as run
     from mal_trt.artifacts.models import BUNDLED, resolve_model
 
     document = run(resolve_model(file) if str(file) == BUNDLED else file, _checkpoint)
-    if as_json:
-        typer.echo(json.dumps(document, indent=1, default=str))
-        return
-    for key, value in document.items():
-        _print(key, value, "")
+    tell(lambda: document, lambda: _show(document), quiet)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -37,6 +34,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     weights = {name: sum(t.numel() for t in state.values()) for name, state in parts.items() if state is not None}
     config = asdict(read.config) if read.config is not None else None
     return {"format": read.kind, "weights": weights, "config": config, "meta": read.meta}
+
+
+def _show(document: dict[str, Any]) -> None:
+    for key, value in document.items():
+        _print(key, value, "")
 
 
 def _print(key: str, value: Any, indent: str) -> None:

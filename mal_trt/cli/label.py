@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -20,6 +20,7 @@ from mal_trt.cli.options import (
     FlipOption,
     FormatOption,
     ImagesOption,
+    JsonOption,
     LabelThresholdOption,
     ModelOption,
     OverridesArgument,
@@ -37,6 +38,7 @@ from mal_trt.cli.options import (
     take_checkpoints,
     threshold_of,
 )
+from mal_trt.cli.output import tell
 
 if TYPE_CHECKING:
     from mal_trt.labelling.predictor import Threshold
@@ -99,6 +101,7 @@ def label(
     crops: CropsOption = "auto",
     decode: DecodeOption = "cpu",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Draw a mask for every box."""
@@ -157,8 +160,7 @@ def label(
     )
     if sheet is not None and overlay is not None and not (summary.finished_before and sheet.exists()):
         _write_sheet(overlay, sheet)
-    if not quiet:
-        _print_summary(summary)
+    tell(lambda: _document(summary), lambda: _print_summary(summary), quiet)
     if strict and summary.skipped:
         count = sum(summary.skipped.values())
         raise RunError(f"{count} boxes skipped (--strict), listed in {summary.skipped_list}")
@@ -178,6 +180,10 @@ def _write_sheet(folder: Path, path: Path) -> None:
         contact_sheet([Image.open(p) for p in files[::step]]).save(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: the contact sheet cannot be written ({error})") from None
+
+
+def _document(summary: Summary) -> dict[str, Any]:
+    return {**vars(summary), "boxes_per_second": summary.boxes_per_second, "warning": summary.warning}
 
 
 def _print_summary(summary: Summary) -> None:

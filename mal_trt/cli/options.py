@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.cli.output import messages
 
 if TYPE_CHECKING:
     from mal_trt.training.spec_use import SpecUse
@@ -143,7 +143,15 @@ SimplifyOption = Annotated[
         "polygons instead of masks."
     ),
 ]
-QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show no progress bar and no summary.")]
+JsonOption = Annotated[  # taken by `cli.output` for all verbs, so that an option that is wrong is answered too
+    bool,
+    Option(
+        "--json",
+        help="Print one JSON document on standard output: the result, or the error. All else goes to standard error.",
+    ),
+]
+JsonOutOption = Annotated[Path | None, Option("--json-out", help="Write all figures to this file too, as JSON.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show nothing but errors: no progress, no result.")]
 
 
 def threshold_of(text: str | None) -> float | tuple[float, ...] | Literal["tight"] | None:
@@ -171,7 +179,7 @@ def take_checkpoints(quiet: bool) -> None:
 
         export_onnx(checkpoint, out, **options)
 
-    accept(export, lambda text: None if quiet else typer.echo(text, err=True))
+    accept(export, messages(quiet))
 
 
 def model_of_spec(use: SpecUse, model: str | None, weights: Weights | None) -> Path:

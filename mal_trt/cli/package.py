@@ -10,7 +10,8 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import QuietOption, take_checkpoints
+from mal_trt.cli.options import JsonOption, QuietOption, take_checkpoints
+from mal_trt.cli.output import tell
 
 package = typer.Typer(
     help="Write a model in the form that another server takes it.",
@@ -45,6 +46,7 @@ def triton(
     labelers: Annotated[int, Option(min=1, help="Processes that cut crops and make masks.")] = 2,
     delay: Annotated[int, Option(min=0, help="Microseconds that a batch waits for more boxes.")] = 500,
     compute_capability: CardOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write a model repository for Triton: crops to logits, and pictures with boxes to masks."""
@@ -52,7 +54,7 @@ def triton(
     from mal_trt.packages.triton import TritonOptions, package_triton
 
     options = TritonOptions(batch, instances, labelers, delay, _card(compute_capability))
-    _tell(out, package_triton(model, out, options), quiet)
+    _done(out, package_triton(model, out, options), quiet)
 
 
 @package.command()
@@ -75,6 +77,7 @@ def deepstream(
     gie_id: Annotated[int, Option(min=1, help="Unique id of this nvinfer in the pipeline.")] = 2,
     on_gie_id: Annotated[int, Option(min=1, help="Unique id of the detector whose objects get masks.")] = 1,
     compute_capability: CardOption = None,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write the config of nvinfer, the model as it takes it, and the probes that make masks."""
@@ -82,7 +85,7 @@ def deepstream(
     from mal_trt.packages.deepstream import DeepStreamOptions, package_deepstream
 
     options = DeepStreamOptions(batch, head, gie_id, on_gie_id, _card(compute_capability))
-    _tell(out, package_deepstream(model, out, options), quiet)
+    _done(out, package_deepstream(model, out, options), quiet)
 
 
 def _card(text: str | None) -> str | None:
@@ -91,8 +94,5 @@ def _card(text: str | None) -> str | None:
     return text
 
 
-def _tell(out: Path, files: list[str], quiet: bool) -> None:
-    if not quiet:
-        typer.echo(f"{out}:")
-        for name in files:
-            typer.echo(f"  {name}")
+def _done(out: Path, files: list[str], quiet: bool) -> None:
+    tell(lambda: {"out": out, "files": files}, lambda: typer.echo("\n  ".join([f"{out}:", *files])), quiet)

@@ -16,6 +16,7 @@ from mal_trt.cli.options import (
     CropsOption,
     DevicesOption,
     FlipOption,
+    JsonOption,
     LabelThresholdOption,
     ModelOption,
     QuietOption,
@@ -69,6 +70,7 @@ def serve(
     max_boxes: Annotated[int, Option(min=1, help="Most boxes in a request.")] = 1000,
     queue: Annotated[int, Option(min=1, help="Most boxes that wait for the network; then clients get 503.")] = 4096,
     timeout: Annotated[float, Option(min=0.1, help="Seconds in which a request must be answered.")] = 120.0,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Serve masks over HTTP: a page to correct them on, a REST interface, Label Studio's and CVAT's."""

@@ -10,7 +10,8 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import BoxesFormatOption, SplitOption, needs
+from mal_trt.cli.options import BoxesFormatOption, JsonOption, QuietOption, SplitOption, needs
+from mal_trt.cli.output import messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
 # Fields of a spec that name files, by the option that stands in for each.
@@ -198,6 +199,8 @@ def train(
     ] = None,
     val_limit: Annotated[int | None, _option("val_limit", "Validate on this many boxes only.", min=1)] = None,
     resume: Annotated[bool | None, _option("resume", "Go on from last.pth in --out.", "--resume")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a network from boxes alone."""
     flags: dict[str, Any] = {
@@ -280,10 +283,9 @@ def train(
     given, taken = completed(given)
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one of several processes
     if taken and speaks:
-        typer.echo(taken, err=True)
-    checkpoint = run(_config(given))
-    if speaks:
-        typer.echo(f"checkpoint: {checkpoint}")
+        messages(quiet)(taken)
+    checkpoint = run(_config(given), show=not quiet)
+    tell(lambda: {"checkpoint": checkpoint}, lambda: typer.echo(f"checkpoint: {checkpoint}"), quiet or not speaks)
 
 
 def _config(given: dict[str, Any]) -> TrainConfig:

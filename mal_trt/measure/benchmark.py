@@ -54,7 +54,7 @@ def benchmark(
     command: str = "",
     told: Callable[[Document], None] = lambda result: None,
 ) -> Document:
-    """Measure how fast models are, and how good: the dict that `mal-trt benchmark --json` writes.
+    """Measure how fast models are, and how good: the dict that `mal-trt benchmark --json-out` writes.
 
     - `models`: model files, checkpoints or "bundled". Masks are compared with those of the first.
     - `images`, and `boxes` or `annotations` (with drawn masks): what to label. None: the example photos, 16 times over.

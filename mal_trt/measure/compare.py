@@ -37,7 +37,7 @@ def compare(
     progress: bool = True,
     json_out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Say how far models are from the first of them: the dict that `mal-trt compare --json` writes.
+    """Say how far models are from the first of them: the dict that `mal-trt compare --json-out` writes.
 
     - `models`: two or more model files, checkpoints, or "bundled".
     - `annotations`: boxes with drawn masks; or `boxes`: boxes alone. Either in any format that is read.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import shutil
@@ -223,8 +222,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def to_json(findings: list[Finding]) -> str:
-    """All findings as a JSON list."""
-    return json.dumps([vars(finding) for finding in findings], indent=1)

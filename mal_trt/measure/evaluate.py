@@ -44,7 +44,7 @@ def evaluate(
     points: str | Path | None = None,
     worst_out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json` writes.
+    """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json-out` writes.
 
     - `images`: a folder, a .tar or one picture. None: where the annotations say they are.
     - `annotations`: boxes with drawn masks (polygons or RLE), in any format that is read.

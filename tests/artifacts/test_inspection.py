@@ -17,12 +17,12 @@ from mal_trt.cli import app
 def test_the_bundled_model_by_its_name() -> None:
     result = call("inspect", "bundled", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["bytes"] == resolve_model("bundled").stat().st_size
+    assert json.loads(result.stdout)["result"]["bytes"] == resolve_model("bundled").stat().st_size
 
 
 def test_inspect_onnx(tmp_path: Path) -> None:
     model = resolve_model("bundled")
-    document = json.loads(call("inspect", model, "--json").stdout)
+    document = json.loads(call("inspect", model, "--json").stdout)["result"]
     assert (document["kind"], document["bytes"]) == ("onnx", model.stat().st_size)
     assert document["inputs"] == {"image": "uint8 [batch, 3, 192, 192]"}
     assert document["outputs"] == {"logits": "float32 [batch, 1, 48, 48]"}
@@ -40,7 +40,7 @@ def test_inspect_checkpoint(tmp_path: Path) -> None:
     config = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
     network = build_network(config)
     save_checkpoint(tmp_path / "tiny.pth", config, student=network.state_dict())
-    document = json.loads(call("inspect", tmp_path / "tiny.pth", "--json").stdout)
+    document = json.loads(call("inspect", tmp_path / "tiny.pth", "--json").stdout)["result"]
     assert (document["kind"], document["format"]) == ("checkpoint", "mal-trt")
     assert document["config"]["arch"] == "vit-deit-tiny/16"
     assert document["weights"]["student"] == sum(t.numel() for t in network.state_dict().values())

@@ -75,7 +75,7 @@ def test_inspect_prints_them(tiny_model: ModelWriter, tmp_path: Path) -> None:
     tools = tool_lines(engine, read_manifest(engine))
     assert f"tools:\n  time it: {tools['time it']}\n" in shown.stdout
     assert shlex.split(tools["time it"])[1] == f"--loadEngine={engine}", "a blank in the name is quoted"
-    document = json.loads(CliRunner().invoke(app, ["inspect", "--json", str(engine)]).stdout)
+    document = json.loads(CliRunner().invoke(app, ["inspect", "--json", str(engine)]).stdout)["result"]
     assert document["tools"] == tools
     manifest = replace(read_manifest(engine), flavor="tensorrt-rtx")
     assert tool_lines(engine, manifest)["run it"].startswith("POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy run ")

@@ -83,7 +83,7 @@ def test_evaluate_by_the_spec(run: Run) -> None:
     assert done.exit_code == 0, done.output
     student = json.loads(Path("out/evaluate/results.json").read_text())
     assert student["count"] > 10 and student["miou"] > 0.5
-    teacher = run("evaluate", "evaluate.use_teacher_test=true", "--json", "teacher.json")
+    teacher = run("evaluate", "evaluate.use_teacher_test=true", "--json-out", "teacher.json")
     assert teacher.exit_code == 0, teacher.output
     assert json.loads(Path("teacher.json").read_text())["miou"] < student["miou"], "the opposite sign"
 

@@ -203,7 +203,7 @@ def test_command(tmp_path: Path) -> None:
     _, manifest = load_engine(out)
     assert (manifest.workspace, manifest.opt_level) == (1 << 30, 0)
     shown = call("inspect", out, "--json")
-    document = json.loads(shown.stdout)
+    document = json.loads(shown.stdout)["result"]
     assert document["kind"] == "engine" and document["plan_sha256"] == manifest.plan_sha256
 
 

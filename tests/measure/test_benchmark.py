@@ -157,7 +157,7 @@ def test_an_interrupted_run_keeps_what_it_has(
     out = [str(tmp_path / name) for name in ("r.json", "r.csv")]
     arguments = ["--images", images, "--boxes", document, "--model", model("a.onnx"), "--batch", "1,2", "--runs", 2]
     done = CliRunner().invoke(
-        app, ["benchmark", *map(str, arguments), "--device", "cpu", "--json", out[0], "--csv", out[1]]
+        app, ["benchmark", *map(str, arguments), "--device", "cpu", "--json-out", out[0], "--csv", out[1]]
     )
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
     assert "a.onnx" in done.stdout and "boxes/s" in done.stdout

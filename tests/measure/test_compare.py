@@ -223,7 +223,7 @@ def test_command(blobs: tuple[Path, Path], model: Any, tmp_path: Path) -> None:
     images, path = blobs
     arguments = [str(model("a.onnx")), str(model("b.onnx", gain=2.0)), "--images", str(images), "--device", "cpu"]
     out = tmp_path / "out.json"
-    ran = CliRunner().invoke(app, ["compare", *arguments, "--annotations", str(path), "--json", str(out)])
+    ran = CliRunner().invoke(app, ["compare", *arguments, "--annotations", str(path), "--json-out", str(out)])
     assert ran.exit_code == 0, ran.output
     for part in ("a.onnx", "b.onnx", "small", "medium", "mIoU"):
         assert part in ran.output

@@ -30,7 +30,7 @@ def test_this_machine() -> None:
     pytest.importorskip("onnxruntime")
     result = call("doctor", "--json")
     assert result.exit_code == 0, result.output
-    found = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    found = {entry["name"]: entry for entry in json.loads(result.stdout)["result"]["findings"]}
     assert all(entry["status"] in ("ok", "missing", "warning") and entry["value"] for entry in found.values())
     assert all(entry["advice"] for entry in found.values() if entry["status"] == "warning")
     assert found["CPUExecutionProvider"]["status"] == "ok"
