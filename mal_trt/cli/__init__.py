@@ -33,14 +33,14 @@ RESUMABLE = ("label", "inference", "train")
 class _Verbs(TyperGroup):
     """Runs a verb; the one place where failures become one line, or one document, and an exit code."""
 
-    def main(self, args: Any = None, prog_name: str | None = None, **more: Any) -> Any:
+    def main(self, *given: Any, **more: Any) -> Any:
+        args = given[0] if given else more.pop("args", None)
         words = sys.argv[1:] if args is None else list(args)
         if not wants_json(words):
-            return super().main(args, prog_name, **more)
-        code = answered(words, lambda: super(_Verbs, self).main(words, prog_name, **{**more, "standalone_mode": False}))
-        if more.get("standalone_mode", True):
-            sys.exit(code)
-        return code
+            return super().main(args, *given[1:], **more)
+        more, standalone = {**more, "standalone_mode": False}, more.get("standalone_mode", True)
+        code = answered(words, lambda: super(_Verbs, self).main(words, *given[1:], **more))
+        return sys.exit(code) if standalone else code
 
     def invoke(self, ctx: Any) -> Any:
         try:
