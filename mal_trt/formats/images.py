@@ -59,13 +59,14 @@ class ImageSource(ABC):
     def __init__(self) -> None:
         self.renamed: dict[str, str] = {}
 
-    def load(self, file_name: str, expected: tuple[int, int] | None = None) -> np.ndarray:
+    def load(self, file_name: str, expected: tuple[int, int] | None = None, by: int = 1) -> np.ndarray:
         """Pixels of one picture, uint8 [H,W,3] RGB, rotated only if `expected` (width, height) asks for it.
 
-        ImageProblem if it is missing, is no readable picture, or is not of the expected size.
+        by: 2, 4 or 8 lets a JPEG's own transform divide both sides by it (rounded up); what is rotated or no JPEG still
+        comes whole. ImageProblem if it is missing, is no readable picture, or is not of the expected size.
         """
         with self._opened(file_name) as stream:
-            return read_picture(stream, expected)
+            return read_picture(stream, expected, by)
 
     def load_small(self, file_name: str, expected: tuple[int, int], size: tuple[int, int]) -> Image.Image:
         """A picture, `expected` wide and high as for `load`, brought down to `size`: an RGB image to look at, whose

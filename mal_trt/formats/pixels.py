@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from mal_trt.formats.jpeg import read_jpeg
 from mal_trt.formats.picture_problem import (
     DAMAGED,
     EMPTY,
@@ -24,7 +25,7 @@ from mal_trt.formats.picture_problem import (
 )
 
 MAX_PIXELS = 1 << 29  # 512 Mpx: a 20,000 x 20,000 picture is 400 Mpx, 1.2 GB as RGB
-BAND_PIXELS = 1 << 22
+BAND_PIXELS = 1 << 18  # 1 MB in Pillow: larger bands leave the cache, and each gets its memory anew
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # How the files that Pillow reads begin.
 MAGIC = (
@@ -42,12 +43,16 @@ def begins_as_picture(head: bytes) -> bool:
     return head.startswith(MAGIC) or head[4:12] in (b"ftypavif", b"ftypavis")
 
 
-def read_picture(stream: BinaryIO, expected: tuple[int, int] | None = None) -> np.ndarray:
+def read_picture(stream: BinaryIO, expected: tuple[int, int] | None = None, by: int = 1) -> np.ndarray:
     """Decode one picture file to uint8 [H,W,3] RGB; see `ImageSource.load`."""
     image = open_picture(stream)
     with _decoding():
         if expected is not None and image.size != expected:
-            image = _rotated(image, expected)
+            return to_rgb(_rotated(image, expected))
+        if (pixels := read_jpeg(stream, image, by)) is not None:
+            return pixels
+        if by > 1:
+            image.draft(None, (image.width // by, image.height // by))
         return to_rgb(image)
 
 

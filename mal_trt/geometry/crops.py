@@ -14,8 +14,9 @@ from PIL import Image
 
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass, extended_box, inclusive_pixels, size_class
 
-# Above this many source pixels the two passes of the resize run in bands, to bound memory.
-BAND_PIXELS = 1 << 24
+# Above this many source pixels the two passes of the resize run in bands, which bounds memory; 4 MB fit in a cache.
+BAND_PIXELS = 1 << 20
+REDUCTIONS = (8, 4, 2)  # what a JPEG's decoder can divide both sides by
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,38 @@ def inner_box(
     return ix0, iy0, ix1, iy1
 
 
-def read_crop(picture: np.ndarray, extended: Sequence[int], size: int) -> np.ndarray:
+def read_crop(picture: np.ndarray, extended: Sequence[int], size: int, by: int = 1) -> np.ndarray:
     """Pixels of an extended box, wrapped around the borders and resized.
 
-    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels. Returns uint8 [size,size,...].
+    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels. by: what the picture's sides were divided by
+    when it was decoded; `extended` is in pixels of the whole one. Returns uint8 [size,size,...].
     """
-    x0, y0, x1, y1 = extended
+    x0, y0 = (side // by for side in extended[:2])
+    x1, y1 = (-(-side // by) for side in extended[2:])
+    across = extended[0] / by - x0, extended[2] / by - x0
+    down = extended[1] / by - y0, extended[3] / by - y0
     if (x1 - x0) * (y1 - y0) <= BAND_PIXELS:
-        return _resize(wrap(picture, x0, y0, x1, y1), size, size)
+        return _resize(wrap(picture, x0, y0, x1, y1), size, size, across, down)
     # Rows come first and are kept in 8 bits, so bands of rows give the same bytes.
     step = max(1, BAND_PIXELS // (x1 - x0))
-    bands = [_resize(wrap(picture, x0, y, x1, min(y + step, y1)), size, min(step, y1 - y)) for y in range(y0, y1, step)]
-    return _resize(np.concatenate(bands), size, size)
+    bands = []
+    for y in range(y0, y1, step):
+        rows = min(step, y1 - y)
+        bands.append(_resize(wrap(picture, x0, y, x1, y + rows), size, rows, across))
+    return _resize(np.concatenate(bands), size, size, down=down)
+
+
+def reduction(least: float, size: int, margin_rate: float = TEST_MARGIN_RATE) -> int:
+    """The largest of 8, 4, 2 and 1 by which a picture's sides can be divided so that each of its crops, `size` pixels
+    wide and high, is still made of at least as many. least: shortest side of its boxes, pixels."""
+    crop = least * (1 + margin_rate / 2)
+    return next((by for by in REDUCTIONS if crop >= by * size), 1)
+
+
+def reduced_by(picture: np.ndarray, width: int, height: int) -> int:
+    """What the sides of a width x height picture were divided by (1, 2, 4 or 8) when `picture` was decoded."""
+    shape = picture.shape[:2]
+    return next((by for by in (1, *REDUCTIONS[::-1]) if shape == (-(-height // by), -(-width // by))), 1)
 
 
 def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
@@ -118,11 +139,24 @@ def resize_line(line: np.ndarray, size: int) -> np.ndarray:
     return _resize(line[None], size, 1).reshape(size)
 
 
-def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+def _resize(
+    pixels: np.ndarray,
+    width: int,
+    height: int,
+    across: tuple[float, float] | None = None,
+    down: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """across, down: the part of the columns and of the rows that is resized; None: all."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    left, right = across or (0, image.width)
+    top, bottom = down or (0, image.height)
     # Along the rows, then along the columns, as MAL was trained: Pillow 13 turns that round for tall pixels.
-    for size in ((width, image.height), (width, height)):
-        image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    for size, box in (
+        ((width, image.height), (left, 0, right, image.height)),
+        ((width, height), (0, top, width, bottom)),
+    ):
+        if image.size != size or box != (0, 0, *size):
+            image = image.resize(size, Image.Resampling.BICUBIC, box)
     return np.asarray(image)
 
 

@@ -11,18 +11,19 @@ from mal_trt.labelling.predictor import Predictor
 
 
 class HostMasker:
-    """Crops and masks by the processor; see `Masker`."""
+    """Crops and masks by the processor; see `Masker`. scaled: pictures whose boxes are large are decoded smaller."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, scaled: bool = False) -> None:
         self._predictor = predictor
+        self._scaled = scaled
 
     def batch(self, boxes: int, size: SizeClass) -> Batch:
         """See `Masker.batch`; crops is [boxes,3,S,S]."""
         return Batch(boxes, size, self._predictor.batch(boxes))
 
-    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int], least: float) -> Picture:
         """See `Masker.load`."""
-        return source.load(file_name, expected)
+        return source.load(file_name, expected, self._predictor.reduction(least) if self._scaled else 1)
 
     def cut(self, picture: Picture, places: Sequence[Place]) -> None:
         """See `Masker.cut`."""

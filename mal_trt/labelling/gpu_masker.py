@@ -61,7 +61,7 @@ class DeviceMasker:
                     self._driver.destroy_stream(stream)
         return Batch(boxes, size, buffer)
 
-    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int], least: float) -> Picture:
         """See `Masker.load`."""
         if not self._on_gpu:
             return source.load(file_name, expected)

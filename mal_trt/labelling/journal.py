@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.geometry.boxes import SizeClass
 
-FORMAT = "2"
+FORMAT = "3"
 PAGE = 256  # rows a page of the plan holds
 
 # Ids have no declared type: 7 and "7" stay different.
@@ -25,7 +25,7 @@ TABLES = """
 CREATE TABLE fact(name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE part(position INTEGER PRIMARY KEY, key TEXT, value TEXT);
 CREATE TABLE image(position INTEGER PRIMARY KEY, id, file_name TEXT, width INTEGER, height INTEGER,
-                   reason TEXT, detail TEXT, record TEXT);
+                   reason TEXT, detail TEXT, record TEXT, least REAL);
 CREATE TABLE category(id PRIMARY KEY);
 CREATE TABLE annotation(seq INTEGER PRIMARY KEY, id, image_id, category_id, x REAL, y REAL, w REAL, h REAL,
                         record TEXT);
@@ -128,6 +128,10 @@ class Journal:
         row = self.execute("SELECT file_name, width, height FROM image WHERE position=?", (image,)).fetchone()
         return str(row[0]), int(row[1]), int(row[2])
 
+    def least(self, image: int) -> float:
+        """Shortest side of all planned boxes of a picture, pixels."""
+        return float(self.execute("SELECT least FROM image WHERE position=?", (image,)).fetchone()[0])
+
     def batch(self, number: int) -> tuple[SizeClass, int]:
         """Size class of a planned batch, and how many boxes it holds."""
         size, boxes = self.execute("SELECT size, boxes FROM batch WHERE number=?", (number,)).fetchone()
@@ -184,6 +188,11 @@ class Journal:
         marks = ",".join("?" * columns)
         with self.guard():
             self._db.executemany(f"INSERT {'OR IGNORE ' * ignore}INTO {table} VALUES({marks})", rows)
+
+    def update(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each of many rows of values."""
+        with self.guard():
+            self._db.executemany(sql, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import Backend
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
+from mal_trt.formats.pixels import open_picture
 from mal_trt.geometry.boxes import SizeClass, clip_box
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
@@ -87,6 +89,8 @@ class Labeler:
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `threads`: threads of the processor. None: one for each core.
+    - `decode`: "scaled" lets a JPEG file's own transform make it smaller where all of its boxes stay larger than what the
+      network sees; "cpu" does not.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
       small.
 
@@ -106,6 +110,7 @@ class Labeler:
         weights: str | None = None,
         threads: int | None = None,
         slack: float = 0.0,
+        decode: str = "cpu",
     ) -> None:
         self._predictor = Predictor(
             model,
@@ -119,7 +124,8 @@ class Labeler:
         )
         try:
             self._batch = batch_size(batch, self._predictor.most)
-            self._masker = open_masker(self._predictor, crops)
+            self._masker = open_masker(self._predictor, crops, decode)
+            self._scaled = decode == "scaled"
         except BaseException:
             self._predictor.close()
             raise
@@ -144,9 +150,17 @@ class Labeler:
         Boxes are clipped to the picture. One that lies outside gets an empty mask. InputError for a picture that cannot
         be read, and for a box that is not finite or has no width or height.
         """
-        pixels = _pixels(picture)
-        height, width = pixels.shape[:2]
+        pixels: np.ndarray | None = None
+        if self._scaled and isinstance(picture, (str, Path)):
+            with _told(picture), open(picture, "rb") as file:
+                width, height = open_picture(file).size
+        else:
+            pixels = _pixels(picture)
+            height, width = pixels.shape[:2]
         clipped = [clip_box(box, width, height) for box in checked_boxes(boxes, format)]
+        if pixels is None:
+            least = min((min(box[2] - box[0], box[3] - box[1]) for box in clipped if box), default=0)
+            pixels = _pixels(picture, self._predictor.reduction(least))
         frames = {i: self._predictor.frame(box, width, height) for i, box in enumerate(clipped) if box}
         local, quality = [NOTHING] * len(clipped), [0.0] * len(clipped)
         for size in SizeClass:
@@ -174,8 +188,8 @@ class Labeler:
         self.close()
 
 
-def _pixels(picture: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] RGB of whatever the caller has."""
+def _pixels(picture: str | Path | Image.Image | np.ndarray, by: int = 1) -> np.ndarray:
+    """uint8 [H,W,3] RGB of whatever the caller has. by: see `ImageSource.load`, for a file."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
             raise InputError(
@@ -184,11 +198,18 @@ def _pixels(picture: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         if not picture.size:
             raise InputError("picture: an array without pixels")
         return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
-    try:
+    with _told(picture):
         if isinstance(picture, Image.Image):
             return to_rgb(picture)
         with open(os.fspath(picture), "rb") as file:
-            return read_picture(file)
+            return read_picture(file, by=by)
+
+
+@contextmanager
+def _told(picture: str | Path | Image.Image) -> Iterator[None]:
+    """What goes wrong with a picture inside becomes an InputError."""
+    try:
+        yield
     except ImageProblem as problem:
         where = "picture" if isinstance(picture, Image.Image) else picture
         raise InputError(f"{where}: {problem}") from None

@@ -45,8 +45,9 @@ class Masker(Protocol):
         """Room for the crops of so many boxes."""
         ...
 
-    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Picture:
-        """Decode one picture, of the expected width and height; see `ImageSource.load`."""
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int], least: float) -> Picture:
+        """Decode one picture, of the expected width and height; see `ImageSource.load`. least: shortest side of its
+        boxes, pixels."""
         ...
 
     def cut(self, picture: Picture, places: Sequence[Place]) -> None:

@@ -9,12 +9,13 @@ from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.predictor import Predictor
 
 CROPS = ("auto", "cpu", "gpu")
-DECODE = ("cpu", "gpu")
+DECODE = ("cpu", "gpu", "scaled")
 
 
 def open_masker(predictor: Predictor, crops: str = "auto", decode: str = "cpu") -> Masker:
     """crops: where crops and masks are made, "cpu", "gpu", or "auto": beside the network. decode: where pictures are
-    decoded, "cpu" or "gpu" (JPEG, with nvImageCodec). InputError if they cannot be."""
+    decoded, "cpu" or "gpu" (JPEG, with nvImageCodec); "scaled": by the processor, smaller where boxes are large.
+    InputError if they cannot be."""
     for name, value, choices in (("crops", crops, CROPS), ("decode", decode, DECODE)):
         if value not in choices:
             raise InputError(f"{name} {value}: expected one of {', '.join(choices)}")
@@ -27,7 +28,9 @@ def open_masker(predictor: Predictor, crops: str = "auto", decode: str = "cpu") 
     if decode == "gpu" and crops == "cpu":
         raise InputError("decode gpu: its pictures stay on the GPU; leave out --crops cpu")
     if crops == "cpu" or predictor.tight or not on_device:
-        return HostMasker(predictor)
+        return HostMasker(predictor, decode == "scaled")
+    if decode == "scaled":
+        raise InputError("decode scaled: the GPU cuts crops from whole pictures; add --crops cpu, or leave it out")
     from mal_trt.labelling.gpu_masker import DeviceMasker
 
     return DeviceMasker(predictor, decode)

@@ -42,6 +42,10 @@ class Plan(Protocol):
         """File name, width and height of a picture."""
         ...
 
+    def least(self, image: int) -> float:
+        """Shortest side of all boxes of a picture, with a result or without, pixels."""
+        ...
+
     def batch(self, number: int) -> tuple[SizeClass, int]:
         """Size class and boxes of a batch."""
         ...
@@ -103,9 +107,11 @@ class _Batch:
 class _Picture:
     """One picture, decoded once, by the first worker that needs it."""
 
-    def __init__(self, masker: Masker, source: ImageSource, file_name: str, width: int, height: int) -> None:
+    def __init__(
+        self, masker: Masker, source: ImageSource, file_name: str, width: int, height: int, least: float
+    ) -> None:
         self.width, self.height = width, height
-        self._masker, self._source, self._file_name = masker, source, file_name
+        self._masker, self._source, self._file_name, self._least = masker, source, file_name, least
         self._lock = threading.Lock()
         self._pixels: Picture | ImageProblem | None = None
 
@@ -113,7 +119,9 @@ class _Picture:
         with self._lock:
             if self._pixels is None:
                 try:
-                    self._pixels = self._masker.load(self._source, self._file_name, (self.width, self.height))
+                    self._pixels = self._masker.load(
+                        self._source, self._file_name, (self.width, self.height), self._least
+                    )
                 except ImageProblem as problem:
                     self._pixels = problem
         if isinstance(self._pixels, ImageProblem):
@@ -191,7 +199,9 @@ class _Crops:
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
         for position, boxes in groupby(self._plan.pending(), lambda box: box.image):
-            picture = _Picture(self._masker, self._source, *self._plan.picture(position))
+            picture = _Picture(
+                self._masker, self._source, *self._plan.picture(position), self._plan.least(position)
+            )
             jobs: list[tuple[Box, _Batch]] = []
             for box in boxes:
                 jobs.append((box, self._batch(box, filling)))

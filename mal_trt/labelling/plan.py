@@ -175,11 +175,14 @@ def _plan_batches(journal: Journal, batch: int) -> None:
         planned: list[Box] = []
         outside: list[Result] = []
         full: list[tuple[int, int, int]] = []
+        least: dict[int, float] = {}
         for seq, position, width, height, x, y, w, h in page:
             clipped = clip_box((x, y, x + w, y + h), width, height)
             if clipped is None:
                 outside.append(Result(seq, None, None, OUTSIDE, f"the picture is {width}x{height}"))
                 continue
+            shorter = min(clipped[2] - clipped[0], clipped[3] - clipped[1])
+            least[position] = min(shorter, least.get(position, shorter))
             size = size_class((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]))
             if size not in filling:
                 filling[size] = [batches, 0]
@@ -192,6 +195,10 @@ def _plan_batches(journal: Journal, batch: int) -> None:
                 full.append((number, size, batch))
                 del filling[size]
         journal.insert("box", planned)
+        journal.update(
+            "UPDATE image SET least = MIN(?1, COALESCE(least, ?1)) WHERE position = ?2",
+            ((side, position) for position, side in least.items()),
+        )
         journal.insert("result", outside)
         journal.insert("batch", full)
     journal.insert("batch", [(number, size, boxes) for size, (number, boxes) in filling.items()])

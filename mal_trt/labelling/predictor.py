@@ -13,7 +13,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.crops import Frame, make_frame, read_crop
+from mal_trt.geometry.crops import Frame, make_frame, read_crop, reduced_by, reduction
 from mal_trt.geometry.paste import rle_from_logits, tight_threshold
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
@@ -92,8 +92,13 @@ class Predictor:
         return np.zeros((boxes, 3, side, side), self.contract.input_dtype)
 
     def crop(self, picture: np.ndarray, frame: Frame, into: np.ndarray) -> None:
-        """Cut one crop out of a picture, uint8 [H,W,3], into one place [3,S,S] of a batch."""
-        into[...] = read_crop(picture, frame.extended, frame.size).transpose(2, 0, 1)
+        """Cut one crop out of a picture, uint8 [H,W,3], whole or reduced, into one place [3,S,S] of a batch."""
+        by = reduced_by(picture, frame.width, frame.height)
+        into[...] = read_crop(picture, frame.extended, frame.size, by).transpose(2, 0, 1)
+
+    def reduction(self, least: float) -> int:
+        """See `geometry.crops.reduction`, for the crops of this model."""
+        return reduction(least, self.contract.input_size, self.contract.margin_rate)
 
     def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | None = None) -> np.ndarray:
         """Mask logits of a batch of crops of one size class, float32 [N,h,w]; refined only where `frames` are given."""

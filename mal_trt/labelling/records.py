@@ -53,6 +53,7 @@ def image_row(entry: Entry) -> tuple[Any, ...]:
         None if named else NO_FILE_NAME,
         None,
         entry.text,
+        None,
     )
 
 

@@ -225,6 +225,7 @@ class _Share:
 
     boxes: list[Box]
     pictures: dict[int, tuple[str, int, int]]
+    least: dict[int, float]
     batches: dict[int, tuple[SizeClass, int]]
 
 
@@ -239,6 +240,9 @@ class _Part:
 
     def picture(self, image: int) -> tuple[str, int, int]:
         return self._share.pictures[image]
+
+    def least(self, image: int) -> float:
+        return self._share.least[image]
 
     def batch(self, number: int) -> tuple[SizeClass, int]:
         return self._share.batches[number]
@@ -267,7 +271,7 @@ def _share(journal: Journal, boxes: list[Box]) -> _Share:
     boxes = sorted(boxes, key=lambda box: box.place)
     pictures = {image: journal.picture(image) for image in dict.fromkeys(box.image for box in boxes)}
     batches = {number: journal.batch(number) for number in dict.fromkeys(box.batch for box in boxes)}
-    return _Share(boxes, pictures, batches)
+    return _Share(boxes, pictures, {image: journal.least(image) for image in pictures}, batches)
 
 
 def _work(connection: Connection, settings: Settings, device: str, threads: int, images: str | Path) -> None:

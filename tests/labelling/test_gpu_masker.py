@@ -183,6 +183,7 @@ def test_which_masker(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
         (on_cpu, {"crops": "gpu"}, "crops gpu: the model runs on CPUExecutionProvider.*--crops cpu"),
         (on_cpu, {"decode": "gpu"}, "decode gpu: the model runs on CPUExecutionProvider.*--decode cpu"),
         (tight, {"crops": "gpu"}, "crops gpu: masks of --threshold tight are made on the CPU"),
+        (on_gpu, {"decode": "scaled"}, "decode scaled: the GPU cuts crops from whole pictures.*--crops cpu"),
         (on_gpu, {"crops": "cpu", "decode": "gpu"}, "decode gpu: its pictures stay on the GPU"),
         (on_gpu, {"crops": "npu"}, "crops npu: expected one of auto, cpu, gpu"),
     ):
