@@ -89,8 +89,8 @@ class Labeler:
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `threads`: threads of the processor. None: one for each core.
-    - `decode`: "scaled" lets a JPEG file's own transform make it smaller where all of its boxes stay larger than what the
-      network sees; "cpu" does not.
+    - `decode`: "scaled" lets a JPEG file's own transform make it smaller where all of its boxes stay larger than what
+      the network sees; "cpu" does not.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
       small.
 

@@ -199,9 +199,7 @@ class _Crops:
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
         for position, boxes in groupby(self._plan.pending(), lambda box: box.image):
-            picture = _Picture(
-                self._masker, self._source, *self._plan.picture(position), self._plan.least(position)
-            )
+            picture = _Picture(self._masker, self._source, *self._plan.picture(position), self._plan.least(position))
             jobs: list[tuple[Box, _Batch]] = []
             for box in boxes:
                 jobs.append((box, self._batch(box, filling)))

@@ -77,8 +77,8 @@ def label(
     - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
       as large as the picture).
     - `image_list`: COCO JSON that names the pictures of a bare list of results. None: they are found by their image_id.
-    - `batch`, `crops`: as for `Labeler`. `decode`: where JPEG is decoded, "cpu" or "gpu" (with nvImageCodec); "scaled": by
-      the processor, at a half, a quarter or an eighth of its size where all boxes of a picture stay larger than what
+    - `batch`, `crops`: as for `Labeler`. `decode`: where JPEG is decoded, "cpu" or "gpu" (with nvImageCodec); "scaled":
+      by the processor, at a half, a quarter or an eighth of its size where all boxes of a picture stay larger than what
       the network sees.
     - `threads`: threads of the processor, for all of the run. `progress`: show a bar.
 
