@@ -2,9 +2,9 @@
 
     python benchmarks/large_photos.py --images DIR|TAR --boxes val.json [--count 24] [--rounds 3] [--json FILE]
 
-Photos of that size with drawn masks are rare, so those of a data set are enlarged (bicubic), with grain as a sensor adds
-it (sigma 4), which makes a JPEG as large as a camera's. Each keeps its largest box. `label` runs exact and scaled in
-turn; the median of the pairs' ratios counts. The IoU is that of the two runs' masks, mIoU that with the drawn ones.
+Photos of that size with drawn masks are rare, so those of a data set are enlarged (bicubic), with grain as a sensor
+adds it (sigma 4), which makes a JPEG as large as a camera's. Each keeps its largest box. `label` runs exact and scaled
+in turn; the median of the pairs' ratios counts. The IoU is that of the two runs' masks, mIoU that with the drawn ones.
 """
 
 from __future__ import annotations
