@@ -27,9 +27,7 @@ ModelArguments = Annotated[
 ]
 
 
-def read_arguments(
-    arguments: Sequence[str] | None, spec: Path | None, verb: Verb
-) -> tuple[str | None, SpecUse | None]:
+def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Verb) -> tuple[str | None, SpecUse | None]:
     """The model that stands among the arguments (None if none does), and the spec with its overrides (likewise).
 
     A file that is there is the model, whatever it is called: checkpoints are often called `epoch=10.pth`.
