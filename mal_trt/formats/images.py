@@ -101,6 +101,10 @@ class ImageSource(ABC):
         """Names of some of the pictures that are there."""
         return self._names.examples(count)
 
+    def names(self) -> list[str]:
+        """Stored names of all pictures, in the order of the folder or file."""
+        return self._names.all()
+
     def count(self) -> int:
         """How many pictures are there, going by their names."""
         return self._names.count()

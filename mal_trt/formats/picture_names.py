@@ -49,7 +49,8 @@ class PictureNames:
     def __init__(self, names: Iterable[str], is_picture: Callable[[str], bool]) -> None:
         self._is_picture = lru_cache(maxsize=None)(is_picture)
         self._by_base: dict[str, list[str]] = defaultdict(list)
-        for name in names:
+        self._given = list(names)
+        for name in self._given:
             base = PurePosixPath(name).name
             if _ending(base) not in OTHERS and not base.startswith("._"):
                 self._by_base[base].append(name)
@@ -96,6 +97,11 @@ class PictureNames:
         if names := self._pictures(self._by_number.get(int(text), []) if _is_number(text) else []):
             return Match(self._only(names, text), False)
         return self.match(text)
+
+    def all(self) -> list[str]:
+        """Every stored picture's name, in the order given."""
+        found = {name for names in self._by_base.values() for name in self._pictures(names)}
+        return [name for name in self._given if name in found]
 
     def examples(self, count: int) -> list[str]:
         """Some stored pictures' names."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -20,9 +19,10 @@ from starlette.requests import ClientDisconnect
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.base.version import __version__
 from mal_trt.labelling.pipeline import usable_cores
-from mal_trt.serve import api, health
+from mal_trt.serve import api, health, workspace_routes
 from mal_trt.serve.answers import NotFound, UnknownKind, error_answer
 from mal_trt.serve.counting import Counting
+from mal_trt.serve.desk import Desk
 from mal_trt.serve.inference import Inference
 from mal_trt.serve.metrics import Metrics
 from mal_trt.serve.pictures import Pictures
@@ -46,12 +46,13 @@ def create_app(settings: ServeSettings) -> FastAPI:
     inference = Inference(settings, metrics.batch)
     metrics.watch_waiting(lambda: inference.waiting)
     pool = ThreadPoolExecutor(max(2, settings.threads or usable_cores()), "mal-trt-serve")
-    state = State(settings, inference, pictures, metrics, pool)
+    state = State(settings, inference, pictures, metrics, pool, Desk(settings, inference, pool))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         state.stopping = True
+        state.desk.close()
         inference.close(settings.limits.stop)
         pool.shutdown(cancel_futures=True)
 
@@ -66,10 +67,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.serve = state
     app.include_router(health.router)
     app.include_router(api.router)
-    if find_spec("mal_trt.serve.workspace_routes") is not None:
-        from importlib import import_module
-
-        app.include_router(import_module("mal_trt.serve.workspace_routes").router)
+    app.include_router(workspace_routes.router)
     _add_page(app)
     _add_errors(app)
     app.add_middleware(Counting, metrics=metrics)

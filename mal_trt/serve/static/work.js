@@ -1,0 +1,223 @@
+// Everything that changes the work: each function asks the server and takes over what it answers.
+import * as api from "./api.js";
+import { forget, keepOnly } from "./masks.js";
+import { emit, on, select, selected, state } from "./state.js";
+
+// What is in the way of a change that cannot be made, said to people.
+const failed = (error) => emit("failed", error.message);
+
+export const say = (text) => emit("said", text);
+
+export async function refreshAbout() {
+  state.about = await api.get("workspace");
+  if (!state.about.categories.some((one) => one.number === state.category)) {
+    state.category = state.about.categories[0]?.number ?? 1;
+  }
+  emit("about");
+}
+
+export async function refreshOrder() {
+  const query = new URLSearchParams({ shown: state.shown, sort: state.sort, search: state.search });
+  state.ids = (await api.get(`workspace/pictures?${query}`)).ids;
+  emit("order");
+}
+
+function take(answer, keep = state.selected) {
+  if (state.picture && answer.id !== state.picture.id) return; // of a picture that is no longer shown
+  state.picture = answer;
+  keepOnly(answer.objects);
+  state.selected = answer.objects.some((one) => one.id === keep) ? keep : 0;
+  emit("objects");
+  emit("selection");
+  emit("row", answer.id);
+}
+
+let opening = 0;
+
+export async function openPicture(id) {
+  const turn = ++opening;
+  emit("busy", true);
+  try {
+    const [about, blob] = await Promise.all([api.get(`workspace/pictures/${id}`), api.getBlob(`workspace/pictures/${id}/file`)]);
+    const bitmap = await createImageBitmap(blob, { imageOrientation: "none", premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    if (turn !== opening) return;
+    forget();
+    Object.assign(state, { picture: about, bitmap, selected: 0, hovered: 0 });
+    emit("picture");
+    emit("objects");
+    emit("selection");
+    if (about.objects.some((one) => one.counts === null)) {
+      const drawn = await api.post(`workspace/pictures/${id}/masks`, {});
+      if (turn === opening) take(drawn);
+    }
+    prepare(id);
+  } catch (error) {
+    if (turn !== opening) return;
+    Object.assign(state, { picture: null, bitmap: null, selected: 0 });
+    emit("picture");
+    failed(error);
+  } finally {
+    if (turn === opening) emit("busy", false);
+  }
+}
+
+// The next picture, so that it is there at once when it is wanted.
+function prepare(id) {
+  const next = state.ids[state.ids.indexOf(id) + 1];
+  if (next === undefined) return;
+  setTimeout(() => {
+    if (state.picture?.id === id) api.getBlob(`workspace/pictures/${next}/file`).catch(() => {});
+  }, 400);
+}
+
+async function changed(promise, { keep, said } = {}) {
+  try {
+    const answer = await promise;
+    take(answer, keep ?? answer.made ?? state.selected);
+    if (said) say(said);
+    return answer;
+  } catch (error) {
+    failed(error);
+    if (state.picture) {
+      try { take(await api.get(`workspace/pictures/${state.picture.id}`)); } catch { /* the next change says it */ }
+    }
+    return null;
+  }
+}
+
+const pathOf = (one) => `workspace/objects/${one.id}`;
+
+export async function create(box) {
+  emit("busy", true);
+  const answer = await changed(
+    api.change("POST", `workspace/pictures/${state.picture.id}/objects`, { box, category: state.category }), {},
+  );
+  emit("busy", false);
+  if (answer) say(`Box drawn; score ${scoreText(selected())}`);
+}
+
+export const scoreText = (one) => (one?.score == null ? "none" : one.score.toFixed(2));
+
+export async function move(one, box) {
+  emit("busy", true);
+  await changed(api.change("PATCH", pathOf(one), { box }), { keep: one.id });
+  emit("busy", false);
+}
+
+export const setThreshold = (one, threshold) =>
+  changed(api.change("PATCH", pathOf(one), { threshold }), { keep: one.id, said: `Threshold ${threshold}` });
+
+export const setCategory = (one, category) => changed(api.change("PATCH", pathOf(one), { category }), { keep: one.id });
+
+export const setState = (one, to) =>
+  changed(api.change("PATCH", pathOf(one), { state: one.state === to ? "new" : to }), {
+    keep: one.id,
+    said: one.state === to ? "Not decided" : to,
+  });
+
+export const redraw = (one) =>
+  changed(api.change("PATCH", pathOf(one), { redraw: true }), { keep: one.id, said: "Drawn again by the model" });
+
+export const setMask = (one, counts) => changed(api.change("PUT", `${pathOf(one)}/mask`, { counts }), { keep: one.id });
+
+export const remove = (one) => changed(api.change("DELETE", pathOf(one)), { said: "Deleted; undo brings it back" });
+
+async function again(what) {
+  if (!state.picture) return;
+  const answer = await changed(api.change("POST", `workspace/pictures/${state.picture.id}/${what}`, {}), {
+    said: what === "undo" ? "Undone" : "Done again",
+  });
+  if (answer?.objects.some((one) => one.counts === null)) {
+    await changed(api.post(`workspace/pictures/${answer.id}/masks`, {}));
+  }
+}
+export const undo = () => state.picture?.undo && again("undo");
+export const redo = () => state.picture?.redo && again("redo");
+
+export async function acceptAll() {
+  if (!state.picture) return;
+  const before = state.picture.id;
+  const answer = await changed(api.change("POST", `workspace/pictures/${before}/accept`, {}));
+  if (answer) await goNextUnseen(before);
+}
+
+async function goNextUnseen(from) {
+  const query = new URLSearchParams({ shown: "unseen", sort: state.sort, search: state.search });
+  const unseen = new Set((await api.get(`workspace/pictures?${query}`)).ids);
+  const place = state.ids.indexOf(from);
+  const next = [...state.ids.slice(place + 1), ...state.ids.slice(0, Math.max(0, place))].find((id) => unseen.has(id));
+  if (next !== undefined) await openPicture(next);
+  else emit("told", "Every picture here has been looked at.");
+}
+
+export function step(by) {
+  const next = state.ids[state.ids.indexOf(state.picture?.id) + by];
+  if (next !== undefined) openPicture(next);
+}
+
+export function stepObject(by) {
+  const objects = state.picture?.objects ?? [];
+  if (!objects.length) return;
+  const place = objects.findIndex((one) => one.id === state.selected);
+  select(objects[(place + by + objects.length + (place < 0 && by < 0 ? 1 : 0)) % objects.length].id);
+}
+
+export async function addCategory(name) {
+  try {
+    const { number } = await api.post("workspace/categories", { name });
+    state.category = number;
+    await refreshAbout();
+    const one = selected();
+    if (one) await setCategory(one, number);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+export async function uploadAll(files) {
+  let first = 0, done = 0;
+  for (const file of files) {
+    emit("told", `Adding ${done + 1} of ${files.length}: ${file.name}`);
+    try {
+      if (file.size > state.about.limits.body) throw new Error(`${file.name}: larger than ${Math.round(state.about.limits.body / 2 ** 20)} MB`);
+      const { id } = await api.upload(file);
+      first ||= id;
+      done += 1;
+    } catch (error) {
+      failed(error);
+    }
+  }
+  if (!done) return;
+  emit("told", `${done} of ${files.length} added`);
+  await refreshAbout();
+  await refreshOrder();
+  await openPicture(first);
+}
+
+// A mask to look at while a slider or a box is being moved: one at a time, the last one wanted always.
+let trying = null;
+let wanted = null;
+
+export function tryMask(one, box, threshold) {
+  wanted = { one, box, threshold, picture: state.picture.id };
+  if (!trying) trying = tryWanted().finally(() => { trying = null; });
+}
+
+export const stopTrying = () => { wanted = null; };
+
+async function tryWanted() {
+  while (wanted) {
+    const asked = wanted;
+    wanted = null;
+    try {
+      const { counts, score } = await api.post(`workspace/pictures/${asked.picture}/preview`, { box: asked.box, threshold: asked.threshold });
+      const now = state.picture?.objects.includes(asked.one);
+      if (now && asked.one.trying) {
+        Object.assign(asked.one, { tried: counts, triedScore: score });
+        emit("tried");
+      }
+    } catch { /* the change itself says what is wrong */ }
+  }
+}
+
+on("tried", () => emit("view"));

@@ -1,0 +1,313 @@
+"""The routes of the page: pictures, their objects, uploads and exports. Every answer to a change says how it is now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.serve.annotations import Annotation, shown
+from mal_trt.serve.answers import error_answer
+from mal_trt.serve.desk import Desk
+from mal_trt.serve.drawing import brushed
+from mal_trt.serve.picture_files import Picture
+from mal_trt.serve.state import state_of
+from mal_trt.serve.workspace import SHOWN, SORTS, Workspace
+from mal_trt.serve.workspace_asked import Brushed, Change, Create, ExportAsked, Named, Preview, Step, box_in
+from mal_trt.writers.formats import FORMATS, chosen
+from mal_trt.writers.options import Options
+
+router = APIRouter(prefix="/workspace", tags=["page"])
+Id = Annotated[int, Path(ge=1, le=2**53)]
+MOST_ROWS = 200
+FRESH = {"cache-control": "no-store"}
+KEPT = {"cache-control": "private, max-age=300"}
+
+
+def desk_of(request: Request) -> Desk:
+    """The page's work on the server that a request came to."""
+    desk: Desk = state_of(request).desk
+    return desk
+
+
+@router.get("", response_class=JSONResponse, summary="Classes, formats, and how far the work is")
+async def workspace(request: Request) -> Response:
+    """Asking for it lets masks that are missing be drawn."""
+    desk, state = desk_of(request), state_of(request)
+    work = await desk.work()
+    desk.draw_on()
+    about = {
+        **await desk.in_pool(work.summary),
+        "model": state.inference.path.name,
+        "thresholds": state.inference.predictor.thresholds if not state.inference.predictor.tight else None,
+        "formats": await desk.in_pool(_formats),
+        "limits": {"body": state.settings.limits.body, "pixels": state.settings.limits.pixels},
+    }
+    return JSONResponse(about, headers=FRESH)
+
+
+@router.get("/pictures", response_class=JSONResponse, summary="Numbers of the pictures, in an order")
+async def pictures(
+    request: Request,
+    shown: Annotated[str, Query(pattern=f"^({'|'.join(SHOWN)})$")] = "all",
+    sort: Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$")] = "folder",
+    search: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """shown: all, or those with an object that nobody decided on. sort: as in the folder, or the worst mask first."""
+    desk = desk_of(request)
+    work = await desk.work()
+    return JSONResponse({"ids": await desk.in_pool(work.order, shown, sort, search)}, headers=FRESH)
+
+
+@router.get("/pictures/rows", response_class=JSONResponse, summary="What a list says of some pictures")
+async def rows(request: Request, ids: Annotated[str, Query(pattern=r"^\d{1,15}(,\d{1,15})*$")]) -> Response:
+    """ids: at most 200 numbers with commas between."""
+    wanted = [int(id) for id in ids.split(",")]
+    if len(wanted) > MOST_ROWS:
+        raise InputError(f"{len(wanted)} pictures; at most {MOST_ROWS} at once")
+    desk = desk_of(request)
+    work = await desk.work()
+    return JSONResponse({"rows": await desk.in_pool(work.rows, wanted)}, headers=FRESH)
+
+
+@router.get("/pictures/{id}", response_class=JSONResponse, summary="One picture with its objects")
+async def picture(request: Request, id: Id) -> Response:
+    """Masks that are missing are null; `POST .../masks` has them drawn."""
+    return await _picture(request, id)
+
+
+@router.get("/pictures/{id}/file", summary="One picture, as a browser shows it pixel by pixel")
+async def picture_file(request: Request, id: Id) -> Response:
+    """JPEG or PNG."""
+    desk = desk_of(request)
+    work = await desk.work()
+    content, kind = await desk.in_pool(work.files.shown, await desk.in_pool(work.files.measured, id))
+    return Response(content, media_type=kind, headers=KEPT)
+
+
+@router.get("/pictures/{id}/small", summary="A small copy of one picture")
+async def small(request: Request, id: Id) -> Response:
+    """JPEG, at most 160 pixels long."""
+    desk = desk_of(request)
+    work = await desk.work()
+    content = await desk.in_pool(work.files.small, await desk.in_pool(work.files.measured, id))
+    return Response(content, media_type="image/jpeg", headers=KEPT)
+
+
+@router.post("/pictures/{id}/masks", response_class=JSONResponse, summary="Draw what is missing in one picture")
+async def masks(request: Request, id: Id) -> Response:
+    """The picture with its objects, all with masks."""
+    await desk_of(request).draw_missing(id)
+    return await _picture(request, id)
+
+
+@router.post("/pictures/{id}/preview", response_class=JSONResponse, summary="A mask to look at, which is not kept")
+async def preview(request: Request, id: Id, asked: Preview) -> Response:
+    """Counts of COCO's RLE, area and score."""
+    desk = desk_of(request)
+    row = await _measured(desk, id)
+    one = Annotation(0, id, *box_in(asked.box, row), category=0, threshold=asked.threshold)
+    (drawn,) = await desk.drawn(row, [one])
+    about = {"counts": drawn.counts, "area": drawn.area, "score": drawn.score}
+    return JSONResponse(about, headers=FRESH)
+
+
+@router.post("/pictures/{id}/objects", response_class=JSONResponse, summary="A new object: its mask is drawn")
+async def create(request: Request, id: Id, asked: Create) -> Response:
+    """The picture with its objects, and the new one's number."""
+    desk = desk_of(request)
+    work = await desk.work()
+    row = await _measured(desk, id)
+    made = None
+    if not await desk.in_pool(work.journal.taken, asked.token):
+        one = Annotation(0, id, *box_in(asked.box, row), category=asked.category, threshold=asked.threshold)
+        await desk.in_pool(work.check_category, asked.category)
+        (drawn,) = await desk.drawn(row, [one])
+        made = await desk.in_pool(work.create, drawn, asked.token)
+    return await _picture(request, id, made=made)
+
+
+@router.patch("/objects/{id}", response_class=JSONResponse, summary="Change an object: its mask follows")
+async def change(request: Request, id: Id, asked: Change) -> Response:
+    """A mask drawn by hand stays as it is, unless `redraw` is asked for."""
+    desk = desk_of(request)
+    work = await desk.work()
+    before = await desk.in_pool(work.annotation, id)
+    if await desk.in_pool(work.journal.taken, asked.token):
+        return await _picture(request, before.picture)
+    fields = asked.model_fields_set
+    row = await _measured(desk, before.picture)
+    box = box_in(asked.box, row) if asked.box is not None else before.box
+    threshold = asked.threshold if "threshold" in fields else before.threshold
+    moved = box != before.box or threshold != before.threshold
+    drawn: Annotation | None = None
+    if asked.redraw or (moved and before.source != "brush"):
+        (drawn,) = await desk.drawn(row, [replace(before.at(box), threshold=threshold)])
+
+    def changed(now: Annotation) -> Annotation:
+        if drawn is not None:
+            now = now.at(drawn.box).masked(drawn)
+        elif asked.box is not None:
+            now = now.at(box)
+        return replace(now, category=asked.category or now.category, state=asked.state or now.state)
+
+    what = "redraw" if asked.redraw else "move" if asked.box is not None else "change"
+    await desk.in_pool(work.change, id, what, changed, asked.token)
+    return await _picture(request, before.picture)
+
+
+@router.put("/objects/{id}/mask", response_class=JSONResponse, summary="A mask drawn by hand")
+async def brush(request: Request, id: Id, asked: Brushed) -> Response:
+    """It takes the place of the object's mask."""
+    desk = desk_of(request)
+    work = await desk.work()
+    before = await desk.in_pool(work.annotation, id)
+    if not await desk.in_pool(work.journal.taken, asked.token):
+        row = await _measured(desk, before.picture)
+        new = await desk.in_pool(brushed, before, asked.counts, row.height, row.width)
+
+        def changed(now: Annotation) -> Annotation:
+            return now.masked(new)
+
+        await desk.in_pool(work.change, id, "brush", changed, asked.token)
+    return await _picture(request, before.picture)
+
+
+@router.delete("/objects/{id}", response_class=JSONResponse, summary="Take an object away")
+async def delete(request: Request, id: Id) -> Response:
+    """The picture without it."""
+    desk = desk_of(request)
+    work = await desk.work()
+    before = await desk.in_pool(work.delete, id)
+    return await _picture(request, before.picture)
+
+
+@router.post("/pictures/{id}/accept", response_class=JSONResponse, summary="Accept all that nobody decided on")
+async def accept(request: Request, id: Id, asked: Step) -> Response:
+    """The picture counts as looked at, whether it has objects or not."""
+    desk = desk_of(request)
+    work = await desk.work()
+    await _measured(desk, id)
+    if not await desk.in_pool(work.journal.taken, asked.token):
+        await desk.in_pool(work.accept, id, asked.token)
+    return await _picture(request, id)
+
+
+@router.post("/pictures/{id}/undo", response_class=JSONResponse, summary="Take back the last step in a picture")
+async def undo(request: Request, id: Id, asked: Step) -> Response:
+    """409 if there is none."""
+    return await _again(request, id, asked, "undo")
+
+
+@router.post("/pictures/{id}/redo", response_class=JSONResponse, summary="Take the step that was undone once more")
+async def redo(request: Request, id: Id, asked: Step) -> Response:
+    """409 if there is none."""
+    return await _again(request, id, asked, "redo")
+
+
+@router.post("/categories", response_class=JSONResponse, summary="A new class")
+async def add_category(request: Request, asked: Named) -> Response:
+    """Its number; that of the class of this name, if there is one."""
+    desk = desk_of(request)
+    work = await desk.work()
+    return JSONResponse({"number": await desk.in_pool(work.add_category, asked.name)}, headers=FRESH)
+
+
+@router.patch("/categories/{number}", response_class=JSONResponse, summary="Rename a class")
+async def rename_category(request: Request, number: Id, asked: Named) -> Response:
+    """The class keeps its id."""
+    desk = desk_of(request)
+    work = await desk.work()
+    await desk.in_pool(work.rename_category, number, asked.name)
+    return JSONResponse({"number": number}, headers=FRESH)
+
+
+@router.post("/uploads", response_class=JSONResponse, summary="Add a picture: the body is its file")
+async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)]) -> Response:
+    """name: what it is called; it is kept in the workspace, and nowhere else. The picture's number."""
+    desk = desk_of(request)
+    work = await desk.work()
+    content = await request.body()
+    return JSONResponse({"id": await desk.in_pool(work.files.add, name, content)}, 201, headers=FRESH)
+
+
+@router.post("/exports", response_class=JSONResponse, summary="Write the masks in a format")
+async def export(request: Request, asked: ExportAsked) -> Response:
+    """409 while masks are still being drawn; the answer says what the format could not hold, and where the file is."""
+    desk = desk_of(request)
+    work = await desk.work()
+    (format,) = chosen([asked.format])
+    options = Options(simplify=asked.simplify)
+    if undrawn := await desk.in_pool(work.undrawn):
+        desk.draw_on()
+        text = f"the masks of {undrawn:,} boxes are still being drawn; try again when they are there"
+        return error_answer(409, text, retry_after=2)
+    try:
+        number, done = await desk.in_pool(work.export, format, options, asked.accepted)
+    except RunError as error:
+        return error_answer(409, str(error))
+    about = {"number": number, "file": done.file.name, "bytes": done.file.stat().st_size, "written": done.written}
+    rest = {"left_out": done.left_out, "undrawn": done.undrawn, "told": done.told}
+    return JSONResponse({**about, **rest}, headers=FRESH)
+
+
+@router.get("/exports/{number}", summary="The file of an export")
+async def exported(request: Request, number: Id) -> Response:
+    """The last few exports are kept."""
+    desk = desk_of(request)
+    work = await desk.work()
+    file = await desk.in_pool(work.exported, number)
+    return FileResponse(file, filename=file.name, media_type="application/octet-stream", headers=FRESH)
+
+
+async def _measured(desk: Desk, id: int) -> Picture:
+    work = await desk.work()
+    return await desk.in_pool(work.files.measured, id)
+
+
+async def _picture(request: Request, id: int, **more: Any) -> Response:
+    desk = desk_of(request)
+    work = await desk.work()
+    row = await desk.in_pool(work.files.measured, id)
+    return JSONResponse({**await desk.in_pool(_about, work, row), **more}, headers=FRESH)
+
+
+def _about(work: Workspace, row: Picture) -> dict[str, Any]:
+    done, undone = work.journal.history(row.id)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "width": row.width,
+        "height": row.height,
+        "looked": bool(work.files.row(row.id).looked),
+        "objects": [shown(one) for one in work.journal.annotations(row.id)],
+        "undo": len(done),
+        "redo": len(undone),
+    }
+
+
+async def _again(request: Request, id: int, asked: Step, what: str) -> Response:
+    desk = desk_of(request)
+    work = await desk.work()
+    await _measured(desk, id)
+    if not await desk.in_pool(work.journal.taken, asked.token):
+        step = work.journal.undo if what == "undo" else work.journal.redo
+        if not await desk.in_pool(step, id, asked.token):
+            return error_answer(409, f"nothing to {what} in this picture")
+        desk.draw_on()
+    return await _picture(request, id)
+
+
+def _formats() -> list[dict[str, Any]]:
+    """Those that can be written here."""
+    found = []
+    for name, format in FORMATS.items():
+        try:
+            format.check()
+        except InputError:
+            continue
+        found.append({"name": name, "ending": format.ending or ".zip"})
+    return found
