@@ -96,6 +96,8 @@ def _open_session(
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
     # A network thread that spins while it waits takes the core from decoding, cropping and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its 8-bit kernels overflow on processors without VNNI, where INT8 masks fall apart, and gain nothing for ours.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if wanted[0] != CPU and device == "auto":

@@ -200,3 +200,45 @@ def test_cuda_is_never_silently_the_cpu(tmp_path: Path, capfd: pytest.CaptureFix
         message = refusal(path, device="cuda")
         assert "CPUExecutionProvider" in message and "--device cpu" in message
     assert capfd.readouterr().err == ""
+
+
+def test_eight_bits_are_computed_as_they_are_written(tmp_path: Path) -> None:
+    """Large weights on large inputs: the runtime's own 8-bit kernels overflow in sums of two, on processors without
+    VNNI."""
+    channels, scale, wide = 16, np.float32(1 / 127), np.float32(0.2)
+    constants: dict[str, np.ndarray | np.generic] = {
+        "c255": np.float32(255),
+        "grow": np.full((channels, 3, 4, 4), 1 / 48, np.float32),
+        "scale": scale,
+        "wide": wide,
+        "zero": np.int8(0),
+        "scales": np.full(channels, scale),
+        "zeros": np.zeros(channels, np.int8),
+        "weights": np.full((channels, channels, 1, 1), 127, np.int8),
+        "shrink": np.full((1, channels, 1, 1), 1 / channels, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "c255"], ["unit"]),
+        helper.make_node("Conv", ["unit", "grow"], ["grown"], strides=[4, 4]),
+        helper.make_node("QuantizeLinear", ["grown", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
+        helper.make_node("DequantizeLinear", ["weights", "scales", "zeros"], ["w"], axis=0),
+        helper.make_node("Conv", ["dq", "w"], ["sums"]),
+        helper.make_node("QuantizeLinear", ["sums", "wide", "zero"], ["sums_q"]),
+        helper.make_node("DequantizeLinear", ["sums_q", "wide", "zero"], ["sums_dq"]),
+        helper.make_node("Conv", ["sums_dq", "shrink"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "eight bits",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1, SIDE // 4, SIDE // 4])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: contract(head="large").to_json()})
+    onnx.save(model, tmp_path / "int8.onnx")
+    backend = open_backend(tmp_path / "int8.onnx", "cpu")
+    logits = backend.run(np.full((2, 3, SIDE, SIDE), 255, np.uint8), SizeClass.LARGE)
+    np.testing.assert_allclose(logits, channels, atol=0.1)
