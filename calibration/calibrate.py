@@ -81,8 +81,8 @@ def calibrate(
     if measured is None:
         measured = _measure(graph, contract, chosen, learn, settings, progress)
         store.store_measured(measured)
-    limit = TYPES[settings.precision][1]
-    ranges = {layer.name: measured.spectra[layer.name].range(settings.observer, limit) for layer in chosen}
+    largest = TYPES[settings.precision][1]
+    ranges = {layer.name: measured.spectra[layer.name].range(settings.observer, largest) for layer in chosen}
 
     batches = list(crops(held, contract, settings.batch))
     if not batches:
@@ -93,12 +93,12 @@ def calibrate(
     costs: list[Cost] = []
     with scratch(out, "check") as trial, scratch(out, settings.precision) as part:
         attempt = _Attempt(typed, wide, contract, ranges, settings, Check(source, batches, trial, settings.threads))
-        order = chosen
-        if settings.sensitivity_crops or attempt.drop(chosen) > settings.max_miou_drop:
+        order, limit = chosen, settings.limit(drawn=annotations is not None)
+        if settings.sensitivity_crops or attempt.drop(chosen) > limit:
             costs = _costs(graph, source, chosen, ranges, settings, batches, store, trial, progress)
             place = {cost.layer: number for number, cost in enumerate(costs)}
             order = sorted(chosen, key=lambda layer: place[layer.name])
-        quantized, _ = largest_set(order, attempt.drop, settings.max_miou_drop)
+        quantized, _ = largest_set(order, attempt.drop, limit)
         save(attempt.build(quantized), part)
         publish(part, out, parity_of(source, contract, batches))
     agreement = attempt.agreement(quantized)

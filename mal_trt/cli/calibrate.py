@@ -74,13 +74,14 @@ def calibrate(
         float, Option(min=0, max=1, help="Alpha of SmoothQuant for layers after a normalisation, such as 0.7. 0: off.")
     ] = 0.0,
     max_miou_drop: Annotated[
-        float,
+        float | None,
         Option(
             min=0,
             max=1,
-            help="How much mIoU may drop, or without --annotations the agreement with the original's masks.",
+            help="How much mIoU may drop, or without --annotations the agreement with the original's masks. "
+            "Default: 0.005, without --annotations 0.02.",
         ),
-    ] = 0.005,
+    ] = None,
     annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, to check the result on.")] = None,
     annotation_images: Annotated[
         Path | None, Option(help="The pictures of --annotations. Default: the first --images.")
