@@ -26,6 +26,7 @@ from mal_trt.training.ensemble import load_targets
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import Prior, load_priors
+from mal_trt.training.start import shaped
 from mal_trt.training.trainer import BadLoss, Trainer
 from mal_trt.training.validation import Validation
 
@@ -37,16 +38,21 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
     """Train and return the checkpoint's path, `out/last.pth`, or `out/best.pth` of a run with patience; beside it the
     logs and the best checkpoints. show: False says nothing.
 
+    A ViT that starts from a checkpoint takes its layout and depth over, unless the configuration says them.
+
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number or the final
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
     """
     checkpoint = config.out / CHECKPOINT
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
+    config, taken = shaped(config)
     fabric = make_fabric(config)
     fabric.launch()
     if console is None or fabric.global_rank:
         console = Console(stderr=True, quiet=fabric.global_rank > 0 or not show)
+    if taken is not None:
+        console.print(taken, highlight=False, markup=False, soft_wrap=True)
     try:
         return _train(config, fabric, console)
     except MalTrtError as error:

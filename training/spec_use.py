@@ -1,4 +1,4 @@
-"""What an experiment spec says to `label` and `evaluate`: TAO's fields for inference and evaluation, in our words.
+"""What an experiment spec says to the verbs that use a model or make one: TAO's fields, in our words.
 
 What it says to `train` is `spec.train_values`.
 """
@@ -18,17 +18,19 @@ from mal_trt.training.spec import Checked, read_checked
 from mal_trt.training.spec_layouts import CHECKPOINT
 
 FAMILY = re.compile(r"^vit-[a-z0-9]+-")  # of vit-mae-base/16 and vit-deit-base/16: the same network
-Verb = Literal["inference", "evaluate"]
+Verb = Literal["inference", "evaluate", "export", "calibrate", "build-engine"]
+USERS = ("inference", "evaluate")  # TAO's own, which have a section; the others make a model of the same checkpoint
 # (annotations, pictures) of each verb.
 DATA: dict[str, tuple[str, str]] = {
     "inference": ("inference.ann_path", "inference.img_dir"),
     "evaluate": ("dataset.val_ann_path", "dataset.val_img_dir"),
+    "calibrate": ("dataset.train_ann_path", "dataset.train_img_dir"),
 }
 
 
 @dataclass(frozen=True)
 class SpecUse:
-    """A spec as `label` ("inference") or `evaluate` uses it. Files are looked for when they are asked for, so that an
+    """A spec as a verb uses it; `label` is "inference". Files are looked for when they are asked for, so that an
     option may stand in for one that is missing."""
 
     where: str
@@ -51,19 +53,50 @@ class SpecUse:
 
     def model(self) -> str:
         """The checkpoint, or an exported model or an engine in its place."""
-        names = (f"{self.verb}.checkpoint", CHECKPOINT, f"{self.verb}.trt_engine")
+        if self.verb in USERS:
+            names, option = [f"{self.verb}.checkpoint", CHECKPOINT, f"{self.verb}.trt_engine"], "--model"
+        else:
+            names, option = ["inference.checkpoint", "evaluate.checkpoint", CHECKPOINT], "a model before key=value"
         name = next((name for name in names if self._given(name)), None)
         if name is None:
-            raise InputError(f"{self.where}: nothing says the model: give {self.verb}.checkpoint, or --model")
+            raise InputError(f"{self.where}: nothing says the model: give {names[0]}, or {option}")
         model = str(self._value(name))
         if model != BUNDLED and not Path(model).is_file():
             raise InputError(f"{self.checked.places[name]}: {model}: no such file")
         return model
 
+    def sources(self) -> list[tuple[Path, Path | None]]:
+        """(boxes, pictures) to calibrate on: those to train on, or else those to label; none where the spec says
+        neither. Pictures are None where the boxes say them."""
+        for boxes, images in (DATA["calibrate"], DATA["inference"]):
+            if self.checked.path(boxes) is None:
+                continue
+            self.checked.path(images)
+            found = [_listed(self._value(name)) for name in (boxes, images)]
+            places: list[Path | None] = [*found[1]] or [None] * len(found[0])
+            if len(places) != len(found[0]):
+                where = self.checked.places[images]
+                raise InputError(f"{where}: {len(places)} folders of pictures for {len(found[0])} sets of boxes")
+            return list(zip(found[0], places, strict=True))
+        return []
+
+    def judged_on(self) -> tuple[Path | None, Path] | None:
+        """(pictures, drawn masks) to check a quantised model on, None where the spec says no masks are to be read."""
+        boxes, images = DATA["evaluate"]
+        found = self.checked.path(boxes)
+        if found is None or not self._value("dataset.load_mask"):
+            return None
+        pictures = self.checked.path(images)
+        return (None if pictures is None else Path(pictures)), Path(found)
+
+    @property
+    def names_arch(self) -> bool:
+        return self._given("model.arch")
+
     def check_arch(self, arch: str) -> None:
         """InputError if the spec names a network of another size than the model's `arch`."""
         name = "model.arch"
-        if not self._given(name):
+        if not self.names_arch:
             return
         said = str(self._value(name))
         if FAMILY.sub("vit-", said) != FAMILY.sub("vit-", arch):
@@ -87,7 +120,7 @@ class SpecUse:
     @property
     def weights(self) -> Literal["student", "teacher", "mixed"] | None:
         """Which network: TAO's inference knows the student alone. None where the spec does not say."""
-        if self.verb == "inference":
+        if self.verb != "evaluate":
             return None
         if self._value("evaluate.use_mixed_model_test"):
             return "mixed"
@@ -126,7 +159,12 @@ class SpecUse:
 
     @property
     def split(self) -> str | None:
-        return self._text("dataset.split" if self.verb == "inference" else "dataset.val_split")
+        return self._text("dataset.val_split" if self.verb == "evaluate" else "dataset.split")
+
+    @property
+    def val_split(self) -> str | None:
+        """The split of the drawn masks that a quantised model is checked on."""
+        return self._text("dataset.val_split")
 
     @property
     def rescale(self) -> bool:
@@ -134,7 +172,8 @@ class SpecUse:
 
     def folder(self) -> Path | None:
         """Where results go: TAO's folder of the verb, or, of a spec of the data services, results_dir itself."""
-        own, top = self._value(f"{self.verb}.results_dir"), self._value("results_dir")
+        own = self._value(f"{self.verb}.results_dir") if self.verb in USERS else None
+        top = self._value("results_dir")
         if own:
             return Path(own)
         if not top:
@@ -145,6 +184,18 @@ class SpecUse:
         """The file of labels to write."""
         return (self.folder() or Path()) / str(self._value("inference.label_dump_path"))
 
+    def made(self, model: str | Path, ending: str) -> Path:
+        """The file that a verb makes of a model, called as it with another ending. An engine lies where the spec has
+        its engine, where it says that."""
+        if self.verb == "build-engine":
+            for name in ("inference.trt_engine", "evaluate.trt_engine"):
+                if self._given(name):
+                    return Path(str(self._value(name)))
+        folder = self.folder()
+        if folder is None:
+            raise InputError(f"{self.where}: nothing says the file to write: give --out, or results_dir")
+        return folder / f"{Path(model).stem}{ending}"
+
     def _given(self, name: str) -> bool:
         return name in self.checked.places and bool(self._value(name))
 
@@ -154,6 +205,10 @@ class SpecUse:
     def _text(self, name: str) -> str | None:
         value = self._value(name)
         return str(value) if value else None
+
+
+def _listed(value: Any) -> list[Path]:
+    return [Path(str(path)) for path in (value if isinstance(value, list) else [value]) if path]
 
 
 def read_use(path: Path | None, overrides: Sequence[str], verb: Verb) -> SpecUse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.checkpoints import LAST
+from mal_trt.training.config import TrainConfig
 from mal_trt.training.network import NetworkConfig
 from mal_trt.training.trainer import network_options
 from mal_trt.training.vit import is_vit, parse_vit
@@ -43,6 +45,18 @@ def completed(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     if "arch" in given and found.get("layout") == NetworkConfig.layout:
         del found["layout"]  # as before layouts were taken over, so that older runs can go on
     return {**found, **given}, taken
+
+
+def shaped(config: TrainConfig) -> tuple[TrainConfig, str | None]:
+    """A ViT's run with the layout and depth of the checkpoint that it starts from, where it says neither; and a line
+    that says which layout was taken, or None if the run would have had it anyway."""
+    if config.start_from is None or not is_vit(config.arch) or None not in (config.layout, config.depth):
+        return config, None
+    names = ("arch", "layout", "depth", "start_from", "out", "resume", "resume_from")
+    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    found, taken = completed(given)
+    new = replace(config, layout=found.get("layout"), depth=found.get("depth"))
+    return new, None if new.layout == config.layout else taken
 
 
 def _begun(given: dict[str, Any]) -> Path | None:

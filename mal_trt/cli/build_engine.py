@@ -7,28 +7,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_whole
-from mal_trt.cli.options import JsonOption, QuietOption, Weights, needs, take_checkpoints
+from mal_trt.cli.options import (
+    JsonOption,
+    QuietOption,
+    SpecOption,
+    Weights,
+    model_of_spec,
+    needs,
+    take_checkpoints,
+)
 from mal_trt.cli.output import messages, tell
+from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
 
 if TYPE_CHECKING:
     from mal_trt.engines import EngineOptions, EngineReport
     from mal_trt.engines.job import Job
+    from mal_trt.training.spec_use import SpecUse
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def build_engine(
-    model: Annotated[
-        Path, Argument(metavar="MODEL", help="An .onnx file from `mal-trt export`, `bundled`, or a checkpoint.")
-    ],
+    arguments: ModelArguments = None,
+    spec: SpecOption = None,
     out: Annotated[
-        Path, Option("--out", "-o", help="The engine to write. Its manifest gets the same name with .json behind it.")
-    ],
+        Path | None,
+        Option(
+            "--out",
+            "-o",
+            help="The engine to write. Its manifest gets the same name with .json behind it. With --spec: its "
+            "trt_engine, or in the folder build-engine of its results_dir.",
+        ),
+    ] = None,
     flavor: Annotated[
         Literal["auto", "tensorrt", "tensorrt-rtx"],
         Option(
@@ -101,6 +116,9 @@ def build_engine(
     quiet: QuietOption = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine."""
+    given, use = read_arguments(arguments, spec, "build-engine")
+    model = Path(given if given is not None or use is None else use.model())
+    out = out_file(out, use, str(model), ".engine")
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
@@ -113,7 +131,7 @@ def build_engine(
     options = EngineOptions(
         flavor=flavor,
         precision=precision,
-        sources=tuple(zip(images, boxes, strict=True)),
+        sources=tuple(zip(images, boxes, strict=True)) or _calibrate_on(use, precision),
         batch=_batch(batch),
         workspace=_bytes(workspace),
         timing_cache=timing_cache,
@@ -131,7 +149,8 @@ def build_engine(
             return
         check_output(out, model)
         take_checkpoints(quiet)
-        model = _beside(model_of(model, Choice(weights)), onnx)
+        exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
+        model = _beside(exported, onnx)
     if dry_run:
         _print_plan(model, out, options)
         return
@@ -139,6 +158,13 @@ def build_engine(
         open_plan = opener(say)
         report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
     tell(lambda: _document(report), lambda: _print_report(report), quiet)
+
+
+def _calibrate_on(use: SpecUse | None, precision: str | None) -> tuple[tuple[Path, Path], ...]:
+    """Pictures and boxes for INT8 and FP8, where a spec says both."""
+    if use is None or precision not in ("int8", "fp8"):
+        return ()
+    return tuple((images, boxes) for boxes, images in use.sources() if images is not None)
 
 
 def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:

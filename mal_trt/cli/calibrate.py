@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
@@ -16,30 +16,34 @@ from mal_trt.cli.options import (
     JsonOption,
     QuietOption,
     RescaleOption,
+    SpecOption,
     SplitOption,
     ThreadsOption,
     Weights,
+    model_of_spec,
     needs,
     take_checkpoints,
 )
 from mal_trt.cli.output import tell
+from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
 
 if TYPE_CHECKING:
     from mal_trt.calibration.calibrate import CalibrationReport
 
 
 def calibrate(
-    model: Annotated[
-        Path,
-        Argument(metavar="MODEL", help="An FP32 or FP16 .onnx file from `mal-trt export`, `bundled`, or a checkpoint."),
-    ],
+    arguments: ModelArguments = None,
+    spec: SpecOption = None,
     boxes: Annotated[
-        list[Path],
+        list[Path] | None,
         Option(
             metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
         ),
-    ],
-    out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Option("--out", "-o", help="The .onnx file to write. With --spec: in the folder calibrate of its results_dir."),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         Option(
@@ -101,8 +105,9 @@ def calibrate(
 
     Ranges come from real crops. The result is checked against the model it came from, and written only if it passes.
     """
-    if images and len(images) != len(boxes):
-        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    given, use = read_arguments(arguments, spec, "calibrate")
+    if images and len(images) != len(boxes or ()):
+        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes or ())}: each needs the other")
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
     with needs("calibrate"):
@@ -122,15 +127,32 @@ def calibrate(
     )
     from mal_trt.formats.boxes import Boxes
 
-    places: Sequence[Path | None] = images or [None] * len(boxes)
-    sources = [Boxes(path, boxes_format, split, rescale) for path in boxes]
+    kind: str | None = boxes_format
+    places: Sequence[Path | None] = images or [None] * len(boxes or ())
+    judge = Boxes(annotations) if annotations is not None else None
+    if use is not None:
+        kind, split, rescale = kind or use.boxes_format, split or use.split, rescale or use.rescale
+        if not boxes:
+            found = use.sources()
+            boxes, places = [path for path, _ in found], [place for _, place in found]
+        if judge is None and (drawn := use.judged_on()) is not None:
+            annotation_images = drawn[0]
+            judge = Boxes(drawn[1], use.boxes_format, use.val_split, use.rescale)
+    if not boxes:
+        raise InputError("nothing says the boxes: give --boxes, or --spec with dataset.train_ann_path")
+    sources = [Boxes(path, kind, split, rescale) for path in boxes]
+    if judge is not None and annotation_images is None and annotations is not None:
+        annotation_images = places[0]
     take_checkpoints(quiet)
+    named = str(given if given is not None or use is None else use.model())
+    out = out_file(out, use, named, f".{precision}.onnx")
+    model = resolve_model(named, weights) if use is None else model_of_spec(use, named, weights)
     report = run(
-        resolve_model(model, weights),
+        model,
         out,
         list(zip(places, sources, strict=True)),
         settings,
-        annotations=(annotation_images or places[0], annotations) if annotations else None,
+        annotations=(annotation_images, judge) if judge is not None else None,
         cache=cache,
         progress=not quiet,
     )

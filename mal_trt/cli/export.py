@@ -11,8 +11,9 @@ from typer import Argument, Option
 from mal_trt.artifacts.contract import MOST_MARGIN
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import JsonOption, QuietOption, ThresholdOption, Weights, needs, numbers
+from mal_trt.cli.options import JsonOption, QuietOption, SpecOption, ThresholdOption, Weights, needs, numbers
 from mal_trt.cli.output import messages, tell
+from mal_trt.cli.spec_arguments import out_file, read_arguments
 
 if TYPE_CHECKING:
     from mal_trt.calibration.convert import HalfReport
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
 
 def export(
-    checkpoint: Annotated[
-        Path,
+    arguments: Annotated[
+        list[str] | None,
         Argument(
-            metavar="CHECKPOINT",
-            help="A checkpoint of mal-trt, TAO or NVlabs MAL. With --precision fp16 also an exported FP32 .onnx file, "
-            "or "
-            "`bundled`.",
+            metavar="[CHECKPOINT] [KEY=VALUE]...",
+            help="A checkpoint of mal-trt, TAO or NVlabs MAL; with --spec the one that it names. With --precision fp16 "
+            "also an exported FP32 .onnx file, or `bundled`. Then fields of the spec that are to be different.",
         ),
-    ],
-    out: Annotated[Path, Option("--out", "-o", help="The .onnx file to write.")],
+    ] = None,
+    spec: SpecOption = None,
+    out: Annotated[
+        Path | None,
+        Option("--out", "-o", help="The .onnx file to write. With --spec: in the folder export of its results_dir."),
+    ] = None,
     input_size: Annotated[
         int | None,
         Option(min=16, help="Side of the crops in pixels. Default: as it was trained, or 512 if that is unknown."),
@@ -39,13 +43,12 @@ def export(
         Weights, Option(help="Which network to export. mixed: both, and the mean of their logits.")
     ] = "student",
     head: Annotated[
-        Literal["dynamic", "small", "medium", "large", "fixed"],
+        Literal["dynamic", "small", "medium", "large", "fixed"] | None,
         Option(
             help="The grid of the mask head. dynamic: one for each size of box; small, medium, large: that one alone; "
-            "fixed: "
-            "for a network that has only one."
+            "fixed: for a network that has only one. Default: dynamic, or what the spec says."
         ),
-    ] = "dynamic",
+    ] = None,
     precision: Annotated[
         Literal["fp32", "fp16"],
         Option(help="fp16: half precision where that keeps the masks of FP32; not written otherwise."),
@@ -82,6 +85,9 @@ def export(
     The file is compared with PyTorch on real crops, and written only if it computes the same.
     """
     say = messages(quiet)
+    model, use = read_arguments(arguments, spec, "export")
+    checkpoint = Path(model if model is not None or use is None else use.model())
+    out = out_file(out, use, str(checkpoint), ".fp16.onnx" if precision == "fp16" else ".onnx")
     if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
@@ -94,13 +100,22 @@ def export(
     thresholds = numbers(threshold)
     with needs("export"):
         from mal_trt.export import export_onnx
+    if use is not None:
+        thresholds = use.thresholds if thresholds is None else thresholds
+        input_size, head = input_size or use.choice.input_size, head or use.choice.head
+        margin = use.choice.margin if margin is None else margin
+        if use.names_arch:
+            from mal_trt.training.checkpoint import read_checkpoint
+
+            if (config := read_checkpoint(checkpoint).config) is not None:
+                use.check_arch(config.arch)
     report = export_onnx(
         checkpoint,
         out,
         input_size=input_size,
         input_dtype=input_dtype,
         weights=weights,
-        head=head,
+        head=head or "dynamic",
         opset=opset,
         arch=arch,
         precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mal_trt.training.checkpoint import save_checkpoint
-from mal_trt.training.config import RECIPES, recipe_config
+from mal_trt.training.config import RECIPES, TrainConfig, recipe_config
 from mal_trt.training.network import NetworkConfig, build_network
-from mal_trt.training.start import completed
+from mal_trt.training.start import completed, shaped
 from mal_trt.training.trainer import network_config, plain
 
 
@@ -105,3 +106,15 @@ def test_recipe_tao_tunes_as_published(tmp_path: Path) -> None:
     given, _ = completed({"start_from": Path("bundled")})
     config = recipe_config(**{"recipe": "tao", "images": (), "boxes": (), "out": tmp_path, **given})
     assert (config.patience, config.lr) == (None, 1e-6)
+
+
+def test_from_python_too(tao_file: tuple[str, Path], tmp_path: Path) -> None:
+    """`train` takes a TrainConfig, which cannot tell a default from what somebody said, but a layout of None."""
+    layout, path = tao_file
+    asked = TrainConfig((), (), tmp_path / "run", arch="vit-mae-tiny/16", start_from=path, crop_size=64, head_width=16)
+    config, said = shaped(asked)
+    assert (network_config(config).layout, config.depth) == (layout, 1)
+    assert said == (None if layout == "patch" else f"{path}: conv_stem layout, taken from the checkpoint")
+    assert shaped(config) == (config, None)
+    assert shaped(replace(asked, layout="hybrid", depth=2)) == (replace(asked, layout="hybrid", depth=2), None)
+    assert shaped(replace(asked, arch="vit-mae-small/16"))[0].layout is None, "its loader says what is wrong"
