@@ -69,10 +69,11 @@ class Pictures:
             if (kept := self._kept.get(name)) is not None:
                 self._kept.move_to_end(name)
                 return kept
+        content = self.content(name)
         try:
-            pixels = decoded(self.content(name), self._most_pixels)
+            pixels = decoded(content, self._most_pixels)
         except InputError as error:
-            raise InputError(f"{name[:80]}: {error}") from None
+            raise InputError(f"{name[:80]}: {str(error).removeprefix('image: ')}") from None
         with self._lock:
             self._kept[name] = pixels
             while len(self._kept) > 1 and sum(p.shape[0] * p.shape[1] for p in self._kept.values()) > KEPT_PIXELS:

@@ -10,6 +10,7 @@ import uvicorn
 from mal_trt.base.errors import InputError
 from mal_trt.serve.app import create_app
 from mal_trt.serve.protocol import timed_protocol
+from mal_trt.serve.security import LARGEST_HEAD
 from mal_trt.serve.settings import ServeSettings
 
 BACKLOG = 1024
@@ -45,7 +46,7 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
         proxy_headers=False,
         timeout_keep_alive=round(limits.idle),
         timeout_graceful_shutdown=round(limits.stop),
-        h11_max_incomplete_event_size=1 << 16,
+        h11_max_incomplete_event_size=2 * LARGEST_HEAD,
     )
     return uvicorn.Server(config)
 

@@ -30,6 +30,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "mal_trt_token"
 OPEN = ("/healthz", "/readyz")  # what needs no token: they tell nothing but that the server is there
+LONGEST_TARGET, LARGEST_HEAD = 8 << 10, 32 << 10
 READS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -80,7 +81,7 @@ class Guard:
                 ]
             await send(message)
 
-        headers = dict(scope["headers"])
+        headers = dict(scope["headers"])  # of several with one name the last
         refused = self._refused(scope, headers)
         if refused is not None:
             await refused(scope, receive, answer)
@@ -107,6 +108,12 @@ class Guard:
     def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> App | None:
         """The answer to a request that is not to be looked at further, None if it may go on."""
         path = scope["path"]
+        if scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+            return error_answer(400, "HTTP/1.1 is spoken here")
+        if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > LONGEST_TARGET:
+            return error_answer(414, f"an address of more than {LONGEST_TARGET} bytes")
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > LARGEST_HEAD:
+            return error_answer(431, f"headers of more than {LARGEST_HEAD} bytes")
         if _CONTROL.search(path) or b"\x00" in scope.get("query_string", b""):
             return error_answer(400, "the address holds control characters")
         host = _host(headers.get(b"host", b""))
