@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,16 @@ def serve(
             "none, or for other addresses than this machine's a new one, which is printed.",
         ),
     ] = None,
+    label_studio: Annotated[
+        str | None,
+        Option(
+            metavar="<address>",
+            envvar="LABEL_STUDIO_URL",
+            show_envvar=False,
+            help="The Label Studio that uploaded pictures are fetched from. Its access token is read from the variable "
+            "LABEL_STUDIO_API_KEY.",
+        ),
+    ] = None,
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
@@ -99,6 +110,8 @@ def serve(
         host=host,
         port=port,
         token=token,
+        label_studio=label_studio,
+        label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY") if label_studio else None,
         device=device,
         batch=batch,
         crops=crops,

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.base.version import __version__
 from mal_trt.labelling.pipeline import usable_cores
-from mal_trt.serve import api, health, workspace_routes
+from mal_trt.serve import api, health, label_studio, workspace_routes
 from mal_trt.serve.answers import NotFound, UnknownKind, error_answer
 from mal_trt.serve.counting import Counting
 from mal_trt.serve.desk import Desk
@@ -67,6 +67,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.serve = state
     app.include_router(health.router)
     app.include_router(api.router)
+    app.include_router(label_studio.router)
     app.include_router(workspace_routes.router)
     _add_page(app)
     _add_errors(app)

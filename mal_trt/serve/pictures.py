@@ -18,9 +18,9 @@ HEAD = 32
 KEPT_PIXELS = 1 << 25  # of pictures asked for by name, which the page asks for box by box
 
 
-def decoded(content: bytes, most_pixels: int) -> np.ndarray:
-    """Pixels of a picture file, uint8 [H,W,3] RGB as stored; InputError if it is none, or too large, told by its
-    header alone."""
+def decoded(content: bytes, most_pixels: int, expected: tuple[int, int] | None = None) -> np.ndarray:
+    """Pixels of a picture file, uint8 [H,W,3] RGB as stored, or rotated if `expected`, width and height, asks for it;
+    InputError if it is none, or not of that size, or too large, told by its header alone."""
     if not content:
         raise InputError("image: empty")
     if not begins_as_picture(content[:HEAD]):
@@ -29,7 +29,7 @@ def decoded(content: bytes, most_pixels: int) -> np.ndarray:
         width, height = open_picture(io.BytesIO(content)).size
         if width * height > most_pixels:
             raise InputError(f"image: {width}x{height} pixels; the limit is {most_pixels / 1e6:.1f} million")
-        return read_picture(io.BytesIO(content))
+        return read_picture(io.BytesIO(content), expected)
     except ImageProblem as problem:
         raise InputError(f"image: {problem}") from None
 

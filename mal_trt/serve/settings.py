@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mal_trt.base.errors import InputError
 from mal_trt.labelling.predictor import Threshold
@@ -54,6 +55,7 @@ class ServeSettings:
     - `images`: the pictures that may be asked for by name: a folder, a .tar or one file; None: none.
     - `boxes`: the boxes that the page begins with, in any format that is read; `boxes_format`, `split` as for `Boxes`.
     - `workspace`: the folder that the page's work is kept in, the only one that is written to.
+    - `label_studio`, `label_studio_key`: address and access token of the Label Studio that has the pictures of tasks.
     - `token`: what clients must show; None: nothing, which only a loopback address may do.
     """
 
@@ -66,6 +68,8 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = None
+    label_studio: str | None = None
+    label_studio_key: str | None = None
     device: str = "auto"
     batch: int | None = None
     crops: str = "auto"
@@ -82,6 +86,8 @@ class ServeSettings:
             raise InputError(f"token: expected at least {SHORTEST_TOKEN} ASCII characters, so that nobody guesses it")
         if self.token is not None and not self.token.isprintable():
             raise InputError("token: holds characters that cannot be printed")
+        if self.label_studio is not None:
+            origin_of(self.label_studio, "Label Studio")
         if self.token is None and not is_loopback(self.host):
             raise InputError(f"host {self.host}: others can reach it, so clients must show a token; give --token")
 
@@ -89,6 +95,18 @@ class ServeSettings:
     def kept_here(self) -> bool:
         """Whether only programs of this machine can reach the server."""
         return is_loopback(self.host)
+
+
+def origin_of(address: str, what: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an http(s) address; InputError if it is none."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if not port or not parts.hostname or parts.username is not None:
+        raise InputError(f"{address[:80]}: not the address of {what}; expected such as http://localhost:8080")
+    return parts.scheme, parts.hostname, port
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.writers.coco import write_list
 from mal_trt.writers.files import text_file, words
 from mal_trt.writers.labels import LabelSet, Object, Picture
@@ -69,6 +70,39 @@ def brush(mask: np.ndarray) -> list[int]:
     return packed
 
 
+def mask_regions(
+    local: LocalMask,
+    size: tuple[int, int],
+    key: str,
+    names: list[str],
+    options: Options,
+    losses: Losses,
+    tags: tuple[str, str] = (FROM, TO),
+) -> Iterator[dict[str, Any]]:
+    """The regions of one mask that has pixels: a brush, or with `options.simplify` a polygon for each part.
+
+    size: width and height of the picture. key: begins the regions' ids. names: its labels. tags: names of the tags that
+    hold labels and picture.
+    """
+    about = {
+        "from_name": tags[0],
+        "to_name": tags[1],
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+    }
+    if options.simplify is None:
+        rle = brush(local.full(size[1], size[0]))
+        value: dict[str, Any] = {"format": "rle", "rle": rle, "brushlabels": names}
+        yield {"id": key, "type": "brushlabels", **about, "value": value}
+        return
+    for part, line in enumerate(edge_lines(local, options, losses)):
+        percent = line * 100 / size
+        points = [[round(x, 4), round(y, 4)] for x, y in percent.tolist()]
+        value = {"points": points, "closed": True, "polygonlabels": names}
+        yield {"id": f"{key}-{part}", "type": "polygonlabels", **about, "value": value}
+
+
 def _regions(
     picture: Picture, thing: Object, number: int, options: Options, losses: Losses
 ) -> Iterator[dict[str, Any]]:
@@ -76,22 +110,7 @@ def _regions(
         losses.empty += 1
         return
     losses.masks += 1
-    name = [words(thing.category.name)]
-    about = {
-        "from_name": FROM,
-        "to_name": TO,
-        "original_width": picture.width,
-        "original_height": picture.height,
-        "image_rotation": 0,
-    }
     score = {"score": thing.record["score"]} if isinstance(thing.record.get("score"), (int, float)) else {}
-    if options.simplify is None:
-        rle = brush(thing.local.full(picture.height, picture.width))
-        value: dict[str, Any] = {"format": "rle", "rle": rle, "brushlabels": name}
-        yield {"id": str(number), "type": "brushlabels", **about, "value": value, **score}
-        return
-    for part, line in enumerate(edge_lines(thing.local, options, losses)):
-        percent = line * 100 / (picture.width, picture.height)
-        points = [[round(x, 4), round(y, 4)] for x, y in percent.tolist()]
-        value = {"points": points, "closed": True, "polygonlabels": name}
-        yield {"id": f"{number}-{part}", "type": "polygonlabels", **about, "value": value, **score}
+    size, names = (picture.width, picture.height), [words(thing.category.name)]
+    for region in mask_regions(thing.local, size, str(number), names, options, losses):
+        yield {**region, **score}

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +52,8 @@ def guarded(server: Server, serve_folder: Path) -> Iterator[Server]:
 def sent(port: int, raw: bytes, seconds: float = 20) -> tuple[int, dict[str, str], bytes]:
     """Send bytes, read what comes until the other side closes: status, headers, body; status 0 for nothing."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it need not read all
             connection.sendall(raw)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it need not read all
         return received(connection)
 
 
@@ -143,10 +142,7 @@ def test_a_head_that_never_ends(server: Server) -> None:
     [
         (b"", 408),
         (b"GET /v1/mod", 408),
-        (
-            b"POST /v1/label HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{",
-            0,
-        ),
+        (GOOD[:-5], 0),
     ],
     ids=["nothing", "half a head", "half a body"],
 )

@@ -59,6 +59,18 @@ def elements(file: Path, tags: frozenset[str] | None) -> Iterator[Element]:
         raise InputError(f"{file}:{reader.line}: cannot be read as XML ({error})") from None
 
 
+def parse_text(text: str, where: str) -> Element:
+    """The outermost element of a short text; InputError as for `elements`, with `where` in the place of the file."""
+    reader = _Reader(frozenset())
+    try:
+        reader.feed(text.encode(), True)
+    except expat.ExpatError as error:
+        raise InputError(f"{where}: not well-formed XML ({expat.ErrorString(error.code)})") from None
+    except (_Refused, ValueError) as error:
+        raise InputError(f"{where}: cannot be read as XML ({error})") from None
+    return reader.done()[-1]
+
+
 class _Reader:
     def __init__(self, tags: frozenset[str] | None) -> None:
         self._tags = tags
