@@ -107,6 +107,14 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot hold the output ({error.strerror}); choose another folder") from None
 
 
+def could_make_folder(folder: Path) -> None:
+    """InputError if `make_folder` would raise it; nothing is made."""
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    why = "Not a directory" if not above.is_dir() else "" if os.access(above, os.W_OK) else "not writable"
+    if why:
+        raise InputError(f"{folder}: cannot hold the output ({why}); choose another folder")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds; InputError if it cannot be read or is no JSON."""
     try:

@@ -17,6 +17,7 @@ from mal_trt.cli.options import (
     CropsOption,
     DecodeOption,
     DevicesOption,
+    DryRunOption,
     FlipOption,
     FormatOption,
     ImagesOption,
@@ -101,6 +102,7 @@ def label(
     crops: CropsOption = "auto",
     decode: DecodeOption = "cpu",
     threads: ThreadsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -133,11 +135,40 @@ def label(
     from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.run import label as run
 
+    given = Boxes(boxes, kind, split, rescale)
+    out = out or Path("labels" + ending(formats))
+    if dry_run:
+        if resume:
+            raise InputError("--dry-run tells of a whole run; leave --resume out")
+        from mal_trt.cli.dry_run import show_label
+        from mal_trt.labelling.dry_run import forecast
+
+        found = forecast(
+            images,
+            given,
+            model or BUNDLED,
+            out,
+            batch=batch,
+            device=device,
+            crops=crops,
+            decode=decode,
+            format=format,
+            threshold=thresholds,
+            flip=flip,
+            refine=refine,
+            weights=weights,
+            slack=slack,
+            overlay=overlay,
+            image_list=image_list,
+            threads=threads,
+        )
+        tell(lambda: vars(found) | {"boxes_per_second": found.boxes_per_second}, lambda: show_label(found), quiet)
+        return
     summary = run(
         images,
-        Boxes(boxes, kind, split, rescale),
+        given,
         model or BUNDLED,
-        out or Path("labels" + ending(formats)),
+        out,
         batch=batch,
         device=device,
         crops=crops,

@@ -152,6 +152,9 @@ JsonOption = Annotated[  # taken by `cli.output` for all verbs, so that an optio
     ),
 ]
 JsonOutOption = Annotated[Path | None, Option("--json-out", help="Write all figures to this file too, as JSON.")]
+DryRunOption = Annotated[
+    bool, Option("--dry-run", help="Say what would be done and how long it would take, measured, and write nothing.")
+]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show nothing but errors: no progress, no result.")]
 
 

@@ -94,7 +94,7 @@ def label(
         batch_size(batch, None)
     check_side(overlay_size)
     formats, options = chosen(format), Options(box_area, simplify, iou)
-    _check_output(out, journal_path, resume, formats)
+    check_output(out, journal_path, resume, formats)
     for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
         make_folder(folder)
     boxes = as_boxes(boxes)
@@ -195,7 +195,8 @@ def _run(
     )
 
 
-def _check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]) -> None:
+def check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]) -> None:
+    """InputError if a run could not write there, or would write over something."""
     longest = journal.with_name(journal.name + "-wal")  # of the names that a run makes beside its output
     if (kind := file_kind(longest)) not in (NOTHING, REGULAR):
         raise InputError(f"{out}: cannot be written ({kind}); choose another --out")

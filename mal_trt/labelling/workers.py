@@ -16,10 +16,10 @@ from typing import Any
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.journal import Box, Result
 from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.open_masker import open_masker
-from mal_trt.labelling.pipeline import network_threads, run_plan
+from mal_trt.labelling.pipeline import Plan, network_threads, run_plan
 from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
 
 SHARE = 2048  # boxes a process gets at once, in whole batches
@@ -61,11 +61,12 @@ class Settings:
 @dataclass(frozen=True)
 class Opened:
     """What an open model says. provider: what really runs it. most: boxes in its largest batch, None = any number.
-    facts: what a resumed run must have in common with this one."""
+    facts: what a resumed run must have in common with this one. precision: the model's."""
 
     provider: str
     most: int | None
     facts: dict[str, str]
+    precision: str
 
 
 def open_workers(settings: Settings, device: str, images: str | Path, source: ImageSource) -> Here | Processes:
@@ -85,7 +86,7 @@ class Here:
         self._predictor, self._masker = settings.open(device, settings.threads)
         self.opened = _opened(self._predictor)
 
-    def run(self, journal: Journal, batch: int, done: Callable[[int], None]) -> None:
+    def run(self, journal: Plan, batch: int, done: Callable[[int], None]) -> None:
         """Label all that is pending; `done` is told of each batch of boxes once it is safe."""
         run_plan(journal, self._source, self._predictor, self._masker, batch, self._threads, done)
 
@@ -122,10 +123,10 @@ class Processes:
         if len(providers) > 1:
             self.close()
             raise InputError(f"device {','.join(devices)}: they run the model differently ({', '.join(providers)})")
-        self.opened = Opened(providers[0], min(limits, default=None), opened[0].facts)
+        self.opened = Opened(providers[0], min(limits, default=None), opened[0].facts, opened[0].precision)
         self.notes: tuple[str, ...] = ()
 
-    def run(self, journal: Journal, batch: int, done: Callable[[int], None]) -> None:
+    def run(self, journal: Plan, batch: int, done: Callable[[int], None]) -> None:
         """See `Here.run`."""
         shares = _shares(journal)
         busy: dict[Any, _Child] = {}
@@ -251,7 +252,7 @@ class _Part:
         self._connection.send(results)
 
 
-def _shares(journal: Journal) -> Iterator[_Share]:
+def _shares(journal: Plan) -> Iterator[_Share]:
     """The pending boxes in whole batches, about SHARE boxes at a time, in the order of the plan."""
     filling: dict[int, list[Box]] = {}
     whole: list[Box] = []
@@ -267,7 +268,7 @@ def _shares(journal: Journal) -> Iterator[_Share]:
         yield _share(journal, whole)
 
 
-def _share(journal: Journal, boxes: list[Box]) -> _Share:
+def _share(journal: Plan, boxes: list[Box]) -> _Share:
     boxes = sorted(boxes, key=lambda box: box.place)
     pictures = {image: journal.picture(image) for image in dict.fromkeys(box.image for box in boxes)}
     batches = {number: journal.batch(number) for number in dict.fromkeys(box.batch for box in boxes)}
@@ -318,4 +319,5 @@ def _opened(predictor: Predictor) -> Opened:
             "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
             "refine": predictor.refine,
         },
+        precision=predictor.contract.precision,
     )

@@ -1,0 +1,196 @@
+"""`label --dry-run`: what a run would do and how long it would take, from its real plan and a few real batches of it.
+
+Nothing is written but a plan in the system's folder for temporary files, which is gone when this ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.files import could_make_folder
+from mal_trt.formats.boxes import BoxesLike, as_boxes
+from mal_trt.formats.images import open_images
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES, usable_cores
+from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.predictor import Threshold, batch_size
+from mal_trt.labelling.record import record_path, skipped_path
+from mal_trt.labelling.run import check_output
+from mal_trt.labelling.told import told
+from mal_trt.labelling.workers import Settings, open_workers
+from mal_trt.writers.formats import chosen
+
+SECONDS = 3.0  # how long to measure, about
+STRETCHES = 4  # parts of the plan that are measured, spread evenly
+LEAST_BATCHES = STRETCHES * (LANES + BATCHES_AHEAD)  # fewer would not fill the pipeline
+
+
+@dataclass(frozen=True)
+class LabelForecast:
+    """What a label run would do.
+
+    - `total`: records; `boxes` of them would be labelled, on `pictures` pictures; `sizes`: boxes by size class; all of
+      `skipped` is left out, by reason.
+    - `model`, `precision`, `provider`, `batch`: what runs, and how many boxes at once.
+    - `writes`: files and folders that would be made.
+    - `measured`: boxes that were labelled to measure, in `measured_seconds`. `failed`: of them, by reason.
+    - `seconds`: the labelling of all boxes at that speed; opening the model took `opening_seconds` and planning
+      `planning_seconds` besides. Writing comes on top. None: there was nothing to measure.
+    - `read`, `notes`: what was read, and what should be known of it.
+    """
+
+    total: int
+    boxes: int
+    pictures: int
+    sizes: dict[str, int]
+    skipped: dict[str, int]
+    model: Path
+    precision: str
+    provider: str
+    batch: int
+    writes: tuple[Path, ...]
+    measured: int
+    measured_seconds: float
+    failed: dict[str, int]
+    seconds: float | None
+    opening_seconds: float
+    planning_seconds: float
+    read: str
+    notes: tuple[str, ...]
+
+    @property
+    def boxes_per_second(self) -> float | None:
+        """As measured."""
+        return self.measured / self.measured_seconds if self.measured else None
+
+
+def forecast(
+    images: str | Path | None,
+    boxes: BoxesLike,
+    model: str | Path,
+    out: str | Path,
+    *,
+    batch: int | None = None,
+    device: str = "auto",
+    crops: str = "auto",
+    decode: str = "cpu",
+    format: str | Sequence[str] = "coco",
+    threshold: Threshold = None,
+    flip: bool = False,
+    refine: str | None = None,
+    weights: str | None = None,
+    slack: float = 0.0,
+    overlay: str | Path | None = None,
+    image_list: str | Path | None = None,
+    threads: int | None = None,
+) -> LabelForecast:
+    """What `label` would do with these options, and how long it would take. The same InputError as there, before
+    anything is measured; RunError if a batch fails."""
+    out = Path(out)
+    check_output(out, out.with_name(out.name + ".journal"), False, chosen(format))
+    folders = [] if overlay is None else [Path(overlay)]
+    for folder in (out.parent, *folders):
+        could_make_folder(folder)
+    boxes = as_boxes(boxes)
+    images = boxes.home() if images is None else images
+    source = open_images(images)
+    threads = threads or usable_cores()
+    file = resolve_model(model, weights)
+    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack)
+    with tempfile.TemporaryDirectory(prefix="mal-trt-") as temporary:
+        began = time.monotonic()
+        with (
+            closing(open_workers(settings, device, images, source)) as workers,
+            closing(Journal(Path(temporary) / "plan")) as journal,
+        ):
+            opened = time.monotonic()
+            batch = batch_size(batch, workers.opened.most)
+            write_plan(journal, {}, boxes, image_list, source, batch)
+            planned = time.monotonic()
+            skipped = journal.skipped()
+            sample, seconds = _Sample(journal), 0.0
+            if numbers := _batches(journal):
+                sample.choose(numbers[: LANES + 1])
+                workers.run(sample, batch, lambda boxes: None)  # the first runs are slower
+                each = (time.monotonic() - planned) / len(sample.numbers)
+                sample.choose(_stretches(numbers, max(LEAST_BATCHES, int(SECONDS / each))))
+                start = time.monotonic()
+                workers.run(sample, batch, lambda boxes: None)
+                seconds = time.monotonic() - start
+            found = told(journal)
+            count, _ = journal.planned_boxes()
+            beside = [skipped_path(out)] if skipped or sample.failed else []
+            return LabelForecast(
+                total=journal.count()[1],
+                boxes=count,
+                pictures=journal.execute("SELECT COUNT(DISTINCT image) FROM box").fetchone()[0],
+                sizes=_sizes(journal),
+                skipped=skipped,
+                model=file,
+                precision=workers.opened.precision,
+                provider=workers.opened.provider,
+                batch=batch,
+                writes=(out, record_path(out), *beside, *folders),
+                measured=sample.done,
+                measured_seconds=seconds,
+                failed=sample.failed,
+                seconds=count * seconds / sample.done if sample.done else None,
+                opening_seconds=opened - began,
+                planning_seconds=planned - opened,
+                read=found.line,
+                notes=(*workers.notes, *found.notes),
+            )
+
+
+class _Sample:
+    """Some batches of a plan, as a `Plan` whose results are counted and forgotten."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.choose(())
+
+    def choose(self, numbers: Sequence[int]) -> None:
+        """Begin again, with these batches."""
+        self.numbers, self.done, self.failed = numbers, 0, dict[str, int]()
+
+    def pending(self) -> Iterator[Box]:
+        marks = ",".join("?" * len(self.numbers))
+        rows = self._journal.execute(f"SELECT * FROM box WHERE batch IN ({marks}) ORDER BY place", self.numbers)
+        yield from (Box(*row) for row in rows.fetchall())
+
+    def picture(self, image: int) -> tuple[str, int, int]:
+        return self._journal.picture(image)
+
+    def batch(self, number: int) -> tuple[SizeClass, int]:
+        return self._journal.batch(number)
+
+    def add(self, results: Sequence[Result]) -> None:
+        self.done += len(results)
+        for result in results:
+            if result.reason is not None:
+                self.failed[result.reason] = self.failed.get(result.reason, 0) + 1
+
+
+def _batches(journal: Journal) -> list[int]:
+    return [number for (number,) in journal.execute("SELECT number FROM batch ORDER BY number")]
+
+
+def _sizes(journal: Journal) -> dict[str, int]:
+    rows = dict(journal.execute("SELECT size, SUM(boxes) FROM batch GROUP BY size").fetchall())
+    return {size.name.lower(): int(rows.get(int(size), 0)) for size in SizeClass}
+
+
+def _stretches(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """About `most` of the batches, in a few stretches: neighbours share pictures, as they do in the run."""
+    if len(numbers) <= most:
+        return numbers
+    length = most // STRETCHES
+    starts = [place * (len(numbers) - length) // (STRETCHES - 1) for place in range(STRETCHES)]
+    return sorted({number for start in starts for number in numbers[start : start + length]})
