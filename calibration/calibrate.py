@@ -62,17 +62,10 @@ def calibrate(
     Writes `out`, its parity file and its report, or nothing. InputError for what cannot be used, RunError if no set of
     layers passes.
     """
-    settings, out = settings or CalibrationSettings(), Path(out)
-    check_out(out)
-    proto, contract, source = load_onnx(model)
-    if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
-        raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
-    graph = fold_constants(proto)
-    settings = replace(settings, layers=settings.layers or usual_groups(graph))
-    chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
-    quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
-    warnings: list[str] = []
-    learn, held = _spots(sources, settings, annotations, warnings)
+    out = Path(out)
+    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations)
+    graph, contract, source, settings = begun.graph, begun.contract, begun.source, begun.settings
+    chosen, learn, held = begun.chosen, begun.learn, begun.held
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
     if settings.smooth:
         seen = crops(learn, contract, settings.batch)
@@ -109,12 +102,48 @@ def calibrate(
         "verdict": describe_drop(agreement),
         "agreement": agreement,
         "multiplications": _share(graph, contract, {layer.name for layer in quantized}, batches[0], settings.threads),
-        "warnings": warnings,
+        "warnings": begun.warnings,
         "layers": layer_rows(chosen, {layer.name for layer in quantized}, ranges, measured, costs, settings.precision),
     }
     report = out.with_suffix(".report.json")
     write_json(document, report)
     return CalibrationReport(out, report, out.stat().st_size, document)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is settled before anything is measured: the graph, its layers that are to be quantised, and the boxes to
+    learn ranges from and to check on. settings: with the layers that suit the encoder. warnings: see `draw`."""
+
+    graph: onnx.ModelProto
+    contract: Contract
+    source: Path
+    settings: CalibrationSettings
+    chosen: list[Layer]
+    learn: list[Spot]
+    held: list[Spot]
+    warnings: list[str]
+
+
+def begin(
+    model: Path | str,
+    out: Path,
+    sources: Sequence[Source],
+    settings: CalibrationSettings,
+    annotations: Source | None,
+) -> Begun:
+    """The beginning of `calibrate`, with the same errors; nothing is written."""
+    check_out(out)
+    proto, contract, source = load_onnx(model)
+    if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
+        raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
+    graph = fold_constants(proto)
+    settings = replace(settings, layers=settings.layers or usual_groups(graph))
+    chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
+    quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
+    warnings: list[str] = []
+    learn, held = _spots(sources, settings, annotations, warnings)
+    return Begun(graph, contract, source, settings, chosen, learn, held, warnings)
 
 
 def _measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number or the final
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
     """
+    with launched(config, console, show) as (fabric, console):
+        return _train(begin(config, fabric, console), console)
+
+
+@contextmanager
+def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterator[tuple[Fabric, Console]]:
+    """The processes of a run, and where they speak. InputError if `out` holds another run."""
     checkpoint = config.out / CHECKPOINT
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
@@ -54,7 +62,7 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
     if taken is not None:
         console.print(taken, highlight=False, markup=False, soft_wrap=True)
     try:
-        return _train(config, fabric, console)
+        yield fabric, console
     except MalTrtError as error:
         if fabric.global_rank:  # the first process says it for all
             sys.exit(error.exit_code)
@@ -64,7 +72,33 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
             torch.distributed.destroy_process_group()
 
 
-def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
+@dataclass(frozen=True)
+class Begun:
+    """A run before its first step. boxes: those it trains on; held: how many others it judges itself by. judge: what
+    looks at its weights now and then, if any."""
+
+    boxes: TrainingBoxes
+    held: int
+    judge: Validation | BoxCriteria | None
+    trainer: Trainer
+    rules: SampleRules
+    priors: Mapping[int, Prior]
+
+    def loader(self) -> DataLoader[Any]:
+        """The batches of all steps that are left, for this process."""
+        trainer, fabric, config = self.trainer, self.trainer.fabric, self.trainer.config
+        per_step = trainer.boxes_per_step
+        samples = Samples(self.boxes, self.rules, 0, trainer.total_steps * per_step, self.priors, config.preload)
+        numbers = Numbers(
+            config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step
+        )
+        return DataLoader(
+            samples, batch_sampler=numbers, num_workers=config.workers, pin_memory=fabric.device.type == "cuda"
+        )
+
+
+def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
+    """Boxes read, weights in their places; nothing is written. InputError for what cannot be used."""
     documents = [Boxes(path, config.boxes_format, config.split, config.rescale) for path in config.boxes]
     images = config.images or tuple(document.home() for document in documents)
     boxes = read_training_boxes(images, documents, config.min_area, config.max_area)
@@ -75,11 +109,11 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         if warning := most_missing(total, boxes.skipped, "are NOT trained on"):
             console.print(warning, highlight=False, markup=False, soft_wrap=True)
     judge: Validation | BoxCriteria | None = Validation(config) if config.val_boxes is not None else None
-    priors = _priors(config)
+    priors, held_back = _priors(config), 0
     if config.patience is not None and judge is None:
         kept, held = hold_back(boxes)
         priors = {new: priors[old] for new, old in enumerate(kept.tolist()) if old in priors}
-        boxes, judged = boxes.some(kept), boxes.some(held)
+        boxes, judged, held_back = boxes.some(kept), boxes.some(held), len(held)
         judge = BoxCriteria(config, boxes, judged)
     rules = sample_rules(config)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
@@ -88,7 +122,6 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
     if not steps_per_epoch:
         raise InputError(f"{epoch_length} boxes do not fill one step of {per_step}; lower --batch")
     trainer = Trainer(config, steps_per_epoch, fabric)
-    _make_folder(config.out)
     last = config.out / CHECKPOINT
     if last.exists():
         trainer.restore(last)
@@ -96,15 +129,18 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         trainer.restore(config.resume_from)
     elif config.start_from is not None:
         trainer.start(config.start_from)
-    samples = Samples(boxes, rules, 0, trainer.total_steps * per_step, priors, config.preload)
-    numbers = Numbers(config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step)
-    loader = DataLoader(
-        samples, batch_sampler=numbers, num_workers=config.workers, pin_memory=fabric.device.type == "cuda"
-    )
+    return Begun(boxes, held_back, judge, trainer, rules, priors)
+
+
+def _train(begun: Begun, console: Console) -> Path:
+    trainer, boxes = begun.trainer, begun.boxes
+    config, fabric = trainer.config, trainer.fabric
+    _make_folder(config.out)
+    loader = begun.loader()
     checkpoints = Checkpoints(trainer, console)
     with RunLog(trainer, console) if fabric.is_global_zero else _Silent() as log:
         try:
-            _steps(trainer, loader, judge, checkpoints if fabric.is_global_zero else None, log)
+            _steps(trainer, loader, begun.judge, checkpoints if fabric.is_global_zero else None, log)
         except BadLoss as error:
             raise _explained(error, config, boxes, fabric.global_rank) from None
     if fabric.is_global_zero:
@@ -112,7 +148,7 @@ def _train(config: TrainConfig, fabric: Fabric, console: Console) -> Path:
         _say_damaged(log.damaged, boxes, console)
         if config.patience is not None:
             _say_best(trainer, console)
-    return last if config.patience is None else config.out / BEST
+    return config.out / (CHECKPOINT if config.patience is None else BEST)
 
 
 def sample_rules(config: TrainConfig) -> SampleRules:
@@ -140,7 +176,7 @@ def _steps(
     log: Any,
 ) -> None:
     """All steps that are left; checkpoints is None on all processes but the first."""
-    every = trainer.config.validate_steps or max(1, round(trainer.config.validate_epochs * trainer.steps_per_epoch))
+    every = validation_steps(trainer)
     if judge is not None and trainer.config.patience is not None and trainer.stopping.best is None:
         _judge(trainer, judge, checkpoints, log)
     batches = iter(loader)
@@ -151,6 +187,11 @@ def _steps(
             _judge(trainer, judge, checkpoints, log)
         if checkpoints is not None:
             checkpoints.after_step()
+
+
+def validation_steps(trainer: Trainer) -> int:
+    """Steps from one validation to the next."""
+    return trainer.config.validate_steps or max(1, round(trainer.config.validate_epochs * trainer.steps_per_epoch))
 
 
 def _judge(trainer: Trainer, judge: Validation | BoxCriteria, checkpoints: Checkpoints | None, log: Any) -> None:

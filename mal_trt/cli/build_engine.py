@@ -111,7 +111,7 @@ def build_engine(
     keep_anyway: Annotated[
         bool, Option("--keep-anyway", help="Keep the engine even if its masks are not those of the FP32 model.")
     ] = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be built, and build nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be built, and write nothing.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -145,14 +145,15 @@ def build_engine(
     if str(model) != BUNDLED and model.suffix.lower() != ".onnx" and model.is_file():
         onnx = out.with_name(f"{out.name}.onnx")
         if dry_run:
-            typer.echo(f"would export {model} to {onnx} first; --dry-run says more of an exported model")
+            line = f"would export {model} to {onnx} first; --dry-run says more of an exported model"
+            tell(lambda: {"writes": [onnx, out, f"{out}.json"], "exports": model}, lambda: typer.echo(line), quiet)
             return
         check_output(out, model)
         take_checkpoints(quiet)
         exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
         model = _beside(exported, onnx)
     if dry_run:
-        _print_plan(model, out, options)
+        _plan(model, out, options, quiet)
         return
     with needs("calibrate"):
         open_plan = opener(say)
@@ -167,7 +168,7 @@ def _calibrate_on(use: SpecUse | None, precision: str | None) -> tuple[tuple[Pat
     return tuple((images, boxes) for boxes, images in use.sources() if images is not None)
 
 
-def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:
+def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
     """What --dry-run says."""
     from mal_trt.engines.build import inspect_network
     from mal_trt.engines.job import prepare
@@ -176,14 +177,41 @@ def _print_plan(model: Path, out: Path, options: EngineOptions) -> None:
     job = prepare(model, out, options)
     wanted = options.precision or job.contract.precision
     check_precision(model, job.contract, wanted, options.sources)
-    typer.echo(f"would write {out} and {out.name}.json with {job.flavor.title}")
-    _print_job(job)
-    if wanted != job.contract.precision:
-        typer.echo(f"  precision: {wanted}, in {typed_path(out, wanted)}, which would be made first")
-    else:
-        _print_precision(inspect_network(job))
-    if job.timing_cache is not None:
-        typer.echo(f"  timing cache: {job.timing_cache}")
+    typed = typed_path(out, wanted) if wanted != job.contract.precision else None
+    layers = inspect_network(job) if typed is None else None
+    cache = job.timing_cache
+    free = job.gpu.free_bytes if job.gpu is not None else None
+
+    def show() -> None:
+        typer.echo(f"would write {out} and {out.name}.json with {job.flavor.title}")
+        _print_job(job)
+        if layers is None:
+            typer.echo(f"  precision: {wanted}, in {typed}, which would be made first")
+        else:
+            _print_precision(layers)
+        if free is not None:
+            typer.echo(f"  free memory of the GPU: {free / (1 << 20):.0f} MiB")
+        if cache is not None:
+            typer.echo(f"  timing cache: {cache} ({'there, which saves time' if cache.exists() else 'none yet'})")
+        typer.echo("  how long it takes shows only when it is built")
+
+    document = {
+        "writes": [out, f"{out}.json", *([typed] if typed is not None else [])],
+        "flavor": job.flavor.name,
+        "version": job.flavor.version,
+        "precision": wanted,
+        "layers": layers,
+        "compute_capabilities": job.runs_on,
+        "profiles": job.profiles,
+        "workspace": job.workspace,
+        "free_memory_bytes": free,
+        "timing_cache": cache,
+        "timing_cache_there": cache is not None and cache.exists(),
+        "flags": job.flags,
+        "notes": job.notes,
+        "seconds": None,
+    }
+    tell(lambda: document, show, quiet)
 
 
 def _document(report: EngineReport) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     BoxesFormatOption,
+    DryRunOption,
     JsonOption,
     QuietOption,
     RescaleOption,
@@ -98,6 +99,7 @@ def calibrate(
     ] = None,
     weights: Annotated[Weights, Option(help="Which network of a checkpoint to use.")] = "student",
     threads: ThreadsOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -147,15 +149,16 @@ def calibrate(
     named = str(given if given is not None or use is None else use.model())
     out = out_file(out, use, named, f".{precision}.onnx")
     model = resolve_model(named, weights) if use is None else model_of_spec(use, named, weights)
-    report = run(
-        model,
-        out,
-        list(zip(places, sources, strict=True)),
-        settings,
-        annotations=(annotation_images, judge) if judge is not None else None,
-        cache=cache,
-        progress=not quiet,
-    )
+    pairs = list(zip(places, sources, strict=True))
+    judged = (annotation_images, judge) if judge is not None else None
+    if dry_run:
+        from mal_trt.calibration.dry_run import forecast
+        from mal_trt.cli.dry_run import show_calibration
+
+        told = forecast(model, out, pairs, settings, annotations=judged, cache=cache)
+        tell(lambda: told, lambda: show_calibration(told), quiet)
+        return
+    report = run(model, out, pairs, settings, annotations=judged, cache=cache, progress=not quiet)
     tell(
         lambda: (
             {"path": report.path, "report_path": report.report_path, "file_bytes": report.file_bytes} | report.document

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import BoxesFormatOption, JsonOption, QuietOption, SplitOption, needs
+from mal_trt.cli.options import BoxesFormatOption, DryRunOption, JsonOption, QuietOption, SplitOption, needs
 from mal_trt.cli.output import messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
@@ -21,6 +21,9 @@ FILES = {
     "val_boxes": "dataset.val_ann_path",
     "val_images": "dataset.val_img_dir",
 }
+
+# What the command takes that is no field of TrainConfig.
+OTHERS = ("overrides", "spec", "print_spec", "amp", "dry_run", "as_json", "quiet")
 
 
 def _option(field: str, help: str, *names: str, **more: Any) -> Any:
@@ -199,59 +202,17 @@ def train(
     ] = None,
     val_limit: Annotated[int | None, _option("val_limit", "Validate on this many boxes only.", min=1)] = None,
     resume: Annotated[bool | None, _option("resume", "Go on from last.pth in --out.", "--resume")] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a network from boxes alone."""
     flags: dict[str, Any] = {
-        "images": tuple(images) if images else None,
-        "boxes": tuple(boxes) if boxes else None,
-        "out": out,
-        "val_images": val_images,
-        "val_boxes": val_boxes,
-        "boxes_format": boxes_format,
-        "split": split,
-        "val_split": val_split,
-        "rescale": rescale,
-        "recipe": recipe,
-        "arch": arch,
-        "layout": layout,
-        "depth": depth,
-        "head_width": head_width,
-        "adjust_scale": adjust_scale,
-        "crop_size": crop_size,
-        "start_from": start_from,
-        "frozen_stages": tuple(frozen_stages) if frozen_stages else None,
-        "layer_decay": layer_decay,
-        "encoder_lr": encoder_lr,
-        "batch": batch,
-        "accumulate": accumulate,
-        "epochs": epochs,
-        "lr": lr,
-        "warmup_epochs": warmup_epochs,
-        "teacher_momentum": teacher_momentum,
-        "teacher_momentum_end": teacher_momentum_end,
-        "min_area": min_area,
-        "boxes_per_picture": boxes_per_picture,
-        "balance": balance,
-        "together": together,
-        "priors": priors,
-        "targets": targets,
-        "jitter": jitter,
-        "figures": figures,
-        "seed": seed,
-        "device": device,
-        "devices": devices,
-        "precision": precision or ("bf16" if amp else None),
-        "workers": workers,
-        "preload": preload,
-        "checkpoint_minutes": checkpoint_minutes,
-        "keep": keep,
-        "validate_steps": validate_steps,
-        "patience": patience,
-        "val_limit": val_limit,
-        "resume": resume,
+        name: (tuple(value) or None) if isinstance(value, list) else value
+        for name, value in locals().items()
+        if name not in OTHERS
     }
+    flags["precision"] = precision or ("bf16" if amp else None)
     given = {name: value for name, value in flags.items() if value is not None}
     if print_spec:
         with needs("train"):
@@ -284,7 +245,15 @@ def train(
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one of several processes
     if taken and speaks:
         messages(quiet)(taken)
-    checkpoint = run(_config(given), show=not quiet)
+    config = _config(given)
+    if dry_run:
+        from mal_trt.cli.dry_run import show_training
+        from mal_trt.training.dry_run import forecast
+
+        found = forecast(config, show=not quiet and speaks)
+        tell(lambda: found, lambda: show_training(found), quiet or not speaks)
+        return
+    checkpoint = run(config, show=not quiet)
     tell(lambda: {"checkpoint": checkpoint}, lambda: typer.echo(f"checkpoint: {checkpoint}"), quiet or not speaks)
 
 

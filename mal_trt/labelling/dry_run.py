@@ -168,6 +168,9 @@ class _Sample:
     def picture(self, image: int) -> tuple[str, int, int]:
         return self._journal.picture(image)
 
+    def least(self, image: int) -> float:
+        return self._journal.least(image)
+
     def batch(self, number: int) -> tuple[SizeClass, int]:
         return self._journal.batch(number)
 
