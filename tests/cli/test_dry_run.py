@@ -17,6 +17,7 @@ from mal_trt.cli import app
 from mal_trt.cli.dry_run import about
 from mal_trt.labelling.dry_run import _stretches
 
+PAGES = Path(__file__).parents[2] / "docs" / "verbs"
 SIDE = 200
 BOXES = ((4, 4, 20, 20), (30, 10, 60, 50), (60, 60, 120, 110))  # small, medium, large
 
@@ -70,6 +71,8 @@ def forecast(folder: Path, temporary: Path, *words: object) -> dict[str, Any]:
     left = [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")]  # PyTorch's own
     assert (files(folder), left, done.stderr) == (before, [], "")
     result: dict[str, Any] = json.loads(done.stdout)["result"]
+    page = (PAGES / f"{words[0]}.md").read_text(encoding="utf-8").partition("With `--dry-run`: ")[2]
+    assert [key for key in result if f"`{key}`" not in page] == []
     return result
 
 
@@ -138,12 +141,13 @@ def test_stretches_are_spread_evenly(batches: int, most: int) -> None:
     assert sum(gap > 1 for gap in gaps) <= 3
 
 
-def test_calibrate_writes_nothing(many: Path, temporary: Path) -> None:
+def test_calibrate_writes_nothing(many: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
+    monkeypatch.setattr("mal_trt.calibration.dry_run.BATCHES", 2)
     options = ("--crops", 32, "--check-crops", 12, "--threads", 1, "--cache", many / "cache.npz")
     said = forecast(many, temporary, "calibrate", "bundled", *data(many), "-o", many / "m.int8.onnx", *options)
     assert (sum(said["crops"].values()), sum(said["check_crops"].values())) == (32, 12)
-    assert (said["precision"], said["to"], said["measured"]) == ("fp32", "int8", 32)
+    assert (said["precision"], said["to"], said["measured"]) == ("fp32", "int8", 16)
     assert sum(said["layers"].values()) > 10
     assert 0 < said["seconds_least"] < said["seconds_most"]
     assert {Path(path).name for path in said["writes"]} == {
@@ -154,8 +158,9 @@ def test_calibrate_writes_nothing(many: Path, temporary: Path) -> None:
     }
 
 
-def test_train_writes_nothing(many: Path, temporary: Path) -> None:
+def test_train_writes_nothing(many: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
+    monkeypatch.setattr("mal_trt.training.dry_run.SECONDS", 0.2)
     network = ("--arch", "vit-deit-tiny/16", "--depth", 1, "--head-width", 16, "--crop-size", 64)
     run = ("--batch", 4, "--epochs", 2, "--min-area", 300, "--workers", 0, "--device", "cpu")
     words = ["train", *data(many), *network, *run, "--out", many / "run" / "here"]
