@@ -54,12 +54,14 @@ def test_every_version_is_pinned(file: Path) -> None:
     """The constraints that it copies hold each dependency of the extra that it installs."""
     requirements = pytest.importorskip("packaging.requirements")
     text = file.read_text(encoding="utf-8")
-    (extra,) = re.findall(r"mal-trt\[(\w+)\] @ file", text)
+    (extras,) = re.findall(r"mal-trt\[([\w,]+)\] @ file", text)
     (constraints,) = re.findall(r"^COPY (\S+) /tmp/constraints.txt$", text, re.M)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    blocks = [re.search(rf"^{name} = \[(.*?)\]$", project, re.M | re.S) for name in ("dependencies", extra)]
+    blocks = [
+        re.search(rf"^{name} = \[(.*?)\]$", project, re.M | re.S) for name in ("dependencies", *extras.split(","))
+    ]
     lines = [line for block in blocks if block for line in re.findall(r'"([^"]+)"', block[1])]
-    python = "3.10" if extra == "jetson" else "3.12"
+    python = "3.10" if extras == "jetson" else "3.12"
     wanted = [requirements.Requirement(line) for line in lines]
     wanted = [one for one in wanted if not one.marker or one.marker.evaluate({"python_version": python})]
     assert len(wanted) >= 7
@@ -70,3 +72,39 @@ def test_every_version_is_pinned(file: Path) -> None:
     )
     for one in wanted:
         assert one.specifier.contains(pinned[one.name.lower()]), f"{constraints} lacks {one}"
+
+
+def test_compose() -> None:
+    """The server with Prometheus: pinned, reached from this machine alone, its token a secret."""
+    yaml = pytest.importorskip("yaml")
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+    served, prometheus = compose["services"]["mal-trt"], compose["services"]["prometheus"]
+    assert (ROOT / "docker" / served["build"]["context"] / served["build"]["dockerfile"]).exists()
+    assert re.search(r":v\d+\.\d+\.\d+$", prometheus["image"])
+    for service in (served, prometheus):
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert service["secrets"] == ["token"]
+    assert "/docker/token" in (ROOT / ".gitignore").read_text().splitlines()
+    read = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text(encoding="utf-8"))
+    assert read["scrape_configs"][0]["static_configs"][0]["targets"] == ["mal-trt:8080"]
+
+
+def test_the_command_of_compose_is_one_of_ours() -> None:
+    yaml = pytest.importorskip("yaml")
+    typer = pytest.importorskip("typer")
+    from mal_trt.cli import app
+
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+    verb, *words = compose["services"]["mal-trt"]["command"]
+    known = {option for param in typer.main.get_command(app).commands[verb].params for option in param.opts}
+    assert [word for word in words if word.startswith("-") and word not in known] == []
+
+
+def test_the_health_check_asks_servers_alone() -> None:
+    from mal_trt.serve.healthcheck import port_of
+
+    assert port_of(["/usr/bin/python", "/usr/bin/mal-trt", "label", "--images", "photos"]) is None
+    assert port_of(["python", "mal-trt", "serve", "--host", "0.0.0.0"]) == 8080
+    assert port_of(["python", "mal-trt", "serve", "--port", "9000"]) == port_of(["serve", "--port=9000"]) == 9000
+    for file in FILES[:2]:
+        assert '"mal_trt.serve.healthcheck"' in file.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.base.version import __version__
 from mal_trt.labelling.pipeline import usable_cores
-from mal_trt.serve import api, health, label_studio, workspace_routes
+from mal_trt.serve import api, health, label_studio, reference, workspace_routes
 from mal_trt.serve.answers import NotFound, UnknownKind, error_answer
 from mal_trt.serve.counting import Counting
 from mal_trt.serve.desk import Desk
@@ -69,6 +69,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.include_router(api.router)
     app.include_router(label_studio.router)
     app.include_router(workspace_routes.router)
+    app.include_router(reference.router)
     _add_page(app)
     _add_errors(app)
     app.add_middleware(Counting, metrics=metrics)
