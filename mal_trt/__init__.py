@@ -7,7 +7,7 @@ The public API is what this module names (`__all__`), with the documented argume
 
 - `Labeler`, `Masks`: masks for the boxes of one picture. `label`, `Summary`: for a whole document, like the command.
 - `Boxes`: boxes of any format that is read, where a path alone does not say enough: format, split, rescaling.
-- `convert`, `Converted`: labels in other formats.
+- `convert`, `Converted`: labels in other formats. `write_report`, `Report`: labels to look at in a browser.
 - `evaluate`, `compare`, `benchmark`: how good and how fast models are, each as a dict.
 - `export_onnx`, `calibrate`, `build_engine` (with `CalibrationSettings`, `EngineOptions`): from a checkpoint to ONNX,
   to INT8, to an engine. The export is not called `export`, which is the subpackage it lives in.
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from mal_trt.measure.benchmark import benchmark
     from mal_trt.measure.compare import compare
     from mal_trt.measure.evaluate import evaluate
+    from mal_trt.report.labels import write_report
+    from mal_trt.report.write import Report
 
 # Where each public name lives, and the extra it needs; imported on first use, so that `import mal_trt` costs nothing.
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "EngineOptions": ("mal_trt.engines.job", "gpu"),
     "Labeler": ("mal_trt.labelling.labeler", "cpu"),
     "Masks": ("mal_trt.labelling.labeler", "cpu"),
+    "Report": ("mal_trt.report.write", "cpu"),
     "Summary": ("mal_trt.labelling.summary", "cpu"),
     "benchmark": ("mal_trt.measure.benchmark", "cpu"),
     "build_engine": ("mal_trt.engines.engine", "gpu"),
@@ -58,6 +61,7 @@ _HOMES = {
     "evaluate": ("mal_trt.measure.evaluate", "cpu"),
     "export_onnx": ("mal_trt.export.export", "export"),
     "label": ("mal_trt.labelling.run", "cpu"),
+    "write_report": ("mal_trt.report.labels", "cpu"),
 }
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Labeler",
     "MalTrtError",
     "Masks",
+    "Report",
     "RunError",
     "Summary",
     "__version__",
@@ -80,6 +85,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "label",
+    "write_report",
 ]
 
 

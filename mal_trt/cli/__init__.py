@@ -24,6 +24,7 @@ from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.output import answered, failed, wants_json
 from mal_trt.cli.package import package
+from mal_trt.cli.report import report
 from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
 
@@ -82,7 +83,10 @@ def _root(
     pass
 
 
-VERBS = (label, convert, evaluate, compare, benchmark, export, train, calibrate, build_engine, serve, inspect, doctor)
+VERBS = (
+    *(label, convert, report, evaluate, compare, benchmark),
+    *(export, train, calibrate, build_engine, serve, inspect, doctor),
+)
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(package, name="package")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,15 +18,18 @@ from mal_trt.cli.options import (
     LabelThresholdOption,
     QuietOption,
     RefineOption,
+    ReportOption,
     RescaleOption,
     SplitOption,
     ThreadsOption,
     WeightsOption,
+    command_line,
     needs,
     take_checkpoints,
     threshold_of,
 )
 from mal_trt.cli.output import tell
+from mal_trt.cli.report import show_report
 
 
 def benchmark(
@@ -79,6 +80,7 @@ def benchmark(
     json_out: JsonOutOption = None,
     csv: Annotated[Path | None, Option("--csv", help="Write the table to this file.")] = None,
     plot: Annotated[Path | None, Option(help="Draw speed against quality into this .png or .svg file.")] = None,
+    report: ReportOption = None,
     device: DeviceOption = "auto",
     crops: CropsOption = "auto",
     threshold: LabelThresholdOption = None,
@@ -94,6 +96,9 @@ def benchmark(
         with needs("benchmark"):
             import matplotlib  # noqa: F401
     take_checkpoints(quiet)
+    from mal_trt.report.folder import check_report
+
+    check_report(report)
     from mal_trt.cli.benchmark_table import print_benchmark
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.benchmark import benchmark as run
@@ -128,12 +133,16 @@ def benchmark(
             json_out=json_out,
             csv_out=csv,
             plot_out=plot,
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=command_line(),
             told=result.update,
         )
     finally:
         if result:  # an interrupted run shows what it has
             tell(lambda: result, lambda: print_benchmark(result), quiet)
+        if result and report is not None:
+            from mal_trt.report.speed import report_of_benchmark
+
+            show_report(report_of_benchmark(result, report), quiet)
 
 
 def _batches(text: str) -> tuple[int, ...]:

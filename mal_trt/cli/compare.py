@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
@@ -16,14 +16,20 @@ from mal_trt.cli.options import (
     JsonOutOption,
     QuietOption,
     RefineOption,
+    ReportOption,
     RescaleOption,
     SplitOption,
     ThreadsOption,
     ThresholdOption,
+    command_line,
     numbers,
     take_checkpoints,
 )
 from mal_trt.cli.output import tell
+from mal_trt.cli.report import show_report
+
+if TYPE_CHECKING:
+    from mal_trt.measure.compare_run import Compared
 
 
 def compare(
@@ -49,6 +55,7 @@ def compare(
         int | None, Option(min=1, help="Compare on this many boxes, spread evenly over all. Default: all.")
     ] = None,
     json_out: JsonOutOption = None,
+    report: ReportOption = None,
     threshold: ThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
@@ -67,11 +74,18 @@ def compare(
     def chosen(path: Path | None) -> Boxes | None:
         return None if path is None else Boxes(path, boxes_format, split, rescale)
 
+    given = chosen(annotations), chosen(boxes)
+    seen: list[Compared] = []
+    if report is not None:
+        from mal_trt.formats.boxes import open_pictures
+        from mal_trt.report.comparison import report_of_comparison
+        from mal_trt.report.folder import check_report
+
+        check_report(report)
     result = run(
         models,
         images,
-        chosen(annotations),
-        chosen(boxes),
+        *given,
         count=count,
         batch=batch,
         device=device,
@@ -81,5 +95,10 @@ def compare(
         threads=threads,
         progress=not quiet,
         json_out=json_out,
+        seen=None if report is None else seen.append,
     )
     tell(lambda: result, lambda: print_comparison(result), quiet)
+    if report is not None:
+        source = open_pictures(images, given[0] or given[1] or "")
+        written = report_of_comparison(result, seen, source, report, command_line(), threads, progress=not quiet)
+        show_report(written, quiet)

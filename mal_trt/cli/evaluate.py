@@ -25,21 +25,25 @@ from mal_trt.cli.options import (
     OverridesArgument,
     QuietOption,
     RefineOption,
+    ReportOption,
     RescaleOption,
     SlackOption,
     SpecOption,
     SplitOption,
     ThreadsOption,
     WeightsOption,
+    command_line,
     model_of_spec,
     needs,
     take_checkpoints,
     threshold_of,
 )
 from mal_trt.cli.output import tell
+from mal_trt.cli.report import show_report
 
 if TYPE_CHECKING:
     from mal_trt.labelling.predictor import Threshold
+    from mal_trt.measure.worst import Seen
 
 RESULTS = "results.json"  # in the folder that a spec names
 
@@ -66,6 +70,7 @@ def evaluate(
         Path | None,
         Option(help="Draw the twenty masks of lowest IoU, with the drawn ones, into this PNG file."),
     ] = None,
+    report: ReportOption = None,
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
     refine: RefineOption = None,
@@ -104,9 +109,18 @@ def evaluate(
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.evaluate import evaluate as run
 
+    boxes = Boxes(annotations, kind, split, rescale)
+    seen: list[Seen] = []
+    if report is not None:
+        from mal_trt.formats.boxes import open_pictures
+        from mal_trt.report.evaluation import report_of_evaluation
+        from mal_trt.report.folder import check_report
+
+        check_report(report)
+        source = open_pictures(images, boxes)
     result = run(
         images,
-        Boxes(annotations, kind, split, rescale),
+        boxes,
         model or BUNDLED,
         labels,
         batch=batch,
@@ -122,5 +136,9 @@ def evaluate(
         json_out=json_out,
         points=points,
         worst_out=worst,
+        seen=None if report is None else seen.append,
     )
     tell(lambda: result, lambda: print_evaluation(result), quiet)
+    if report is not None:
+        written = report_of_evaluation(result, seen, source, report, command_line(), threads, progress=not quiet)
+        show_report(written, quiet)

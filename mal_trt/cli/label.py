@@ -27,6 +27,7 @@ from mal_trt.cli.options import (
     OverridesArgument,
     QuietOption,
     RefineOption,
+    ReportOption,
     RescaleOption,
     SimplifyOption,
     SlackOption,
@@ -40,10 +41,16 @@ from mal_trt.cli.options import (
     threshold_of,
 )
 from mal_trt.cli.output import tell
+from mal_trt.cli.report import show_report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mal_trt.formats.images import ImageSource
     from mal_trt.labelling.predictor import Threshold
     from mal_trt.labelling.summary import Summary
+    from mal_trt.report.write import Report
+    from mal_trt.writers.labels import LabelSet
 
 # Pictures on a contact sheet, taken evenly from all overlays where there are more.
 SHEET_PICTURES = 48
@@ -72,6 +79,7 @@ def label(
     sheet: Annotated[
         Path | None, Option(help="A picture file with all overlays on one sheet; needs --overlay.")
     ] = None,
+    report: ReportOption = None,
     resume: Annotated[
         bool, Option("--resume", help="Go on where a stopped run was. A finished run is left as it is.")
     ] = False,
@@ -164,6 +172,8 @@ def label(
         )
         tell(lambda: vars(found) | {"boxes_per_second": found.boxes_per_second}, lambda: show_label(found), quiet)
         return
+    reported: list[Report] = []
+    then = None if report is None else _reporter(report, threads, quiet, reported.append)
     summary = run(
         images,
         given,
@@ -188,13 +198,33 @@ def label(
         image_list=image_list,
         threads=threads,
         progress=not quiet,
+        then=then,
     )
+    if report is not None and summary.finished_before:
+        from mal_trt.report.labels import write_report
+
+        reported.append(write_report(summary.out, images, report, threads=threads, progress=not quiet))
     if sheet is not None and overlay is not None and not (summary.finished_before and sheet.exists()):
         _write_sheet(overlay, sheet)
     tell(lambda: _document(summary), lambda: _print_summary(summary), quiet)
+    for written in reported:
+        show_report(written, quiet)
     if strict and summary.skipped:
         count = sum(summary.skipped.values())
         raise RunError(f"{count} boxes skipped (--strict), listed in {summary.skipped_list}")
+
+
+def _reporter(
+    folder: Path, threads: int | None, quiet: bool, done: Callable[[Report], None]
+) -> Callable[[LabelSet, ImageSource, Summary], None]:
+    """What writes the report of a run while it still has its labels at hand."""
+    from mal_trt.report.folder import check_report
+    from mal_trt.report.labels import report_of_run
+
+    check_report(folder)
+    return lambda labels, source, summary: done(
+        report_of_run(labels, source, summary, folder, threads, progress=not quiet)
+    )
 
 
 def _write_sheet(folder: Path, path: Path) -> None:

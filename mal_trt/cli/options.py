@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -144,6 +146,10 @@ SimplifyOption = Annotated[
         "polygons instead of masks."
     ),
 ]
+ReportOption = Annotated[
+    Path | None,
+    Option("--report", help="A folder for a report to look at in a browser. An earlier report there is replaced."),
+]
 JsonOption = Annotated[  # taken by `cli.output` for all verbs, so that an option that is wrong is answered too
     bool,
     Option(
@@ -156,6 +162,11 @@ DryRunOption = Annotated[
     bool, Option("--dry-run", help="Say what would be done and how long it would take, measured, and write nothing.")
 ]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show nothing but errors: no progress, no result.")]
+
+
+def command_line() -> str:
+    """This call as it was typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def threshold_of(text: str | None) -> float | tuple[float, ...] | Literal["tight"] | None:

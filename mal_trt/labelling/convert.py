@@ -79,11 +79,7 @@ def convert(
                 journal.delete()
                 journal = Journal(journal.path)
             write_plan(journal, {}, boxes, None, _pictures(boxes, images), BATCH)
-            with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
-                pending = journal.pending()
-                while page := list(islice(pending, ROWS)):
-                    journal.add([_result(journal, box) for box in page])
-                    bar.advance(len(page))
+            read_masks(journal, progress)
             written, total = journal.count()
             has_skipped = write_skipped(journal, skipped_path(out))
             if not written:
@@ -109,6 +105,15 @@ def convert(
             )
     finally:
         journal.delete()
+
+
+def read_masks(journal: Journal, progress: bool) -> None:
+    """Give every planned box of labels the mask that its record holds, or the reason why it has none."""
+    with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
+        pending = journal.pending()
+        while page := list(islice(pending, ROWS)):
+            journal.add([_result(journal, box) for box in page])
+            bar.advance(len(page))
 
 
 def _result(journal: Journal, box: Box) -> Result:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,34 +61,16 @@ def write_outputs(
 
 
 def write_skipped(journal: Journal, path: Path) -> bool:
-    """Records without a mask, as [{index, id, image_id, reason, detail}]; no file if there are none."""
-    rows = journal.execute(
-        "SELECT seq, record, reason, detail FROM annotation JOIN result USING(seq) "
-        "WHERE reason IS NOT NULL ORDER BY seq"
-    )
-    first = rows.fetchone()
+    """The list of `skipped_records` as a file; no file if there are none."""
+    records = skipped_records(journal)
+    first = next(records, None)
     if first is None:
         path.unlink(missing_ok=True)
         return False
-
-    def lines() -> Iterator[str]:
-        row = first
-        while row:
-            seq, record, reason, detail = row
-            values = json.loads(record)
-            entry = {
-                "index": seq,
-                "id": values.get("id"),
-                "image_id": values.get("image_id"),
-                "reason": reason,
-            }
-            yield json.dumps({**entry, "detail": detail} if detail else entry)
-            row = rows.fetchone()
-
     part = path.with_name(f".{path.name}.part")
     try:
         with text_file(part) as file:
-            write_list(file, lines())
+            write_list(file, map(json.dumps, chain([first], records)))
             file.write("\n")
         os.replace(part, path)
     except OSError as error:
@@ -95,6 +78,19 @@ def write_skipped(journal: Journal, path: Path) -> bool:
     finally:
         part.unlink(missing_ok=True)
     return True
+
+
+def skipped_records(journal: Journal) -> Iterator[dict[str, Any]]:
+    """Records without a mask in the order of the document: {index, id, image_id, reason} and perhaps detail."""
+    rows = journal.execute(
+        "SELECT seq, record, reason, detail FROM annotation JOIN result USING(seq) "
+        "WHERE reason IS NOT NULL ORDER BY seq"
+    )
+    while row := rows.fetchone():
+        seq, record, reason, detail = row
+        values = json.loads(record)
+        entry = {"index": seq, "id": values.get("id"), "image_id": values.get("image_id"), "reason": reason}
+        yield {**entry, "detail": detail} if detail else entry
 
 
 def _refused(path: Path, error: OSError) -> RunError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,10 +14,11 @@ from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import NOTHING, REGULAR, file_kind, make_folder
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
-from mal_trt.formats.images import open_images
+from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.hints import nothing_usable, resized
 from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.plan import write_plan
@@ -28,6 +29,7 @@ from mal_trt.labelling.told import told
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
 from mal_trt.labelling.write_overlays import check_side, write_overlays
 from mal_trt.writers.formats import chosen, ending
+from mal_trt.writers.labels import LabelSet
 from mal_trt.writers.options import Options
 
 
@@ -56,6 +58,7 @@ def label(
     image_list: str | Path | None = None,
     threads: int | None = None,
     progress: bool = True,
+    then: Callable[[LabelSet, ImageSource, Summary], None] | None = None,
 ) -> Summary:
     """Draw a mask for every box of a data set, as `mal-trt label` does; `out` is the data set with masks.
 
@@ -81,6 +84,8 @@ def label(
       by the processor, at a half, a quarter or an eighth of its size where all boxes of a picture stay larger than what
       the network sees.
     - `threads`: threads of the processor, for all of the run. `progress`: show a bar.
+    - `then`: called with the labels, the pictures and the summary when all is written, but not of a run that had
+      finished before.
 
     Records without a mask are counted, and listed with their reason in `<out stem>.skipped.json`. What was run is
     recorded in `<out stem>.run.json`.
@@ -145,6 +150,9 @@ def label(
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
                 write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
         write_record(summary, {**given, **written}, used, device, threads, began)
+        if then is not None:
+            with journal.guard():
+                then(JournalLabels(journal), source, summary)
     except NothingDone:
         journal.delete()
         raise

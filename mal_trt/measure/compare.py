@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Predictor, Threshold
 from mal_trt.labelling.told import told
 from mal_trt.measure.compare_boxes import ComparedBoxes
-from mal_trt.measure.compare_run import Comparison
+from mal_trt.measure.compare_run import Compared, Comparison
 
 
 def compare(
@@ -36,6 +36,7 @@ def compare(
     threads: int | None = None,
     progress: bool = True,
     json_out: str | Path | None = None,
+    seen: Callable[[Compared], None] | None = None,
 ) -> dict[str, Any]:
     """Say how far models are from the first of them: the dict that `mal-trt compare --json-out` writes.
 
@@ -43,7 +44,8 @@ def compare(
     - `annotations`: boxes with drawn masks; or `boxes`: boxes alone. Either in any format that is read.
     - `count`: compare on this many boxes, spread evenly. None: all.
     - `threshold`, `refine`: the same for all models. None: what each model asks for.
-    - `json_out`: a file for the result. The other options are those of `label`.
+    - `json_out`: a file for the result. `seen`: called with each box that was compared, and all of its masks. The
+      other options are those of `label`.
 
     Logits are compared as the network gives them, masks as `label` makes them of those. In the dict, `reference`
     describes the first model and `models` each other one with its figures; `boxes` were compared, `drawn_masks` of them
@@ -71,7 +73,7 @@ def compare(
                 if not plan.boxes:
                     raise NothingDone(nothing_usable(journal, source, document, images or document.home(), "compared"))
                 read = told(journal)
-                run = Comparison(predictors, batch)
+                run = Comparison(predictors, batch, seen)
                 with Progress("comparing", plan.boxes, show=progress) as bar:
                     run.all(plan, source, bar.advance)
                 skipped = Counter(journal.skipped()) + run.skipped

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.journal import PAGE, Journal
+from mal_trt.labelling.journal_labels import category_names
 from mal_trt.measure.agreement import BoxId, Truth
 
 CUT = 8  # boxes of one picture cut in one go
@@ -16,7 +17,7 @@ CUT = 8  # boxes of one picture cut in one go
 
 @dataclass(frozen=True)
 class PlannedBox:
-    """A planned box. xyxy: clipped, picture pixels. record: the JSON of its annotation."""
+    """A planned box. xyxy: clipped, picture pixels. record: the JSON of its annotation. name: of its class."""
 
     id: BoxId
     file_name: str
@@ -24,6 +25,7 @@ class PlannedBox:
     height: int
     xyxy: tuple[float, float, float, float]
     record: str
+    name: str = ""
 
     def truth(self) -> Truth | None:
         """The drawn mask, by the rules of `evaluate`; None if the record has none that can be used."""
@@ -43,6 +45,7 @@ class ComparedBoxes:
     def __init__(self, journal: Journal, count: int | None, drawn: bool) -> None:
         self.drawn = drawn
         self._journal = journal
+        self._names = category_names(journal)
         self._planned, _ = journal.planned_boxes()
         self.boxes = self._planned if count is None else min(count, self._planned)
 
@@ -61,11 +64,14 @@ class ComparedBoxes:
     def _rows(self) -> Iterator[PlannedBox]:
         place = -1
         while rows := self._journal.execute(
-            "SELECT place, annotation.id, annotation.seq, file_name, width, height, x0, y0, x1, y1, annotation.record "
+            "SELECT place, annotation.id, annotation.seq, file_name, width, height, x0, y0, x1, y1, annotation.record, "
+            "category_id "
             "FROM box JOIN image ON image.position = box.image JOIN annotation ON annotation.seq = box.seq "
             "WHERE place > ? AND (place + 1) * ? / ? > place * ? / ? ORDER BY place LIMIT ?",
             (place, *(self.boxes, self._planned) * 2, PAGE),
         ).fetchall():
-            for _, key, seq, name, width, height, x0, y0, x1, y1, record in rows:
-                yield PlannedBox(f"record {seq}" if key is None else key, name, width, height, (x0, y0, x1, y1), record)
+            for _, key, seq, name, width, height, x0, y0, x1, y1, record, category in rows:
+                known = f"record {seq}" if key is None else key
+                kind = self._names.get(category, "" if category is None else str(category))
+                yield PlannedBox(known, name, width, height, (x0, y0, x1, y1), record, kind)
             place = rows[-1][0]

@@ -13,6 +13,7 @@ from mal_trt.base.errors import NanLogits
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.measure.agreement import Agreement, Answer, answers
 from mal_trt.measure.compare_boxes import ComparedBoxes, PlannedBox
@@ -29,10 +30,25 @@ class _Crop:
     frames: list[Frame]
 
 
-class Comparison:
-    """Runs every model on every box. boxes: compared so far; drawn: of them with a drawn mask."""
+@dataclass(frozen=True)
+class Compared:
+    """One box with the mask of each model, None where its logits are not finite, and the drawn one if there is one."""
 
-    def __init__(self, predictors: Sequence[Predictor], batch: int) -> None:
+    box: PlannedBox
+    masks: tuple[RLE | None, ...]
+    drawn: RLE | None
+
+
+class Comparison:
+    """Runs every model on every box. boxes: compared so far; drawn: of them with a drawn mask.
+
+    seen: called with each box that was compared.
+    """
+
+    def __init__(
+        self, predictors: Sequence[Predictor], batch: int, seen: Callable[[Compared], None] | None = None
+    ) -> None:
+        self._seen = seen
         self.agreements = [Agreement() for _ in predictors[1:]]
         self.boxes = self.drawn = 0
         self.skipped: Counter[str] = Counter()
@@ -115,6 +131,11 @@ class Comparison:
         for agreement, others in zip(self.agreements, given[1:], strict=True):
             for reference, other in zip(given[0], others, strict=True):
                 agreement.add(reference, other)
+        if self._seen is not None:
+            drawn_masks = truths or [None] * len(crops)
+            for crop, truth, found in zip(crops, drawn_masks, zip(*given, strict=True), strict=True):
+                masks = tuple(answer.rle for answer in found)
+                self._seen(Compared(crop.box, masks, None if truth is None else truth.rle))
         self.boxes += len(crops)
         self.drawn += sum(truth is not None for truth in truths or [])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def evaluate(
     json_out: str | Path | None = None,
     points: str | Path | None = None,
     worst_out: str | Path | None = None,
+    seen: Callable[[Seen], None] | None = None,
 ) -> dict[str, Any]:
     """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json-out` writes.
 
@@ -52,6 +53,7 @@ def evaluate(
       needs no pictures.
     - `points`: a JSON file with points that belong to objects and points that do not; masks need not be drawn then.
     - `json_out`: a file for the result. `worst_out`: a PNG file that shows the twenty masks of lowest IoU.
+      `seen`: called with each object that was judged, and both of its masks.
 
     The other options are those of `label`. Annotations and labels meet by annotation id. The dict has `miou` (mean
     over classes), `miou_small`, `miou_medium`, `miou_large`, `miou_instance`, `recall` and `precision` (means over
@@ -63,9 +65,10 @@ def evaluate(
     given = None if points is None else read_points(Path(points))
     annotations = as_boxes(annotations)
     pictures, worst = (None, None) if worst_out is None else (open_pictures(images, annotations), Worst())
+    watchers = [*([] if seen is None else [seen]), *([] if worst is None else [worst.add])]
     truth = _truth(annotations, images)
     if labels is not None:
-        result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, worst)
+        result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, watchers)
         result["labels"] = str(labels)
     else:
         with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
@@ -87,7 +90,7 @@ def evaluate(
                 progress=progress,
             )
             unlabelled = read_json(summary.skipped_list) if summary.skipped_list else []
-            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled, given, worst)
+            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled, given, watchers)
         result.update(
             read=summary.read,
             notes=list(summary.notes),
@@ -118,13 +121,13 @@ def score_labels(
     where: str = "annotations",
     unlabelled: Iterable[Any] = (),
     points: Mapping[Any, ObjectPoints] | None = None,
-    worst: Worst | None = None,
+    watchers: Sequence[Callable[[Seen], None]] = (),
 ) -> dict[str, Any]:
     """Metrics of label records against the annotations of a COCO document, matched by annotation id.
 
     Label records need `id` and `segmentation`. `where` names the annotations in errors. unlabelled: records
     {"id", "reason"} that say why a label is missing. points: by annotation id; with them no mask need be drawn.
-    worst: is shown every scored object.
+    watchers: are shown every scored object.
     """
     found = Labels(truth, labels)
     names = category_names(truth)
@@ -140,7 +143,7 @@ def score_labels(
             seen.add(key)
             if key not in found:
                 raise ValueError(reasons.get(key, "not labelled"))
-            scores.append(_score(annotation, found, names, worst))
+            scores.append(_score(annotation, found, names, watchers))
         except ValueError as error:
             skipped[str(error)] += 1
     if not scores and points is None:
@@ -152,7 +155,9 @@ def score_labels(
     return result
 
 
-def _score(annotation: dict[str, Any], found: Labels, names: dict[Any, str], worst: Worst | None) -> ObjectScore:
+def _score(
+    annotation: dict[str, Any], found: Labels, names: dict[Any, str], watchers: Sequence[Callable[[Seen], None]]
+) -> ObjectScore:
     """Score of one annotation against its label; ValueError says why it has none."""
     drawn = annotation.get("segmentation")
     if not drawn:
@@ -164,9 +169,11 @@ def _score(annotation: dict[str, Any], found: Labels, names: dict[Any, str], wor
     truth = to_rle(drawn, *found.size(annotation))
     category = usable_key(annotation, "category_id")
     score = score_object(mask, truth, category, bbox[2] * bbox[3])
-    if worst is not None:
-        picture = found.pictures[annotation["image_id"]]
-        worst.add(Seen(annotation["id"], names.get(category, ""), score.iou, bbox, picture, mask, truth))
+    if watchers:
+        key, picture = annotation["id"], found.pictures[annotation["image_id"]]
+        one = Seen(key, names.get(category, ""), score.iou, bbox, picture, mask, truth, category, found.quality(key))
+        for watcher in watchers:
+            watcher(one)
     return score
 
 

@@ -18,14 +18,21 @@ class Labels:
         """records need `id` and `segmentation`; InputError for one without an id."""
         self.pictures = dict(by_id(truth["images"]))
         self._found: dict[Any, Any] = {}
+        self._quality: dict[Any, Any] = {}
         for index, record in enumerate(records):
             try:
-                self._found.setdefault(usable_key(record, "id"), record.get("segmentation"))
+                key = usable_key(record, "id")
             except ValueError:
                 raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
+            self._found.setdefault(key, record.get("segmentation"))
+            self._quality.setdefault(key, record.get("quality"))
 
     def __contains__(self, key: Any) -> bool:
         return bool(self._found.get(key))
+
+    def quality(self, key: Any) -> Any:
+        """What the label of an annotation says of itself, None if nothing."""
+        return self._quality.get(key)
 
     def mask(self, annotation: dict[str, Any]) -> RLE:
         """The mask of one annotation that has a label; ValueError says why it cannot be had."""

@@ -32,7 +32,8 @@ LEGEND = (("drawn mask", DRAWN), ("mask that was judged", FOUND))
 
 @dataclass(frozen=True)
 class Seen:
-    """One judged object. bbox: XYWH, picture pixels; picture: its record in the document; both masks of its size."""
+    """One judged object. bbox: XYWH, picture pixels; picture: its record in the document; both masks of its size.
+    category: the id of its class. quality: what its label says of itself, None where it says nothing."""
 
     key: Any
     name: str
@@ -41,6 +42,8 @@ class Seen:
     picture: dict[str, Any]
     found: RLE
     drawn: RLE
+    category: Any = None
+    quality: Any = None
 
 
 def check_worst(path: Path | None) -> None:

@@ -1,0 +1,103 @@
+"""The report of `evaluate`: figures of a result, every judged object with its mask and the drawn one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from mal_trt.formats.images import ImageSource
+from mal_trt.geometry.rle import decode_rle
+from mal_trt.measure.metrics import unique_names
+from mal_trt.measure.worst import Seen
+from mal_trt.report.content import Card, Content
+from mal_trt.report.labels import class_table, size_table
+from mal_trt.report.plots import histogram, percent
+from mal_trt.report.shown import Shown, ShownPicture, quality_of
+from mal_trt.report.survey import Survey
+from mal_trt.report.write import Report, write
+
+LAYERS = ("mask", "drawn mask")
+
+
+def report_of_evaluation(
+    result: dict[str, Any],
+    seen: list[Seen],
+    source: ImageSource,
+    out: Path,
+    command: str = "",
+    threads: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Write the report of what `evaluate` returned and showed; see `write`. command: recorded."""
+    skipped = result["skipped_reasons"]
+    facts = [
+        ("Command", command),
+        ("Annotations", result["annotations"]),
+        ("Labels", result.get("labels")),
+        ("Model", result.get("model")),
+        ("Run by", result.get("provider")),
+        ("Labelled in", f"{result['seconds']:.1f} s" if "seconds" in result else None),
+        ("Read", result.get("read")),
+        ("Not scored", "\n".join(f"{reason}: {count:,}" for reason, count in skipped.items())),
+    ]
+    grouped = _by_picture(seen)
+    content = Content(
+        title=f"Evaluation on {Path(result['annotations']).name}",
+        subtitle="Masks against drawn ones, the objects of lowest IoU first.",
+        layers=LAYERS,
+        pictures=lambda: _pictures(grouped),
+        by="iou",
+        cards=lambda survey: _cards(result, survey),
+        figures=_figures,
+        facts=[(name, str(value)) for name, value in facts if value],
+        notes=list(result.get("notes", ())),
+    )
+    return write(content, source, out, threads, progress)
+
+
+def _by_picture(seen: list[Seen]) -> dict[tuple[str, int, int], list[tuple[str, Seen]]]:
+    """Objects with the names of their classes, by file name, width and height of their pictures."""
+    given = {one.category: one.name for one in seen}
+    names = unique_names(list(given), given)
+    grouped: dict[tuple[str, int, int], list[tuple[str, Seen]]] = {}
+    for one in seen:
+        height, width = one.drawn["size"]
+        key = str(one.picture.get("file_name")), width, height
+        grouped.setdefault(key, []).append((names[one.category], one))
+    return grouped
+
+
+def _pictures(grouped: dict[tuple[str, int, int], list[tuple[str, Seen]]]) -> Iterator[ShownPicture]:
+    for (name, width, height), objects in grouped.items():
+        yield ShownPicture(name, width, height, [_shown(*one) for one in objects])
+
+
+def _shown(name: str, seen: Seen) -> Shown:
+    x, y, w, h = (float(value) for value in seen.bbox)
+    box = x, y, x + w, y + h
+    told = quality_of(seen.quality, seen.found, decode_rle(seen.found).area, box)
+    return Shown(seen.key, name, box, (seen.found, seen.drawn), iou=seen.iou, **told)
+
+
+def _cards(result: dict[str, Any], survey: Survey) -> list[Card]:
+    total = result["count"] + result["skipped"]
+    return [
+        Card("mIoU", percent(result["miou"]), "mean over classes"),
+        Card("Mean over objects", percent(result["miou_instance"]), "IoU"),
+        Card("Recall", percent(result["recall"]), "of the drawn pixels"),
+        Card("Precision", percent(result["precision"]), "of the mask's pixels"),
+        Card("Boundary IoU", percent(result["boundary_iou"]), "mean over classes"),
+        Card("Objects", f"{result['count']:,}", f"of {len(survey.names):,} classes in {survey.pictures:,} pictures"),
+        Card("Not scored", f"{result['skipped']:,}", f"of {total:,} annotations"),
+    ]
+
+
+def _figures(survey: Survey) -> list[Element]:
+    values = survey["iou"]
+    return [
+        histogram((values[values >= 0] / 1000).tolist(), "IoU with the drawn mask"),
+        size_table(survey, "iou"),
+        class_table(survey, "iou"),
+    ]
