@@ -41,9 +41,9 @@ class Survey:
         counts = np.bincount(np.array(kinds, np.int64), minlength=len(found))
         ranks = np.argsort(-counts, kind="stable")
         self.names = [list(found)[kind] for kind in ranks]
-        scores = self["score"]
-        if np.any(scores >= 0):
-            self._columns["reasons"] |= (scores >= 0) & (scores <= np.quantile(scores[scores >= 0], LOWEST))
+        scored = np.flatnonzero(self["score"] != NONE)
+        lowest = scored[np.argsort(self["score"][scored], kind="stable")[: int(LOWEST * len(scored))]]
+        self._columns["reasons"][lowest] |= 1
         self._columns["class"] = np.argsort(ranks)[np.array(kinds, np.int64)] if found else np.zeros(0, np.int64)
         self.by = by if np.any(self[by] >= 0) else ""
         self.order = self._chosen(most)

@@ -29,8 +29,8 @@ SCHEMA = 1
 PAGE = 100  # objects of one file of data
 SKIPPED_PAGE = 500
 FOLDER = 1000  # crops of one folder
-SIDE, LEAST_SIDE, MANY = 320, 96, 5000  # pixels of a crop; of more than MANY objects they are smaller
-FINE_SIDE, FINE = 800, 60  # of so many at either end, which people look at first
+SIDE, LEAST_SIDE, MANY = 288, 96, 5000  # pixels of a crop; of more than MANY objects they are smaller
+FINE_SIDE, FINE = 720, 60  # of so many at either end, which people look at first
 LARGE_PICTURE = 1 << 25  # pixels above which pictures are read one by one
 ASSETS = ("report.css", "theme.js", "objects.js", "viewer.js")
 
