@@ -30,7 +30,7 @@ class Content:
     """
 
     title: str
-    subtitle: str
+    subtitle: str | Callable[[Survey], str]
     layers: tuple[str, ...] = ()
     pictures: Callable[[], Iterator[ShownPicture]] = lambda: iter(())
     by: str = "score"

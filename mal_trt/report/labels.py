@@ -150,7 +150,7 @@ def _content(
 
     return Content(
         title=f"Masks of {name}",
-        subtitle="Each mask on the crop around its box, those that the network was least sure of first.",
+        subtitle=_subtitle,
         layers=LAYERS,
         pictures=pictures,
         by="score",
@@ -160,6 +160,11 @@ def _content(
         facts=facts,
         notes=[note for note in notes if note],
     )
+
+
+def _subtitle(survey: Survey) -> str:
+    order = "those that the network was least sure of first" if survey.by else "in the order of the pictures"
+    return f"Each mask on the crop around its box, {order}."
 
 
 def _cards(survey: Survey, skipped: int) -> list[Card]:
@@ -184,8 +189,8 @@ def _figures(survey: Survey) -> list[Element]:
     if np.any(scores >= 0):
         figures.append(histogram((scores[scores >= 0] / 1000).tolist(), "Score: how sure the network is of each mask"))
     figures.append(_reasons(survey))
-    figures.append(class_table(survey, "score"))
-    figures.append(size_table(survey, "score"))
+    column = "score" if np.any(scores >= 0) else "iou"
+    figures += [class_table(survey, column), size_table(survey, column)]
     return figures
 
 

@@ -24,12 +24,13 @@ DASHES = ("mask", "drawn", "third", "fourth")  # classes of the layers' lines
 def page(content: Content, survey: Survey, skipped: dict[str, int], figures: Sequence[Element]) -> bytes:
     """The HTML document. skipped: how many records for each reason."""
     shows = bool(len(survey))
+    lead = content.subtitle if isinstance(content.subtitle, str) else content.subtitle(survey)
     links = [("figures", "Figures") if figures else None, ("objects", "Objects") if shows else None]
     links += [("skipped", "Skipped") if skipped else None, ("run", "The run")]
     nav = [el("a", text, href=f"#{name}") for name, text in filter(None, links)]
     parts: list[Child] = [
         el("h1", content.title),
-        el("p", content.subtitle, class_="lead") if content.subtitle else None,
+        el("p", lead, class_="lead") if lead else None,
         _cards(content.cards(survey)),
         *(el("p", note, class_="note") for note in content.notes),
     ]
@@ -94,11 +95,7 @@ def _objects(content: Content, survey: Survey) -> Element:
     sorts += [("score-up", "lowest score first"), ("score-down", "highest score first")] if has_score else []
     if survey.by == "score":
         sorts.sort(key=lambda sort: not sort[0].startswith("score"))
-    sorts += (
-        [("random", "random"), ("place", "as in the report's data")]
-        if sorts
-        else [("place", "in file order"), ("random", "random")]
-    )
+    sorts = [*(sorts or [("place", "in file order")]), ("random", "random")]
     reasons = [(str(bit), text) for bit, text in enumerate(REASONS) if bit or has_score]
     filters = el(
         "form",

@@ -64,7 +64,9 @@ def write(
         if source is not None and len(survey):
             with Progress("drawing the report", len(survey.order), unit="objects", show=progress) as bar:
                 unread = _objects(content, survey, source, folder, threads or usable_cores(), bar)
-        _script(folder / "data" / "index.js", "index", {**survey.index(), "page": PAGE, "layers": list(content.layers)})
+        if len(survey):
+            index = {**survey.index(), "page": PAGE, "layers": list(content.layers)}
+            _script(folder / "data" / "index.js", "index", index)
         skipped = _skipped(content.skipped, folder)
         if unread:
             content.notes.append(f"{unread:,} pictures could not be read; their masks are shown on grey.")
