@@ -64,7 +64,7 @@ def test_evaluate_shows_the_worst_first(data_set: Data, tmp_path: Path) -> None:
     report = tmp_path / "report"
     figures = tmp_path / "figures.json"
     words = ("evaluate", "--annotations", boxes, "--labels", tmp_path / "labels.json", "--images", pictures)
-    run(*words, "--json", figures, "--report", report)
+    run(*words, "--json-out", figures, "--report", report)
     result = json.loads(figures.read_text())
     index, entries, page = data_of(report, "index"), data_of(report, "page"), Page(report)
     assert index["layers"] == ["mask", "drawn mask"] and index["by"] == "iou"
