@@ -117,7 +117,7 @@ def build_engine(
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine."""
     given, use = read_arguments(arguments, spec, "build-engine")
-    model = Path(given if given is not None or use is None else use.model())
+    model = Path(str(given) if given is not None or use is None else use.model())
     out = out_file(out, use, str(model), ".engine")
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):

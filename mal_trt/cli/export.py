@@ -86,7 +86,7 @@ def export(
     """
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")
-    checkpoint = Path(model if model is not None or use is None else use.model())
+    checkpoint = Path(str(model) if model is not None or use is None else use.model())
     out = out_file(out, use, str(checkpoint), ".fp16.onnx" if precision == "fp16" else ".onnx")
     if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
         if precision != "fp16":
@@ -97,12 +97,12 @@ def export(
         line = f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}"
         tell(lambda: half, lambda: typer.echo(line), quiet)
         return
-    thresholds = numbers(threshold)
+    thresholds, grid = numbers(threshold), str(head) if head is not None else None
     with needs("export"):
         from mal_trt.export import export_onnx
     if use is not None:
         thresholds = use.thresholds if thresholds is None else thresholds
-        input_size, head = input_size or use.choice.input_size, head or use.choice.head
+        input_size, grid = input_size or use.choice.input_size, grid or use.choice.head
         margin = use.choice.margin if margin is None else margin
         if use.names_arch:
             from mal_trt.training.checkpoint import read_checkpoint
@@ -115,7 +115,7 @@ def export(
         input_size=input_size,
         input_dtype=input_dtype,
         weights=weights,
-        head=head or "dynamic",
+        head=grid or "dynamic",
         opset=opset,
         arch=arch,
         precision=precision,
