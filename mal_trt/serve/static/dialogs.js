@@ -5,8 +5,8 @@ import { on, state } from "./state.js";
 import { refreshAbout } from "./work.js";
 
 const ABOUT = {
-  coco: "COCO, run lengths", "coco-polygons": "COCO, polygons", yolo: "YOLO polygons", labelme: "LabelMe", voc: "Pascal VOC",
-  "png-instance": "PNG, a value an object", "png-semantic": "PNG, a value a class", cvat: "CVAT", "label-studio": "Label Studio",
+  coco: "COCO", "coco-polygons": "COCO, polygons", yolo: "YOLO polygons", labelme: "LabelMe", voc: "Pascal VOC",
+  "png-instance": "PNG, instances", "png-semantic": "PNG, classes", cvat: "CVAT", "label-studio": "Label Studio",
   parquet: "Parquet", geojson: "GeoJSON",
 };
 const WAIT = 1000;
