@@ -48,7 +48,7 @@ function showObjects() {
       select(one.id === state.selected ? 0 : one.id);
       if (state.selected) reveal(one.box);
     });
-    button.addEventListener("pointerenter", () => hover(one.id));
+    button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && hover(one.id));
     button.addEventListener("pointerleave", () => hover(0));
     return make("li", { className: "thing", data: { id: one.id, state: one.state, selected: one.id === state.selected } }, button);
   });

@@ -83,7 +83,7 @@ canvas.addEventListener("pointermove", (event) => {
   if (pinch) return movePinch();
   if (!gesture) {
     setCursor(sx, sy);
-    hover(sx, sy);
+    if (event.pointerType !== "touch") hover(sx, sy);
     if (state.tool !== "select" && state.tool !== "hand") paint();
     return;
   }
