@@ -421,4 +421,5 @@ def test_the_page_is_whole_and_names_nothing_elsewhere(server: Server) -> None:
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", source), path
         todo += [f"static/{name}" for name in re.findall(r'(?:from|import) "\./([\w.-]+)"', source)]
     files = Path(__file__).parents[2] / "mal_trt" / "serve" / "static"
-    assert {path.removeprefix("static/") for path in seen} == {path.name for path in files.iterdir()} - {"index.html"}
+    others = {"index.html", "reference.css"}  # itself, and what the interface's page has
+    assert {path.removeprefix("static/") for path in seen} == {path.name for path in files.iterdir()} - others
