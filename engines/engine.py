@@ -11,9 +11,11 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.artifacts.parity import Verdict, reference_path
 from mal_trt.base.errors import RunError
+from mal_trt.base.memory import read_memory
 from mal_trt.base.progress import Progress
 from mal_trt.engines.build import Built, build, write
 from mal_trt.engines.job import EngineOptions, Job, prepare
+from mal_trt.engines.low_memory import advice, one_at_a_time
 from mal_trt.engines.precision import LADDER, check_precision, typed_model
 from mal_trt.engines.trial import Open, runs_here, try_out
 from mal_trt.engines.worker import run_beside
@@ -64,6 +66,11 @@ def build_engine(
         onnx = typed_model(model, precision, out, options.sources, say, progress)
         job = prepare(model, out, options, onnx)
         say(f"building {precision} with {job.flavor.title}")
+        for line in advice(job, read_memory()) if job.low_memory else ():
+            say(line)
+        for part in one_at_a_time(job):
+            say(f"measuring batch {part.profiles[0].batch[2]}, mask-head grid {part.profiles[0].grid} alone")
+            _build(part, progress)
         built = _build(job, progress)
         verdict = None
         if open_plan is not None and runs_here(job):

@@ -17,6 +17,9 @@ from mal_trt.base.gpu import Gpu, Machine, find_gpus
 from mal_trt.engines.profiles import default_batch, profiles
 from mal_trt.engines.timing_cache import default_path
 
+# With --low-memory: scratch memory, and how hard TensorRT tries.
+LOW_WORKSPACE, LOW_LEVEL = 256 << 20, 2
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -30,6 +33,7 @@ class EngineOptions:
     - `compute_capabilities`: GPUs to build for, such as "8.6"; TensorRT-RTX only.
     - `version_compatible`, `hardware_compatible`: run under later TensorRT versions, on every GPU from Ampere on.
     - `strip_weights`: leave the weights out of the plan.
+    - `low_memory`: profiles one at a time, little scratch memory, `opt_level` 2 at most; see `engines.low_memory`.
     """
 
     flavor: str = "auto"
@@ -43,6 +47,7 @@ class EngineOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     strip_weights: bool = False
+    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Job:
     flags: tuple[str, ...]
     notes: tuple[str, ...]
     command: str
+    low_memory: bool = False
 
 
 def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | None = None) -> Job:
@@ -96,6 +102,8 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
     workspace = options.workspace
     if workspace is None and flavor.needs_gpu and free is not None:
         workspace = free // 2  # the library would take all, and a Jetson would kill the build
+    if options.low_memory and options.workspace is None:
+        workspace = min(LOW_WORKSPACE, workspace or LOW_WORKSPACE)
     return Job(
         onnx=onnx,
         contract=contract,
@@ -105,12 +113,13 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
         profiles=profiles(contract, options.batch or default_batch(contract, free)),
         workspace=workspace,
         timing_cache=cache,
-        opt_level=options.opt_level,
+        opt_level=min(options.opt_level, LOW_LEVEL) if options.low_memory else options.opt_level,
         targets=options.compute_capabilities,
         runs_on=runs_on,
         flags=(*(name for name, wanted in flags if wanted), *(["AMPERE_PLUS"] if options.hardware_compatible else [])),
         notes=tuple(notes),
         command=command(model, out, options, flavor.name),
+        low_memory=options.low_memory,
     )
 
 
@@ -200,7 +209,7 @@ def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -
         words += ["--opt-level", str(options.opt_level)]
     if options.compute_capabilities:
         words += ["--compute-capability", ",".join(options.compute_capabilities)]
-    for option in ("version_compatible", "hardware_compatible", "strip_weights"):
+    for option in ("version_compatible", "hardware_compatible", "strip_weights", "low_memory"):
         if getattr(options, option):
             words.append("--" + option.replace("_", "-"))
     return shlex.join(words)

@@ -6,7 +6,8 @@ import ctypes
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
+
+from mal_trt.base.memory import read_memory
 
 LIBRARY = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
 # CUdevice_attribute, part of the driver's binary interface.
@@ -110,7 +111,7 @@ def _gpu(driver: ctypes.CDLL, index: int, ask_free: bool) -> Gpu:
     # A Jetson's GPU shares the memory of the processor, where the driver does not count what caches would give back.
     free: int | None = None
     if ask_free:
-        free = _available_memory() if integrated else _free_memory(driver, device)
+        free = read_memory().available if integrated else _free_memory(driver, device)
     return Gpu(name.value.decode(errors="replace"), f"{major}.{minor}", total.value, free)
 
 
@@ -132,12 +133,3 @@ def _free_memory(driver: ctypes.CDLL, device: ctypes.c_int) -> int | None:
     finally:
         driver.cuDevicePrimaryCtxRelease_v2(device)
     return None if failed else free.value
-
-
-def _available_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None

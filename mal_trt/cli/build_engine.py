@@ -85,6 +85,14 @@ def build_engine(
     opt_level: Annotated[
         int, Option(min=0, max=5, help="How hard TensorRT tries: 0 builds fastest, 5 makes the fastest engine.")
     ] = 3,
+    low_memory: Annotated[
+        bool,
+        Option(
+            "--low-memory",
+            help="Build with little memory: profiles one at a time, 256 MiB of scratch memory unless --workspace says "
+            "more, --opt-level 2 at most. Says before whether the memory will do.",
+        ),
+    ] = False,
     compute_capability: Annotated[
         str | None,
         Option(
@@ -140,6 +148,7 @@ def build_engine(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         strip_weights=strip_weights,
+        low_memory=low_memory,
     )
     say = messages(quiet)
     if str(model) != BUNDLED and model.suffix.lower() != ".onnx" and model.is_file():
@@ -170,8 +179,10 @@ def _calibrate_on(use: SpecUse | None, precision: str | None) -> tuple[tuple[Pat
 
 def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
     """What --dry-run says."""
+    from mal_trt.base.memory import read_memory
     from mal_trt.engines.build import inspect_network
     from mal_trt.engines.job import prepare
+    from mal_trt.engines.low_memory import advice
     from mal_trt.engines.precision import check_precision, typed_path
 
     job = prepare(model, out, options)
@@ -181,6 +192,7 @@ def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
     layers = inspect_network(job) if typed is None else None
     cache = job.timing_cache
     free = job.gpu.free_bytes if job.gpu is not None else None
+    memory = list(advice(job, read_memory())) if job.low_memory else []
 
     def show() -> None:
         typer.echo(f"would write {out} and {out.name}.json with {job.flavor.title}")
@@ -193,6 +205,8 @@ def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
             typer.echo(f"  free memory of the GPU: {free / (1 << 20):.0f} MiB")
         if cache is not None:
             typer.echo(f"  timing cache: {cache} ({'there, which saves time' if cache.exists() else 'none yet'})")
+        for line in memory:
+            typer.echo(f"  {line}")
         typer.echo("  how long it takes shows only when it is built")
 
     document = {
@@ -208,7 +222,7 @@ def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
         "timing_cache": cache,
         "timing_cache_there": cache is not None and cache.exists(),
         "flags": job.flags,
-        "notes": job.notes,
+        "notes": (*job.notes, *memory),
         "seconds": None,
     }
     tell(lambda: document, show, quiet)
