@@ -15,6 +15,7 @@ from mal_trt.measure.hardware import one_line
 
 Document = dict[str, Any]
 RATES = ("boxes_per_s", "pictures_per_s")
+POWER = {"watts": "W", "boxes_per_joule": "box/J"}
 
 
 def print_benchmark(result: Document) -> None:
@@ -25,7 +26,11 @@ def print_benchmark(result: Document) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("model", overflow="fold", min_width=8)
     quality_title = ["mIoU %"] if drawn else ["IoU %"] if len(result["models"]) > 1 else []
-    for title in ("batch", "p50 ms", "p90 ms", "p99 ms", "boxes/s", "pictures/s", *quality_title):
+    power = POWER if any(row.get("watts") is not None for row in found) else {}
+    # Eighty characters hold no more: with watts, p90 is in the files alone.
+    latencies = [name for name in LATENCIES if name != "p90_ms" or not power]
+    times = [name.replace("_", " ") for name in latencies]
+    for title in ("batch", *times, "boxes/s", "pictures/s", *power.values(), *quality_title):
         table.add_column(title, justify="right", no_wrap=True)
     for number, model in enumerate(result["models"]):
         table.add_section()
@@ -33,9 +38,10 @@ def print_benchmark(result: Document) -> None:
         for row in rows({"models": [model]}):
             batch = str(row["batch"]) if row["what"] == "network" else "label"
             quality = row["miou"] if drawn else 1.0 if number == 0 and row["iou"] is None else row["iou"]
-            cells = [_cell(row.get(key), 2) for key in LATENCIES] + [_cell(row.get(key), 1) for key in RATES]
+            cells = [_cell(row.get(key), 2) for key in latencies] + [_cell(row.get(key), 1) for key in RATES]
+            cells += [_cell(row.get(key), 1) for key in power]
             if "error" in row:
-                cells = ["failed", *[""] * 4]
+                cells = ["failed", *[""] * (len(cells) - 1)]
             table.add_row(Text(name), batch, *cells, *[_cell(quality and 100 * quality, 2)][: len(quality_title)])
             name = ""
     console.print(table)
@@ -66,4 +72,6 @@ def _clocks(result: Document) -> str:
         text += f", of boxes that are {mix if result['options']['size'] == MIX else result['options']['size']}"
     if any(model["label"] for model in result["models"]):
         text += f"; label: {result['data']['boxes']} boxes of {result['data']['name']}, decoding to run lengths"
+    if meter := result["machine"].get("power_meter"):
+        text += f"; watts: by {meter}"
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mal_trt.measure.benchmark_report import MIX, write_report
 from mal_trt.measure.benchmark_run import Runner
 from mal_trt.measure.benchmark_subject import Document
 from mal_trt.measure.hardware import hardware
+from mal_trt.measure.power_meter import open_meter
 from mal_trt.measure.timing import Budget
 
 SIZES = (*(size.name.lower() for size in SizeClass), MIX)
@@ -69,6 +71,7 @@ def benchmark(
 
     The other options are those of `label`. The dict has `machine`, `data` and `models`. Each model has `network`, a row
     for each batch with latencies in ms and boxes_per_s; `label` with boxes_per_s and pictures_per_s; and `quality`.
+    Where tegrastats or nvidia-smi says the power, rows have watts and boxes_per_joule, and `machine` power_meter.
     What fails has `error` instead of figures, and the rest goes on.
     """
     _check(models, batches, size, rounds, warm_up, runs, seconds)
@@ -77,7 +80,7 @@ def benchmark(
         raise InputError(
             "--plot sets speed against quality: give --annotations or a second model, and label end to end"
         )
-    with tempfile.TemporaryDirectory(prefix="mal-trt-") as name:
+    with tempfile.TemporaryDirectory(prefix="mal-trt-") as name, open_meter(device) or nullcontext() as meter:
         folder = Path(name)
         samples = choose_samples(images, boxes, annotations, count, folder)
         source = open_images(samples.images)
@@ -87,14 +90,14 @@ def benchmark(
             **{"batch": label_batch, "device": device, "crops": crops, "threads": threads},
             **{"threshold": threshold, "flip": flip, "refine": refine, "weights": weights},
         }
-        runner = Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options)
+        runner = Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options, meter)
         subjects = [runner.subject(model, batches) for model in models]
         result: Document = {
             "mal_trt": __version__,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": command,
             "complete": False,
-            "machine": hardware(),
+            "machine": hardware() | ({"power_meter": meter.title} if meter is not None else {}),
             "data": {
                 "name": samples.name,
                 "pictures": plan.pictures,

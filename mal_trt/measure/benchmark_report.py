@@ -15,7 +15,7 @@ MIX = "mix"
 LATENCIES = ("p50_ms", "p90_ms", "p99_ms")
 COLUMNS = (
     *("model", "sha256", "precision", "provider", "what", "batch", "clock", "runs", "mean_ms", *LATENCIES),
-    *("boxes_per_s", "pictures_per_s", "miou", "iou", "error"),
+    *("boxes_per_s", "pictures_per_s", "watts", "boxes_per_joule", "miou", "iou", "error"),
 )
 
 

@@ -22,12 +22,14 @@ from mal_trt.measure.agreement import agreement_iou
 from mal_trt.measure.benchmark_data import Plan, Samples
 from mal_trt.measure.benchmark_subject import Document, Subject, model_facts
 from mal_trt.measure.evaluate import evaluate
+from mal_trt.measure.power_meter import PowerMeter
 from mal_trt.measure.timing import Budget, measure, open_stopwatch
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Measures models on the samples. shares: of the size classes in the network alone. options: of `label`."""
+    """Measures models on the samples. shares: of the size classes in the network alone. options: of `label`.
+    meter: of the watts meanwhile, where the machine has one."""
 
     samples: Samples
     plan: Plan
@@ -36,6 +38,7 @@ class Runner:
     shares: Mapping[SizeClass, float]
     budget: Budget
     options: Document
+    meter: PowerMeter | None = None
 
     def subject(self, model: str | Path, batches: Sequence[int]) -> Subject:
         """A model to be measured, opened once to see that it can be."""
@@ -59,7 +62,9 @@ class Runner:
                             predictor.backend, pool[np.arange(batch) % len(pool)], self.options["weights"]
                         )
                         try:
+                            began = time.perf_counter()
                             found = measure(stopwatch, shares, self.budget)
+                            self._watts(subject, batch, began)
                         finally:
                             stopwatch.close()
                         subject.clock = stopwatch.clock
@@ -79,6 +84,7 @@ class Runner:
             began = time.perf_counter()
             summary = label(self.samples.images, self.samples.boxes, subject.model, out, progress=False, **self.options)
             whole = time.perf_counter() - began
+            self._watts(subject, None, began)
             if not summary.labelled:
                 raise InputError(f"no box was labelled ({'; '.join(summary.skipped)})")
             if not subject.rounds:
@@ -98,6 +104,13 @@ class Runner:
                 "whole_seconds": whole,
             }
         )
+
+    def _watts(self, subject: Subject, batch: int | None, began: float) -> None:
+        """Keep the mean watts since then; a meter of the GPU says nothing of a model on the processor."""
+        if self.meter is None or (self.meter.gpu_only and subject.facts["provider"].startswith("CPU")):
+            return
+        if (watts := self.meter.since(began)) is not None:
+            subject.watts.setdefault(batch, []).append(watts)
 
     def _judge(self, subject: Subject, reference: Subject, labels: Path) -> None:
         """Quality of the masks just made: against drawn ones, and against the first model's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from mal_trt.artifacts.manifest import manifest_path, read_manifest
@@ -20,7 +20,8 @@ Document = dict[str, Any]
 
 @dataclass
 class Subject:
-    """A model and what was measured of it. facts: what it is. failed: batch, or None for labelling, -> why."""
+    """A model and what was measured of it. facts: what it is. failed: batch, or None for labelling, -> why; watts: the
+    same -> mean of each round."""
 
     model: str | Path
     facts: Document
@@ -31,6 +32,7 @@ class Subject:
     quality: Document = field(default_factory=dict)
     masks: dict[Any, RLE] = field(default_factory=dict)
     failed: dict[int | None, str] = field(default_factory=dict)
+    watts: dict[int | None, list[float]] = field(default_factory=dict)
 
     def summary(self) -> Document:
         """JSON-ready: the facts, and all figures so far."""
@@ -42,7 +44,7 @@ class Subject:
                 row = {"batch": batch, "clock": self.clock, **figures(self.samples[batch], batch)}
                 if self.facts["head"] != "dynamic":
                     del row["runs_by_size"]
-                network.append(row)
+                network.append(self._with_power(row, batch))
         return {**self.facts, "network": network, "label": self._label(), "quality": self.quality or None}
 
     def _label(self) -> Document | None:
@@ -51,7 +53,7 @@ class Subject:
         if not self.rounds:
             return None
         first, seconds = self.rounds[0], median(done["seconds"] for done in self.rounds)
-        return {
+        row = {
             "clock": "wall clock",
             "boxes": first["boxes"],
             "pictures": first["pictures"],
@@ -61,6 +63,14 @@ class Subject:
             "seconds": [done["seconds"] for done in self.rounds],
             "whole_seconds": [done["whole_seconds"] for done in self.rounds],
         }
+        return self._with_power(row, None)
+
+    def _with_power(self, row: Document, batch: int | None) -> Document:
+        """With `watts` and `boxes_per_joule`, where watts were measured."""
+        if not self.watts.get(batch):
+            return row
+        watts = fmean(self.watts[batch])
+        return {**row, "watts": watts, "boxes_per_joule": row["boxes_per_s"] / watts if watts > 0 else None}
 
 
 def model_facts(model: str | Path, predictor: Predictor) -> Document:

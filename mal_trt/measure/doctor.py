@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,13 @@ from pathlib import Path
 from mal_trt.artifacts.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import VISIBLE, Machine, find_gpus, hidden, platform_tag
+from mal_trt.base.memory import read_memory
 from mal_trt.base.version import __version__
 from mal_trt.cuda.open import VARIABLE, choose_provider, installed
+from mal_trt.measure.finding import MISSING, OK, WARNING, Finding
+from mal_trt.measure.hardware import said
+from mal_trt.measure.jetson import examine_jetson
 
-OK, MISSING, WARNING = "ok", "missing", "warning"
 # Runs the bundled model as `label` does. That a provider is offered says little: one whose libraries do not load is
 # quietly replaced by the CPU.
 PARITY = """
@@ -37,18 +39,6 @@ LIMIT = 0.01  # of the logits' range; CUDA may round products to TF32
 SECONDS = 60  # for a library to load
 LEAST_DISK = 2 << 30  # an FP32 ViT-Base: model, engine and their temporary copies
 LEAST_MEMORY = 2 << 30
-# L4T release of a Jetson -> JetPack, TensorRT it brings.
-JETPACKS = (((39,), "7.2", "10.16"), ((38,), "7.0", "10.13"), ((36, 4), "6.1", "10.3"), ((36,), "6.0", "8.6"))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. status: "ok", "missing" or "warning"; advice: what to do, "" where there is nothing."""
-
-    name: str
-    status: str
-    value: str
-    advice: str = ""
 
 
 def examine() -> Iterator[Finding]:
@@ -56,6 +46,7 @@ def examine() -> Iterator[Finding]:
     machine = find_gpus()
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _program,
+        _jetson,
         lambda: _driver(machine),
         lambda: _tensorrt(machine),
         lambda: _cuda(machine),
@@ -72,26 +63,10 @@ def examine() -> Iterator[Finding]:
 
 def _program() -> Iterator[Finding]:
     yield Finding("mal-trt", OK, f"{__version__}, Python {platform.python_version()}, {platform_tag()}")
-    release = Path("/etc/nv_tegra_release")
-    if release.exists():
-        yield jetpack(release.read_text())
 
 
-def jetpack(text: str) -> Finding:
-    """JetPack of a Jetson, from /etc/nv_tegra_release: `# R36 (release), REVISION: 4.0, ...`."""
-    found = re.search(r"R(\d+).*REVISION:\s*(\d+)", text)
-    if found is None:
-        return Finding("JetPack", WARNING, "a release that is not known", "expected /etc/nv_tegra_release to tell it")
-    release = (int(found[1]), int(found[2]))
-    for l4t, name, tensorrt in JETPACKS:
-        if release[: len(l4t)] >= l4t:
-            old = version_numbers(tensorrt) < OLDEST["tensorrt"]
-            advice = "install JetPack 6.1 or newer: TensorRT before 10.3 gets transformers wrong" if old else ""
-            value = f"{name} or its updates (L4T {release[0]}.{release[1]}), which brings TensorRT {tensorrt}"
-            return Finding("JetPack", WARNING if old else OK, value, advice)
-    return Finding(
-        "JetPack", WARNING, f"L4T {release[0]}.{release[1]}", "too old; Orin and newer with JetPack 6.1 work"
-    )
+def _jetson() -> Iterator[Finding]:
+    return examine_jetson(Path("/"), said, read_memory())
 
 
 def _driver(machine: Machine) -> Iterator[Finding]:

@@ -66,9 +66,9 @@ def one_line(facts: dict[str, Any]) -> str:
 def power() -> dict[str, Any]:
     """What limits the clocks, as far as this machine tells."""
     found: dict[str, Any] = {}
-    if mode := _said("nvpmodel", "-q"):
+    if mode := said("nvpmodel", "-q"):
         found["nvpmodel"] = ", ".join(line.strip() for line in mode.splitlines() if line.strip())
-    asked = _said("nvidia-smi", f"--query-gpu={','.join(NVIDIA_SMI.values())}", "--format=csv,noheader,nounits")
+    asked = said("nvidia-smi", f"--query-gpu={','.join(NVIDIA_SMI.values())}", "--format=csv,noheader,nounits")
     if rows := [
         _gpu(row) for row in csv.reader(asked.splitlines(), skipinitialspace=True) if len(row) == len(NVIDIA_SMI)
     ]:
@@ -91,7 +91,7 @@ def _gpu(row: list[str]) -> dict[str, Any]:
     return values
 
 
-def _said(*command: str) -> str:
+def said(*command: str) -> str:
     """What a program prints; "" where there is none, it fails or does not end."""
     program = shutil.which(command[0])
     if program is None:

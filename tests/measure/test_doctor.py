@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cli import app
 from mal_trt.measure import doctor
-from mal_trt.measure.doctor import Finding, examine, jetpack
+from mal_trt.measure.doctor import examine
+from mal_trt.measure.finding import Finding
 
 NO_GPU = Machine(None, (), "no NVIDIA driver (libcuda.so.1 cannot be loaded)")
 GPU = Gpu("RTX 3060", "8.6", 12 << 30, 1 << 30)
@@ -104,22 +105,6 @@ def test_code_that_crashes_takes_only_itself() -> None:
     assert doctor._try("print('x'); print('y')") == doctor._Tried(True, "y")
     assert doctor._try("raise ValueError('why')").output == "ValueError: why"
     assert doctor._try("import os; os.kill(os.getpid(), 11)").output == "crashed (signal 11)"
-
-
-@pytest.mark.parametrize(
-    ("release", "status", "value"),
-    [
-        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "ok", "6.1"),
-        ("# R36 (release), REVISION: 3.0, GCID: 1", "warning", "6.0"),
-        ("# R38 (release), REVISION: 2.0, GCID: 1", "ok", "7.0"),
-        ("# R35 (release), REVISION: 4.1, GCID: 1", "warning", "L4T 35.4"),
-        ("something else", "warning", "not known"),
-    ],
-)
-def test_jetpack(release: str, status: str, value: str) -> None:
-    finding = jetpack(release)
-    assert finding.status == status and value in finding.value
-    assert bool(finding.advice) == (status == "warning")
 
 
 def call(*arguments: object) -> Any:
