@@ -125,8 +125,8 @@ def build_engine(
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine."""
     given, use = read_arguments(arguments, spec, "build-engine")
-    model = Path(str(given) if given is not None or use is None else use.model())
-    out = out_file(out, use, str(model), ".engine")
+    model = Path(given)
+    out = out_file(out, use, given, ".engine")
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")

@@ -146,9 +146,8 @@ def calibrate(
     if judge is not None and annotation_images is None and annotations is not None:
         annotation_images = places[0]
     take_checkpoints(quiet)
-    named = str(given if given is not None or use is None else use.model())
-    out = out_file(out, use, named, f".{precision}.onnx")
-    model = resolve_model(named, weights) if use is None else model_of_spec(use, named, weights)
+    out = out_file(out, use, given, f".{precision}.onnx")
+    model = resolve_model(given, weights) if use is None else model_of_spec(use, given, weights)
     pairs = list(zip(places, sources, strict=True))
     judged = (annotation_images, judge) if judge is not None else None
     if dry_run:

@@ -86,8 +86,8 @@ def export(
     """
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")
-    checkpoint = Path(str(model) if model is not None or use is None else use.model())
-    out = out_file(out, use, str(checkpoint), ".fp16.onnx" if precision == "fp16" else ".onnx")
+    checkpoint = Path(model)
+    out = out_file(out, use, model, ".fp16.onnx" if precision == "fp16" else ".onnx")
     if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
@@ -100,9 +100,10 @@ def export(
     thresholds, grid = numbers(threshold), str(head) if head is not None else None
     with needs("export"):
         from mal_trt.export import export_onnx
+    grid: str = head or "dynamic"
     if use is not None:
         thresholds = use.thresholds if thresholds is None else thresholds
-        input_size, grid = input_size or use.choice.input_size, grid or use.choice.head
+        input_size, grid = input_size or use.choice.input_size, head or use.choice.head
         margin = use.choice.margin if margin is None else margin
         if use.names_arch:
             from mal_trt.training.checkpoint import read_checkpoint
@@ -115,7 +116,7 @@ def export(
         input_size=input_size,
         input_dtype=input_dtype,
         weights=weights,
-        head=grid or "dynamic",
+        head=grid,
         opset=opset,
         arch=arch,
         precision=precision,

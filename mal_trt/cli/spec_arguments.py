@@ -27,8 +27,8 @@ ModelArguments = Annotated[
 ]
 
 
-def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Verb) -> tuple[str | None, SpecUse | None]:
-    """The model that stands among the arguments (None if none does), and the spec with its overrides (likewise).
+def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Verb) -> tuple[str, SpecUse | None]:
+    """The model that stands among the arguments, or else the spec's; and the spec with its overrides, if there is one.
 
     A file that is there is the model, whatever it is called: checkpoints are often called `epoch=10.pth`.
     """
@@ -42,7 +42,8 @@ def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Ver
         return models[0], None
     with needs("export"):
         from mal_trt.training.spec_use import read_use
-    return (models[0] if models else None), read_use(spec, fields, verb)
+    use = read_use(spec, fields, verb)
+    return (models[0] if models else use.model()), use
 
 
 def out_file(out: Path | None, use: SpecUse | None, model: str, ending: str) -> Path:

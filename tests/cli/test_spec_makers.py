@@ -37,7 +37,7 @@ def test_a_file_that_is_there_is_the_model() -> None:
         and out_file(None, use, model, ".onnx") == Path("there/export/epoch=10.onnx")
     )
     model, use = read_arguments(["dataset.crop_size=64"], Path("spec.yaml"), "export")
-    assert model is None and use is not None and use.model() == "epoch=10.pth" and use.choice.input_size == 64
+    assert model == "epoch=10.pth" and use is not None and use.choice.input_size == 64
 
 
 def test_where_results_go() -> None:
