@@ -3,7 +3,8 @@
 #   sh scripts/aarch64_check.sh [arguments for pytest]
 # Makes an arm64 Debian in a folder, emulated by QEMU; installs mal-trt with the extra `jetson` there, from wheels alone;
 # labels the example photos there and here, and compares every mask; runs the runtime's tests that need no GPU.
-# Needs debootstrap, qemu-user-static, a network and 2 GB; emulated, it takes about half an hour. The folder is removed at the end.
+# Needs debootstrap, qemu-user-static, a network and 2 GB; emulated, it takes half an hour, or more than
+# an hour on a busy machine. The folder is removed at the end.
 # ROOT is that folder, PYTHON an interpreter here with mal-trt[cpu], RECORD a JSON file for what was found,
 # SUITE the Debian, MIRROR where it comes from, TESTS the tests to run.
 set -eu
@@ -70,7 +71,7 @@ rm -rf build
 inside python3 -m venv /opt/venv
 wheel=$(cd "$root" && echo opt/wheels/*.whl)
 inside python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-    "/$wheel[jetson]" "pytest>=8" "hypothesis>=6"
+    "/$wheel[jetson]" "pytest>=8" "hypothesis>=6" onnx pyarrow
 cp -r tests examples pyproject.toml "$root/opt/"
 
 step "the example photos, here and there"

@@ -33,6 +33,7 @@ def main(here: Path, root: Path, seconds: int, out: Path | None) -> int:
         "packages": {package["name"]: package["version"] for package in packages},
         "masks": {"of the example photos": len(theirs), "equal to those of this machine to the byte": equal},
         "tests": {"passed": counts["tests"] - sum(list(counts.values())[1:]), **counts},
+        "failed": [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None],
         "tests_seconds": round(float(suite.get("time", 0))),
         "seconds": seconds,
     }
