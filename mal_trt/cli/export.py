@@ -97,13 +97,13 @@ def export(
         line = f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}"
         tell(lambda: half, lambda: typer.echo(line), quiet)
         return
-    thresholds, grid = numbers(threshold), str(head) if head is not None else None
+    thresholds = numbers(threshold)
     with needs("export"):
         from mal_trt.export import export_onnx
     grid: str = head or "dynamic"
     if use is not None:
         thresholds = use.thresholds if thresholds is None else thresholds
-        input_size, grid = input_size or use.choice.input_size, head or use.choice.head
+        input_size, grid = input_size or use.choice.input_size, str(head or use.choice.head)
         margin = use.choice.margin if margin is None else margin
         if use.names_arch:
             from mal_trt.training.checkpoint import read_checkpoint
