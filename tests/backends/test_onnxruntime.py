@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import open_backend
+from mal_trt.backends.onnxruntime import PART, OnnxRuntimeBackend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.geometry.boxes import SizeClass
 
@@ -242,3 +244,22 @@ def test_eight_bits_are_computed_as_they_are_written(tmp_path: Path) -> None:
     backend = open_backend(tmp_path / "int8.onnx", "cpu")
     logits = backend.run(np.full((2, 3, SIDE, SIDE), 255, np.uint8), SizeClass.LARGE)
     np.testing.assert_allclose(logits, channels, atol=0.1)
+
+
+def test_a_processor_computes_a_batch_in_parts_that_change_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    backend = OnnxRuntimeBackend(resolve_model("bundled"), "cpu", 1)
+    crops = np.random.default_rng(0).integers(0, 255, (2 * PART + 1, 3, 192, 192)).astype(np.uint8)
+    sizes: list[int] = []
+    session = backend._session
+
+    class Counts:
+        def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            sizes.append(len(feeds["image"]))
+            return session.run(outputs, feeds)  # type: ignore[union-attr]
+
+    backend._session = Counts()  # type: ignore[assignment]
+    found = backend.run(crops, SizeClass.LARGE)
+    assert sizes == [PART, PART, 1]
+    feeds: dict[str, np.ndarray] = {"image": crops}
+    np.testing.assert_array_equal(found, session.run(["logits"], feeds)[0])  # type: ignore[union-attr]

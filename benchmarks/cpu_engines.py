@@ -1,0 +1,193 @@
+"""Crops/s of a network on a processor by ONNX Runtime's settings, and by OpenVINO, on the same ready batches.
+
+    python benchmarks/cpu_engines.py --images DIR|TAR --boxes val.json [--model bundled] [--count 192] [--threads 2]
+        [--rounds 5] [--only NAME ...] [--busy] [--file NAME=FILE ...] [--json FILE]
+
+Each configuration runs all batches in turn with the others, round by round; the median of its ratios to the first one
+counts, which is how `label` opens the bundled model: as many batches at once as LANES, each with its share of the
+threads, without spinning. --busy: beside as many processes that compute as there are threads. --file: another
+file of the same network, such as an INT8 one, as `label` would run it. IoU: of the masks with those of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from common import boxes_by_picture, save
+from pycocotools import mask as coco
+
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import Frame
+from mal_trt.labelling.pipeline import LANES
+from mal_trt.labelling.predictor import Predictor
+
+Runs = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
+
+
+def crops_of(predictor: Predictor, images: Path, boxes: Path, count: int) -> tuple[np.ndarray, list[Frame]]:
+    """uint8 [count,3,S,S] and their frames."""
+    crops, frames = predictor.batch(count), []
+    for _, picture, found in boxes_by_picture(images, boxes, count):
+        for _, box in found:
+            frame = predictor.frame(box, picture.shape[1], picture.shape[0])
+            predictor.crop(picture, frame, crops[len(frames)])
+            frames.append(frame)
+    return crops[: len(frames)], frames
+
+
+def batches_of(predictor: Predictor, crops: np.ndarray, batch: int) -> list[dict[str, np.ndarray]]:
+    feeds = [{"image": crops[at : at + batch]} for at in range(0, len(crops), batch)]
+    if predictor.contract.head == "dynamic":
+        grid = predictor.contract.grid(SizeClass.LARGE)
+        feeds = [{**feed, "head_grid": np.zeros((1, 1, grid, grid), np.uint8)} for feed in feeds]
+    return feeds
+
+
+def onnxruntime(
+    path: str, threads: int, lanes: int = LANES, level: int = 99, arena: bool = True, **entries: str
+) -> Runs:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = max(1, threads // lanes)
+    options.graph_optimization_level = ort.GraphOptimizationLevel(level)
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
+    options.log_severity_level = 4
+    for name, value in {"intra_op.allow_spinning": "0", **entries}.items():
+        options.add_session_config_entry("session." + name, value)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    pool = ThreadPoolExecutor(lanes)
+    return lambda feeds: list(pool.map(lambda feed: session.run(["logits"], feed)[0], feeds))
+
+
+def openvino(path: str, threads: int, hint: str, streams: int | None, precision: str = "f32") -> Runs:
+    import openvino as ov  # type: ignore[import-not-found]
+
+    config: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_PRECISION_HINT": precision,
+        **({"NUM_STREAMS": streams} if streams else {}),
+    }
+    compiled = ov.Core().compile_model(path, "CPU", config)
+    queue = ov.AsyncInferQueue(compiled)
+    found: dict[int, np.ndarray] = {}
+    queue.set_callback(lambda request, at: found.__setitem__(at, request.get_output_tensor(0).data.copy()))
+
+    def run(feeds: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        found.clear()
+        for at, feed in enumerate(feeds):
+            queue.start_async(feed, at)
+        queue.wait_all()
+        return [found[at] for at in range(len(feeds))]
+
+    return run
+
+
+def configurations(path: str, threads: int, files: dict[str, str]) -> dict[str, tuple[int, Callable[[], Runs]]]:
+    """By name: the batch, and what opens it."""
+    ready: dict[str, tuple[int, Callable[[], Runs]]] = {
+        "label": (16, lambda: onnxruntime(path, threads)),
+        "spinning": (16, lambda: onnxruntime(path, threads, **{"intra_op.allow_spinning": "1"})),
+        "one lane": (16, lambda: onnxruntime(path, threads, 1)),
+        "one lane, spinning": (16, lambda: onnxruntime(path, threads, 1, **{"intra_op.allow_spinning": "1"})),
+        "no NCHWc (extended)": (16, lambda: onnxruntime(path, threads, level=2)),
+        "no arena, no memory pattern": (16, lambda: onnxruntime(path, threads, arena=False)),
+        "denormals are zero": (16, lambda: onnxruntime(path, threads, set_denormal_as_zero="1")),
+        "batch 4": (4, lambda: onnxruntime(path, threads)),
+        "batch 8": (8, lambda: onnxruntime(path, threads)),
+        "batch 32": (32, lambda: onnxruntime(path, threads)),
+        "OpenVINO, throughput": (16, lambda: openvino(path, threads, "THROUGHPUT", None)),
+        "OpenVINO, throughput, 2 streams": (16, lambda: openvino(path, threads, "THROUGHPUT", 2)),
+        "OpenVINO, throughput, 2 streams, batch 4": (4, lambda: openvino(path, threads, "THROUGHPUT", 2)),
+        "OpenVINO, latency": (16, lambda: openvino(path, threads, "LATENCY", None)),
+    }
+    for name, file in files.items():
+        if file.endswith(".onnx"):
+            ready[name] = (16, lambda file=file: onnxruntime(file, threads))  # type: ignore[misc]
+        ready[f"{name}, OpenVINO"] = (16, lambda file=file: openvino(file, threads, "THROUGHPUT", 2))  # type: ignore[misc]
+    return ready
+
+
+def _compute() -> None:
+    while True:
+        np.ones((256, 256)) @ np.ones((256, 256))
+
+
+@contextmanager
+def beside(processes: int):  # type: ignore[no-untyped-def]
+    started = [multiprocessing.get_context("spawn").Process(target=_compute, daemon=True) for _ in range(processes)]
+    for process in started:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--boxes", type=Path, required=True)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--count", type=int, default=192, help="crops")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", help="configurations besides the first")
+    parser.add_argument("--file", nargs="+", default=[], metavar="NAME=FILE")
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    predictor = Predictor(arguments.model, "cpu", threads=1)
+    crops, frames = crops_of(predictor, arguments.images, arguments.boxes, arguments.count)
+    files = dict(text.split("=", 1) for text in arguments.file)
+    ready = configurations(str(resolve_model(arguments.model)), arguments.threads, files)
+    opened: dict[str, tuple[list[dict[str, np.ndarray]], Runs]] = {}
+    masks: dict[str, list[Any]] = {}
+    for name, (batch, open_it) in ready.items():
+        if arguments.only and name.removesuffix(", OpenVINO") not in (*arguments.only, *files, "label"):
+            continue
+        with suppress(ImportError, RuntimeError):  # without OpenVINO, or a file that it cannot read: the rest
+            feeds, runs = batches_of(predictor, crops, batch), open_it()
+            logits = np.concatenate(runs(feeds))[:, 0]
+            refined = [predictor.refined(*one) for one in zip(logits, crops, frames, strict=True)]
+            masks[name] = [predictor.mask(one, frame).rle for one, frame in zip(refined, frames, strict=True)]
+            opened[name] = feeds, runs
+    seconds: dict[str, list[float]] = {name: [] for name in opened}
+    with beside(arguments.threads if arguments.busy else 0):
+        for _ in range(arguments.rounds):
+            for name, (feeds, runs) in opened.items():
+                began = time.perf_counter()
+                runs(feeds)
+                seconds[name].append(time.perf_counter() - began)
+    rows = []
+    for name, times in seconds.items():
+        ratio = median(first / own for first, own in zip(seconds["label"], times, strict=True))
+        pairs = zip(masks["label"], masks[name], strict=True)
+        rows.append(
+            {
+                "configuration": name,
+                "crops_per_s": round(len(crops) / min(times), 1),
+                "ratio": round(ratio, 3),
+                "iou": round(mean(float(coco.iou([a], [b], [0])[0][0]) for a, b in pairs), 4),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    model = Path(arguments.model).name
+    save(arguments.json, {"model": model, "threads": arguments.threads, "busy": arguments.busy, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
