@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Protocol
 
 from mal_trt.base.errors import MalTrtError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import Frame
 from mal_trt.labelling.journal import Box, Result
 from mal_trt.labelling.masker import Batch, Masker, Picture
 from mal_trt.labelling.predictor import Predictor
 
 CUT = 8  # boxes of one picture a worker cuts in one go
+FRAMED = 256  # boxes whose crops are placed in one go
 BATCHES_AHEAD = 2  # crops waiting for the network, in batches' worth of boxes
 LANES = 2  # batches in the network at once: while one waits or is encoded, the other computes
 BATCHES_UNDER_WAY = LANES + 1  # full batches not yet in the journal
@@ -131,21 +133,20 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Task:
-    """Boxes of one picture for one worker, each with the batch its crop goes into."""
+    """Boxes of one picture for one worker, each with the batch its crop goes into; frames: their crops."""
 
     picture: _Picture
     boxes: list[tuple[Box, _Batch]]
+    frames: list[Frame]
 
-    def cut(self, predictor: Predictor, masker: Masker) -> ImageProblem | None:
+    def cut(self, masker: Masker) -> ImageProblem | None:
         try:
             pixels = self.picture.pixels()
         except ImageProblem as problem:
             return problem
-        width, height = self.picture.width, self.picture.height
-        frames = [predictor.frame(box.xyxy, width, height) for box, _ in self.boxes]
         masker.cut(
             pixels,
-            [(batch.slots, box.slot, frame) for (box, batch), frame in zip(self.boxes, frames, strict=True)],
+            [(batch.slots, box.slot, frame) for (box, batch), frame in zip(self.boxes, self.frames, strict=True)],
         )
         for box, batch in self.boxes:
             batch.boxes[box.slot] = box
@@ -175,7 +176,7 @@ class _Crops:
         task = next(tasks, None)
         while task or self._ahead:
             while task and self._has_room(task.picture):
-                self._ahead.append((task, self._pool.submit(task.cut, self._predictor, self._masker)))
+                self._ahead.append((task, self._pool.submit(task.cut, self._masker)))
                 task = next(tasks, None)
             cut, future = self._ahead.popleft()
             problem = future.result()
@@ -198,16 +199,21 @@ class _Crops:
 
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
-        for position, boxes in groupby(self._plan.pending(), lambda box: box.image):
-            picture = _Picture(self._masker, self._source, *self._plan.picture(position), self._plan.least(position))
-            jobs: list[tuple[Box, _Batch]] = []
-            for box in boxes:
-                jobs.append((box, self._batch(box, filling)))
-                if len(jobs) == CUT:
-                    yield _Task(picture, jobs)
-                    jobs = []
-            if jobs:
-                yield _Task(picture, jobs)
+        pending = self._plan.pending()
+        picture, shown = None, -1
+        while page := list(islice(pending, FRAMED)):
+            turns = [(position, list(boxes)) for position, boxes in groupby(page, lambda box: box.image)]
+            named = [self._plan.picture(position) for position, _ in turns]
+            sides = [name[1:] for name, (_, boxes) in zip(named, turns, strict=True) for _ in boxes]
+            frames = iter(self._predictor.frames([box.xyxy for box in page], sides))
+            for name, (position, boxes) in zip(named, turns, strict=True):
+                if picture is None or position != shown:
+                    picture = _Picture(self._masker, self._source, *name, self._plan.least(position))
+                    shown = position
+                for start in range(0, len(boxes), CUT):
+                    part = boxes[start : start + CUT]
+                    jobs = [(box, self._batch(box, filling)) for box in part]
+                    yield _Task(picture, jobs, list(islice(frames, len(part))))
 
     def _batch(self, box: Box, filling: dict[int, _Batch]) -> _Batch:
         """The batch of a planned box, made when its first box comes and forgotten when its last has come."""

@@ -14,6 +14,7 @@ from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop, reduced_by, reduction
+from mal_trt.geometry.frames import make_frames
 from mal_trt.geometry.paste import rle_from_logits, tight_threshold
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
@@ -85,6 +86,10 @@ class Predictor:
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
         return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate, self.slack)
+
+    def frames(self, boxes: Sequence[Sequence[float]], sides: Sequence[tuple[int, int]]) -> list[Frame]:
+        """`frame` of many boxes at once, each in a picture of the (width, height) at its place in `sides`."""
+        return make_frames(boxes, sides, self.contract.input_size, self.contract.margin_rate, self.slack)
 
     def batch(self, boxes: int) -> np.ndarray:
         """Room for the crops of so many boxes: zeros [boxes,3,S,S], of the type the model takes."""
