@@ -27,7 +27,9 @@ def parse_bbox(value: Any) -> tuple[float, float, float, float] | str:
         return NO_BBOX
     if not isinstance(value, list) or len(value) != 4:
         return NOT_FOUR
-    numbers = [v for v in map(number, value) if v is not None]
+    numbers = value
+    if not all(type(v) is float for v in value):  # as most are
+        numbers = [v for v in map(number, value) if v is not None]
     if len(numbers) < 4:
         return NOT_FOUR
     x, y, w, h = numbers

@@ -1,0 +1,86 @@
+"""How long a run takes to begin on a COCO file of many boxes, and with how much memory: reading and planning alone.
+
+python benchmarks/plan_time.py [--boxes 1000000] [--pictures 10000] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import random
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from common import save
+from PIL import Image
+
+from mal_trt.formats.boxes import as_boxes
+from mal_trt.formats.images import open_images
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.plan import write_plan
+
+
+def document(path: Path, boxes: int, pictures: int) -> None:
+    """A COCO file, written piece by piece."""
+    rng = random.Random(0)
+    with open(path, "w") as file:
+        images = ({"id": at, "file_name": f"{at}.jpg", "width": 640, "height": 480} for at in range(pictures))
+        file.write('{"categories":[{"id":1,"name":"a"}],"images":[')
+        file.write(",".join(map(json.dumps, images)) + '],"annotations":[')
+        for at in range(boxes):
+            x, y, side = rng.uniform(0, 500), rng.uniform(0, 350), rng.uniform(10, 120)
+            bbox = [round(v, 2) for v in (x, y, side, side)]
+            record = {"id": at, "image_id": at % pictures, "category_id": 1, "iscrowd": 0, "bbox": bbox}
+            file.write(("," if at else "") + json.dumps(record))
+        file.write("]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boxes", type=int, default=1_000_000)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "pictures"
+        folder.mkdir()
+        Image.new("RGB", (640, 480)).save(folder / "0.jpg")
+        for at in range(1, arguments.pictures):
+            (folder / f"{at}.jpg").hardlink_to(folder / "0.jpg")
+        path = Path(name) / "boxes.json"
+        document(path, arguments.boxes, arguments.pictures)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        journal = Journal(Path(name) / "out.journal")
+        profile = cProfile.Profile() if arguments.profile else None
+        began, used = time.perf_counter(), time.process_time()
+        if profile is not None:
+            profile.enable()
+        boxes = as_boxes(path)
+        boxes.sha256()
+        write_plan(journal, {}, boxes, None, open_images(folder), 16)
+        seconds, own = time.perf_counter() - began, time.process_time() - used
+        if profile is not None:
+            profile.disable()
+            pstats.Stats(profile).sort_stats("tottime").print_stats(22)
+        planned, _ = journal.planned_boxes()
+        figures = {
+            "boxes": planned,
+            "pictures": arguments.pictures,
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(own, 1),
+            "mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "mb_before": round(before),
+            "journal_mb": round(sum(f.stat().st_size for f in Path(name).glob("out.journal*")) / 1e6),
+        }
+        journal.close()
+    print(json.dumps(figures))
+    save(arguments.json, figures)
+
+
+if __name__ == "__main__":
+    main()
