@@ -111,7 +111,7 @@ class Cache:
 
 def _data(spots: Sequence[Spot]) -> Iterable[bytes]:
     sources = {images: open_images(images) for images in {spot.images for spot in spots}}
-    seen: set[tuple[Path, str]] = set()
+    seen: set[tuple[str | Path, str]] = set()
     for spot in spots:
         yield json.dumps([spot.picture, spot.width, spot.height, spot.box, spot.record], sort_keys=True).encode()
         if (spot.images, spot.picture) not in seen:

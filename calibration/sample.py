@@ -29,7 +29,7 @@ from mal_trt.labelling.summary import most_missing
 class Spot:
     """A drawn box. picture: its file in `images`. box: XYXY, clipped, picture pixels. record: as in the document."""
 
-    images: Path
+    images: str | Path
     picture: str
     width: int
     height: int
@@ -65,7 +65,9 @@ class Losses:
     reasons: list[str] = field(default_factory=list)
 
 
-def draw(sources: Sequence[tuple[Path | None, BoxesLike]], count: int, warnings: list[str] | None = None) -> list[Spot]:
+def draw(
+    sources: Sequence[tuple[str | Path | None, BoxesLike]], count: int, warnings: list[str] | None = None
+) -> list[Spot]:
     """Up to `count` boxes of documents, as many small, medium and large as there are, spread over all pictures.
 
     sources: (pictures, boxes) of each document; pictures None where the boxes say it. The draw follows from the
@@ -108,8 +110,8 @@ def crops(
     """
     losses = losses if losses is not None else Losses()
     waiting: dict[SizeClass, list[tuple[np.ndarray, Frame, Spot]]] = {size: [] for size in SizeClass}
-    opened: dict[Path, ImageSource] = {}
-    at: tuple[Path, str] | None = None
+    opened: dict[str | Path, ImageSource] = {}
+    at: tuple[str | Path, str] | None = None
     pixels: np.ndarray | None = None
     for spot in sorted(spots, key=lambda spot: (str(spot.images), spot.picture)):
         if at != (spot.images, spot.picture):
@@ -148,7 +150,7 @@ def _load(source: ImageSource, spot: Spot, losses: Losses) -> np.ndarray | None:
 
 
 def _document(
-    images: Path, boxes: Boxes, most: int, unusable: list[str], warnings: list[str]
+    images: str | Path, boxes: Boxes, most: int, unusable: list[str], warnings: list[str]
 ) -> dict[SizeClass, list[Spot]]:
     """Of each size class of one document, up to `most` boxes, evenly spaced in the order of its pictures. unusable: why
     there is none. warnings: that there are few."""
@@ -176,7 +178,7 @@ def _document(
             journal.close()
 
 
-def _spot(journal: Journal, images: Path, place: int, size: SizeClass) -> Spot:
+def _spot(journal: Journal, images: str | Path, place: int, size: SizeClass) -> Spot:
     name, width, height, x0, y0, x1, y1, record = journal.execute(
         "SELECT file_name, width, height, x0, y0, x1, y1, annotation.record FROM box "
         "JOIN image ON image.position = box.image JOIN annotation ON annotation.seq = box.seq WHERE place=?",

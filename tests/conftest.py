@@ -8,7 +8,7 @@ import pytest
 
 from mal_trt.base.gpu import find_gpus
 
-pytest_plugins = ["label_data", "serving"]
+pytest_plugins = ["bucket", "label_data", "serving"]
 
 
 def pytest_configure() -> None:

@@ -103,7 +103,7 @@ def read_training_boxes(
                     picture.append(place.setdefault(record["image_id"], len(pictures)))
                     if picture[-1] == len(pictures):
                         pictures.append(found)
-                    ids.append((document.path.name, record.get("id", len(ids))))
+                    ids.append((Path(document.path).name, record.get("id", len(ids))))
                     kind = record.get("category_id")
                     category.append(classes.setdefault(names.get(kind, kind), len(classes)))
         except (KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from mal_trt.cli.examples import examples
 from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
+from mal_trt.cli.merge import merge
 from mal_trt.cli.output import answered, failed, wants_json
 from mal_trt.cli.package import package
 from mal_trt.cli.report import report
@@ -84,7 +85,7 @@ def _root(
 
 
 VERBS = (
-    *(label, convert, report, evaluate, compare, benchmark),
+    *(label, merge, convert, report, evaluate, compare, benchmark),
     *(export, train, calibrate, build_engine, serve, inspect, doctor),
 )
 for verb in VERBS:

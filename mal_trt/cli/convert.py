@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def convert(
     labels: Annotated[
-        Path, Argument(metavar="LABELS", help="Labels with masks, in any format that boxes are read from.")
+        str, Argument(metavar="LABELS", help="Labels with masks, in any format that boxes are read from.")
     ],
     out: Annotated[Path, Option("--out", "-o", help="The file or folder to write.")],
     format: FormatOption = "coco",

@@ -91,8 +91,9 @@ def evaluate(
         with needs("export"):
             from mal_trt.training.spec_use import read_use
         use = read_use(spec, overrides or (), "evaluate")
-        images = images or (use.images() if annotations is None else None)
-        annotations = annotations or use.boxes()
+        if annotations is None:
+            images = images or (None if (found := use.images()) is None else str(found))
+            annotations = str(use.boxes())
         kind, split = kind or use.boxes_format, split or use.split
         rescale = rescale or use.rescale
         thresholds = use.thresholds if thresholds is None else thresholds

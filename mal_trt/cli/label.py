@@ -42,6 +42,7 @@ from mal_trt.cli.options import (
 )
 from mal_trt.cli.output import tell
 from mal_trt.cli.report import show_report
+from mal_trt.cli.shards import GpusOption, RayOption, ShardPicturesOption, WorkersOption, label_in_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,11 @@ def label(
     rescale: RescaleOption = False,
     model: ModelOption = None,
     out: Annotated[
-        Path | None, Option(help="The file or folder to write. Default: labels, with the ending of the format.")
+        str | None,
+        Option(
+            metavar="<path>",
+            help="The file or folder to write; of shards also a URL. Default: labels, with the ending of the format.",
+        ),
     ] = None,
     format: FormatOption = "coco",
     simplify: SimplifyOption = None,
@@ -110,6 +115,10 @@ def label(
     crops: CropsOption = "auto",
     decode: DecodeOption = "cpu",
     threads: ThreadsOption = None,
+    shard_pictures: ShardPicturesOption = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -127,12 +136,13 @@ def label(
         with needs("export"):
             from mal_trt.training.spec_use import read_use
         use = read_use(spec, overrides or (), "inference")
-        images = images or (use.images() if boxes is None else None)
-        boxes = boxes or use.boxes()
+        if boxes is None:
+            images = images or (None if (found := use.images()) is None else str(found))
+            boxes = str(use.boxes())
         kind, split = kind or use.boxes_format, split or use.split
         rescale = rescale or use.rescale
         if out is None:
-            out = use.labels() if ending(formats) == ".json" else use.labels().with_suffix(ending(formats))
+            out = str(use.labels() if ending(formats) == ".json" else use.labels().with_suffix(ending(formats)))
         thresholds = use.thresholds if thresholds is None else thresholds
         batch = batch or use.batch
         box_area = True if box_area is None else box_area
@@ -141,21 +151,49 @@ def label(
     if boxes is None:
         raise InputError("nothing says the boxes: give --boxes, or --spec with inference.ann_path")
     from mal_trt.formats.boxes import Boxes
-    from mal_trt.labelling.run import label as run
 
     given = Boxes(boxes, kind, split, rescale)
-    out = out or Path("labels" + ending(formats))
+    if shard_pictures is not None or ray is not None:
+        whole = {"simplify": simplify, "overlay": overlay, "sheet": sheet, "image_list": image_list, "report": report}
+        whole |= {"iou": iou or None, "box_area": box_area or None, "dry_run": dry_run or None}
+        label_in_shards(
+            images,
+            given,
+            model or BUNDLED,
+            out or "shards",
+            {**whole, "format": None if format == "coco" else format},
+            quiet,
+            strict,
+            shard_pictures=shard_pictures or 1000,
+            ray=ray,
+            workers=workers,
+            gpus=gpus_per_worker,
+            batch=batch,
+            device=device,
+            crops=crops,
+            decode=decode,
+            threshold=thresholds,
+            flip=flip,
+            refine=refine,
+            weights=weights,
+            slack=slack,
+            threads=threads,
+        )
+        return
+    from mal_trt.labelling.run import label as run
+
+    target = Path(out or "labels" + ending(formats))
     if dry_run:
         if resume:
             raise InputError("--dry-run tells of a whole run; leave --resume out")
         from mal_trt.cli.dry_run import show_label
         from mal_trt.labelling.dry_run import forecast
 
-        found = forecast(
+        told = forecast(
             images,
             given,
             model or BUNDLED,
-            out,
+            target,
             batch=batch,
             device=device,
             crops=crops,
@@ -170,7 +208,7 @@ def label(
             image_list=image_list,
             threads=threads,
         )
-        tell(lambda: vars(found) | {"boxes_per_second": found.boxes_per_second}, lambda: show_label(found), quiet)
+        tell(lambda: vars(told) | {"boxes_per_second": told.boxes_per_second}, lambda: show_label(told), quiet)
         return
     reported: list[Report] = []
     then = None if report is None else _reporter(report, threads, quiet, reported.append)
@@ -178,7 +216,7 @@ def label(
         images,
         given,
         model or BUNDLED,
-        out,
+        target,
         batch=batch,
         device=device,
         crops=crops,

@@ -21,18 +21,35 @@ if TYPE_CHECKING:
 Weights = Literal["student", "teacher", "mixed"]
 
 # The names of `formats.reading.detect.TITLES`, which a test compares; importing them would slow every call.
-BoxesFormat = Literal["coco", "csv", "cvat", "kitti", "label-studio", "labelme", "parquet", "via", "voc", "yolo"]
+BoxesFormat = Literal[
+    "coco", "csv", "cvat", "kitti", "label-studio", "labelme", "parquet", "via", "voc", "webdataset", "yolo"
+]
 
+# Text, since a path would make `s3:/` of `s3://`.
 ImagesOption = Annotated[
-    Path | None,
-    Option("--images", help="The pictures: a folder, a .tar or one file. Default: where the boxes say they are."),
+    str | None,
+    Option(
+        "--images",
+        metavar="<path|url>",
+        help="The pictures: a folder, .tar or .parquet files, one file, or a URL of these. Default: where the boxes "
+        "say they are.",
+    ),
 ]
 BoxesOption = Annotated[
-    Path | None,
-    Option("--boxes", help="The boxes: a file, a folder or the root of a data set, in any format that is read."),
+    str | None,
+    Option(
+        "--boxes",
+        metavar="<path|url>",
+        help="The boxes: a file, a folder or the root of a data set, in any format that is read; or a URL of these.",
+    ),
 ]
 AnnotationsOption = Annotated[
-    Path | None, Option("--annotations", help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
+    str | None,
+    Option(
+        "--annotations",
+        metavar="<path|url>",
+        help="Boxes with drawn masks (polygons or RLE), in any format that is read.",
+    ),
 ]
 BoxesFormatOption = Annotated[
     BoxesFormat | None, Option("--boxes-format", help="The format of the boxes. Default: found out from their content.")

@@ -103,7 +103,7 @@ def serve(
     settings = ServeSettings(
         model=model or BUNDLED,
         images=images,
-        boxes=boxes,
+        boxes=Path(boxes) if boxes is not None else None,
         boxes_format=boxes_format,
         split=split,
         workspace=workspace,

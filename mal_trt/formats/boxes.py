@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource, open_images
+from mal_trt.base.files import file_kind
+from mal_trt.base.places import Copies, ending_of, places
+from mal_trt.base.remote import is_url
+from mal_trt.formats.box_copies import BoxCopies
+from mal_trt.formats.images import EACH, ImageSource, open_images
 from mal_trt.formats.jsonstream import Entry, document_entries, read_document
+from mal_trt.formats.picture_tables import opened_parquet, picture_column
 from mal_trt.formats.reading.build import Document, Read
 from mal_trt.formats.reading.coco import merged, read_coco
 from mal_trt.formats.reading.cvat import read_cvat
-from mal_trt.formats.reading.detect import TITLES, detect
+from mal_trt.formats.reading.detect import ENDINGS, TITLES, detect
 from mal_trt.formats.reading.kitti import read_kitti
 from mal_trt.formats.reading.label_studio import read_label_studio
 from mal_trt.formats.reading.labelme import read_labelme
@@ -26,6 +32,7 @@ from mal_trt.formats.reading.rescaled import rescaled
 from mal_trt.formats.reading.table import read_csv
 from mal_trt.formats.reading.via import read_via
 from mal_trt.formats.reading.voc import read_voc, voc_splits
+from mal_trt.formats.reading.webdataset import read_webdataset, webdataset_sha256
 from mal_trt.formats.reading.yolo import read_yolo
 from mal_trt.formats.reading.yolo_layout import YoloSet, yolo_set
 
@@ -56,8 +63,9 @@ class Boxes:
 
         label("photos", Boxes("shapes", split="train"), out="labels.json")
 
-    - `format`: "coco", "yolo", "voc", "kitti", "labelme", "csv", "parquet", "cvat", "label-studio" or "via". None:
-      found out from the content.
+    - `path`: also a URL, and a pattern such as `shard-{000..123}.tar` for several files.
+    - `format`: "coco", "yolo", "voc", "kitti", "labelme", "csv", "parquet", "cvat", "label-studio", "via" or
+      "webdataset". None: found out from the content.
     - `split`: take only one split of the data set, such as "train".
     - `rescale`: scale the boxes, because the pictures were resized after the boxes were made.
 
@@ -65,9 +73,13 @@ class Boxes:
     """
 
     def __init__(self, path: str | Path, format: str | None = None, split: str | None = None, rescale: bool = False):
-        self.path, self.split, self.rescale = Path(path), split, rescale
-        self._found = detect(self.path, format)
+        self.path: str | Path = str(path) if is_url(path) else Path(path)
+        self.split, self.rescale = split, rescale
         self.notes: list[str] = []
+        self._copies = BoxCopies(str(path)) if is_url(path) and ending_of(places(path)) != ".tar" else None
+        self._here = self.path if self._copies is None else self._copies.path
+        with self._told():
+            self._found = detect(self._here, format)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -91,38 +103,44 @@ class Boxes:
 
         InputError names the file and, where there are lines, the line.
         """
-        document = read_coco(self._files[0]) if self.streamed else self._read(images).document
+        with self._told():
+            document = read_coco(self._files[0]) if self.streamed else self._read(images).document
         return rescaled(document, images) if self.rescale else document
 
     def entries(self, images: ImageSource) -> Iterator[Entry]:
         """The document, or a bare list of results, piece by piece."""
-        if self.streamed:
-            return read_document(self._files[0])
-        read = self._read(images)
-        return document_entries(read.document, read.reasons)
+        with self._told():
+            if self.streamed:
+                yield from read_document(self._files[0])
+                return
+            read = self._read(images)
+        yield from document_entries(read.document, read.reasons)
 
     def sha256(self) -> str:
         """SHA-256, hexadecimal, of all that is read: of the file, or of the label files with their names, and of the
         class names."""
-        if self._found.format != "yolo" and self.path in self._files:
-            return file_sha256(self.path)
+        if self._found.format == "webdataset":
+            return webdataset_sha256(self._shards)
+        here = Path(self._here)
+        if self._found.format != "yolo" and here in self._files:
+            return file_sha256(here)
         digest = hashlib.sha256()
         for file in self._files:
-            digest.update(f"{file.as_posix().removeprefix(self.path.as_posix())} {file_sha256(file)}\n".encode())
+            digest.update(f"{file.as_posix().removeprefix(here.as_posix())} {file_sha256(file)}\n".encode())
         if self._found.format == "yolo":
             digest.update(json.dumps(self._yolo.names).encode())
         return digest.hexdigest()
 
-    def home(self) -> Path:
-        """The folder of the pictures, where the boxes say it; InputError where they do not."""
-        nowhere = Nowhere()
-        if self.streamed:
-            for entry in read_document(self._files[0]):
-                if entry.key == "images" and entry.index is not None and isinstance(entry.value.get("file_name"), str):
-                    nowhere.asked.append([entry.value["file_name"]])
-        else:
-            self._read(nowhere)
-            self.notes.clear()
+    def home(self) -> str | Path:
+        """Where the pictures are, as `open_images` takes it, where the boxes say it; InputError where they do not."""
+        if self._found.format == "webdataset" or self._holds_pictures:
+            return self._home_of_files
+        with self._told():
+            nowhere = self._asked()
+        if nowhere.asked and all(is_url(paths[0]) for paths in nowhere.asked):
+            return EACH
+        if self._copies is not None:
+            return self._copies.home(nowhere.asked)
         base = self._found.folder
         home = common_home(nowhere.asked, base)
         if home is None:
@@ -134,6 +152,42 @@ class Boxes:
                 raise InputError(f"{self.path}: does not say where its pictures are{wanted}; give --images")
         return home
 
+    def _asked(self) -> Nowhere:
+        """What pictures the boxes ask for."""
+        nowhere = Nowhere()
+        if self.streamed:
+            for entry in read_document(self._files[0]):
+                if entry.key == "images" and entry.index is not None and isinstance(entry.value.get("file_name"), str):
+                    nowhere.asked.append([entry.value["file_name"]])
+        else:
+            self._read(nowhere)
+            self.notes.clear()
+        return nowhere
+
+    @property
+    def _holds_pictures(self) -> bool:
+        """Whether the boxes' files are those of the pictures too."""
+        if self._found.format != "parquet":
+            return False
+        with self._told(), opened_parquet(self._files[0], Copies()) as table:
+            return picture_column(table.schema_arrow) is not None
+        return False
+
+    @property
+    def _home_of_files(self) -> str | Path:
+        """The place of the pictures that are in the boxes' own files."""
+        if not isinstance(self.path, Path) or file_kind(self.path) != "a folder":
+            return self.path
+        return self.path / f"*{ENDINGS[self._found.format][0]}"
+
+    @property
+    def _shards(self) -> list[str]:
+        """The tar files of a WebDataset."""
+        return [str(file) for file in self._found.files] or places(self.path)
+
+    def _told(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._copies is None else self._copies.told()
+
     @property
     def _files(self) -> Sequence[Path]:
         if self._found.format == "yolo":
@@ -142,7 +196,7 @@ class Boxes:
 
     @cached_property
     def _yolo(self) -> YoloSet:
-        found = yolo_set(self.path, self.split)
+        found = yolo_set(Path(self._here), self.split)
         if not found.labels:
             raise InputError(f"{self.path}: holds no .txt files of labels; expected YOLO labels")
         return found
@@ -174,7 +228,9 @@ class Boxes:
 
     def _read(self, images: ImageSource) -> Read:
         format, files = self._found.format, list(self._files)
-        if format == "yolo":
+        if format == "webdataset":
+            read = read_webdataset(self._shards, images)
+        elif format == "yolo":
             read = read_yolo(self._yolo, images)
         elif format in SPLIT_READERS:
             read = SPLIT_READERS[format](files, images, self.split if self._split_inside else None)

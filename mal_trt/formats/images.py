@@ -1,226 +1,77 @@
-"""Pictures from a folder, a tar file or a single file, as RGB pixels.
-
-Boxes belong to the pixels as stored in the file, which is how pycocotools and Pillow readers see them, so an
-EXIF orientation is not applied. The one exception: a document whose width and height fit only the rotated
-picture was made by a tool that rotates, and then the picture is rotated too.
-
-Alpha is dropped, not blended. 16-bit greyscale keeps its high byte (value >> 8).
-"""
+"""Opens pictures, wherever they are kept. How they are looked up and decoded is `image_source`."""
 
 from __future__ import annotations
 
-import io
-import os
-import tarfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
-from PIL import Image
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import IRREGULAR, file_kind, open_regular, walk_files
-from mal_trt.formats.picture_names import Match, PictureNames, clean_name, has_picture_ending
-from mal_trt.formats.picture_problem import (
-    DAMAGED,
-    MISSING,
-    NOT_A_FILE,
-    OTHER_SIZE,
-    UNREADABLE,
-    ImageProblem,
-    one_line,
-)
-from mal_trt.formats.pixels import begins_as_picture, open_picture, read_picture, read_small, to_rgb
+from mal_trt.base.files import REGULAR, file_kind
+from mal_trt.base.places import ending_of, places, split_url
+from mal_trt.base.remote import is_url
+from mal_trt.formats.image_source import ImageSource
+from mal_trt.formats.picture_folder import FolderPictures, OnePicture
+from mal_trt.formats.picture_names import clean_name, has_picture_ending
+from mal_trt.formats.picture_problem import DAMAGED, OTHER_SIZE, ImageProblem
+from mal_trt.formats.picture_stores import EACH, StorePictures, UrlPictures
+from mal_trt.formats.picture_tables import ParquetPictures
+from mal_trt.formats.picture_tars import TarPictures
+from mal_trt.formats.pixels import read_picture, to_rgb
 
 __all__ = [
     "DAMAGED",
+    "EACH",
     "OTHER_SIZE",
     "ImageProblem",
     "ImageSource",
     "clean_name",
     "open_images",
+    "place_key",
     "read_picture",
     "to_rgb",
 ]
 
-HEAD = 32  # bytes that tell a picture
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
-class ImageSource(ABC):
-    """Pictures looked up by the names a COCO document gives them; safe to read from several threads.
+def open_images(path: str | Path, listed: bool = True) -> ImageSource:
+    """The pictures of a folder (with its subfolders), of uncompressed .tar or .parquet files, or a single picture file;
+    on a disk or at a URL. Several .tar or .parquet files are named by a pattern such as `shard-{000..123}.tar`.
 
-    renamed: the stored names of pictures that were found though the document calls them otherwise, by its names.
+    listed: False takes a document's names as they are where looking them up would mean to list a whole bucket.
     """
-
-    def __init__(self) -> None:
-        self.renamed: dict[str, str] = {}
-
-    def load(self, file_name: str, expected: tuple[int, int] | None = None, by: int = 1) -> np.ndarray:
-        """Pixels of one picture, uint8 [H,W,3] RGB, rotated only if `expected` (width, height) asks for it.
-
-        by: 2, 4 or 8 lets a JPEG's own transform divide both sides by it (rounded up); what is rotated or no JPEG still
-        comes whole. ImageProblem if it is missing, is no readable picture, or is not of the expected size.
-        """
-        with self._opened(file_name) as stream:
-            return read_picture(stream, expected, by)
-
-    def load_small(self, file_name: str, expected: tuple[int, int], size: tuple[int, int]) -> Image.Image:
-        """A picture, `expected` wide and high as for `load`, brought down to `size`: an RGB image to look at, whose
-        decoder may have left out what cannot be seen."""
-        with self._opened(file_name) as stream:
-            return read_small(stream, expected, size)
-
-    def size(self, file_name: str) -> tuple[int, int]:
-        """(width, height) in pixels as stored, from the file's header alone; ImageProblem as for `load`."""
-        with self._opened(file_name) as stream:
-            return open_picture(stream).size
-
-    def read(self, file_name: str) -> bytes:
-        """The picture's file as it is stored; ImageProblem if it is missing or cannot be read."""
-        with self._opened(file_name) as stream:
-            return stream.read()
-
-    def find(self, file_name: str) -> str:
-        """Stored name of the picture `file_name`: that path, a path ending so, or the only one that may be meant."""
-        return self._noted(file_name, self._names.match(file_name))
-
-    def find_id(self, image_id: int | str) -> str:
-        """Stored name of the picture whose stem is an id: as written (a path without its ending, too), zero-padded, or
-        equal as a number."""
-        return self._noted(str(image_id), self._names.match_id(image_id))
-
-    def find_stem(self, *paths: str) -> str:
-        """Stored name of a label file's picture, whose path without its ending may be any of these, likeliest first."""
-        return self._noted(paths[0], self._names.match_stem(*paths))
-
-    def examples(self, count: int) -> list[str]:
-        """Names of some of the pictures that are there."""
-        return self._names.examples(count)
-
-    def names(self) -> list[str]:
-        """Stored names of all pictures, in the order of the folder or file."""
-        return self._names.all()
-
-    def count(self) -> int:
-        """How many pictures are there, going by their names."""
-        return self._names.count()
-
-    def _noted(self, wanted: str, match: Match) -> str:
-        if match.renamed:
-            self.renamed[wanted] = match.name
-        return match.name
-
-    @contextmanager
-    def _opened(self, file_name: str) -> Iterator[BinaryIO]:
-        name = self.find(file_name)
-        try:
-            with self._stream(name) as stream:
-                yield stream
-        except FileNotFoundError:
-            raise ImageProblem(MISSING, name) from None
-        except OSError as error:
-            raise ImageProblem(UNREADABLE, f"{name}: {error.strerror or one_line(error)}") from None
-
-    @cached_property
-    def _names(self) -> PictureNames:
-        return PictureNames(self._list(), self._is_picture)
-
-    def _is_picture(self, name: str) -> bool:
-        try:
-            with self._stream(name) as stream:
-                return begins_as_picture(stream.read(HEAD))
-        except OSError:
-            return False
-
-    @abstractmethod
-    def _list(self) -> Iterable[str]:
-        """Stored names, with / between folders."""
-
-    @abstractmethod
-    def _stream(self, name: str) -> BinaryIO:
-        """The bytes of one stored picture; OSError if they cannot be read."""
+    if str(path) == EACH:
+        return UrlPictures()
+    found = places(path)
+    for place in found:
+        if place.lower().endswith(COMPRESSED):
+            raise InputError(f"{place}: pictures cannot be read out of a compressed archive; unpack it first")
+    ending = ending_of(found)
+    if ending in (".tar", ".parquet") and (len(found) > 1 or is_url(found[0]) or file_kind(found[0]) == REGULAR):
+        return TarPictures(found) if ending == ".tar" else ParquetPictures(found)
+    if len(found) > 1:
+        raise InputError(f"{path}: names {len(found):,} files; several may be .tar or .parquet files, all of one kind")
+    return _at_url(found[0], listed) if is_url(found[0]) else _on_disk(Path(found[0]))
 
 
-def open_images(path: str | Path) -> ImageSource:
-    """The pictures of a folder (with its subfolders), of an uncompressed .tar, or a single picture file."""
-    path = Path(path)
+def place_key(place: str | Path) -> str:
+    """What a place is remembered by: a URL or a pattern as it is, a path from the root."""
+    return str(place) if is_url(place) or str(place) == EACH else str(Path(place).resolve())
+
+
+def _at_url(url: str, listed: bool) -> ImageSource:
+    if not has_picture_ending(url):
+        return StorePictures(url, listed=listed)
+    folder, name = split_url(url)
+    try:
+        return StorePictures(folder, only=name)
+    except ImageProblem as problem:
+        raise InputError(f"{url}: {problem.reason}") from None
+
+
+def _on_disk(path: Path) -> ImageSource:
     kind = file_kind(path)
     if kind == "a folder":
-        return _Folder(path)
-    if kind != "a regular file":
-        raise InputError(f"{path}: {kind}; --images takes a folder, a .tar or one picture")
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")):
-        raise InputError(f"{path}: pictures cannot be read out of a compressed archive; unpack it first")
-    return _Tar(path) if path.suffix.lower() == ".tar" else _File(path)
-
-
-class _Folder(ImageSource):
-    def __init__(self, root: Path) -> None:
-        super().__init__()
-        self._root = root
-
-    def find(self, file_name: str) -> str:
-        name = clean_name(file_name)
-        # The usual case needs no list of the whole folder.
-        kind = file_kind(self._root / name) if name and has_picture_ending(name) else ""
-        if kind == "a regular file":
-            return name
-        try:
-            return super().find(file_name)
-        except ImageProblem as problem:
-            kind = kind or (file_kind(self._root / name) if name else "")
-            if problem.reason != MISSING or kind in ("no such folder or file", "a folder", ""):
-                raise
-            if kind == "a regular file":  # of no picture's name or content: what it is, its reader says
-                return name
-            raise ImageProblem(NOT_A_FILE if kind in IRREGULAR else UNREADABLE, f"{name[:80]}: {kind}") from None
-
-    def find_stem(self, *paths: str) -> str:
-        """See `ImageSource.find_stem`; paths into this folder are tried as such first."""
-        root = os.path.abspath(self._root) + os.sep
-        inside = [path[len(root) :] for path in map(os.path.abspath, paths) if path.startswith(root)]
-        return super().find_stem(*(path.replace(os.sep, "/") for path in inside), *paths)
-
-    def _list(self) -> Iterator[str]:
-        yield from walk_files(self._root)
-
-    def _stream(self, name: str) -> BinaryIO:
-        return open_regular(self._root / name)
-
-
-class _File(_Folder):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.parent)
-        self._name = path.name
-
-    def find(self, file_name: str) -> str:
-        return ImageSource.find(self, file_name)
-
-    def _list(self) -> Iterator[str]:
-        yield self._name
-
-
-class _Tar(ImageSource):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        try:
-            with tarfile.open(path, "r:") as archive:
-                members = [m for m in archive if m.isreg() and not m.issparse()]
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise InputError(f"{path}: not a readable, uncompressed tar file ({one_line(error)})") from None
-        self._path = path
-        self._places = {clean_name(m.name): (m.offset_data, m.size) for m in members}
-
-    def _list(self) -> Iterable[str]:
-        return self._places
-
-    def _stream(self, name: str) -> BinaryIO:
-        offset, size = self._places[name]
-        # Opened for each picture: a shared file position would not survive threads or forked workers.
-        with open_regular(self._path) as file:
-            file.seek(offset)
-            return io.BytesIO(file.read(size))
+        return FolderPictures(path)
+    if kind != REGULAR:
+        raise InputError(f"{path}: {kind}; --images takes a folder, a .tar, a .parquet, one picture, or a URL of these")
+    return OnePicture(path)

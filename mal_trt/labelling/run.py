@@ -14,7 +14,7 @@ from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import NOTHING, REGULAR, file_kind, make_folder
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
-from mal_trt.formats.images import ImageSource, open_images
+from mal_trt.formats.images import ImageSource, open_images, place_key
 from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.hints import nothing_usable, resized
 from mal_trt.labelling.journal import Journal
@@ -111,7 +111,7 @@ def label(
     given = {
         "boxes": boxes.sha256(),
         "image list": file_sha256(image_list) if image_list is not None else "none",
-        "images": str(Path(images).resolve()),
+        "images": place_key(images),
         "model": file_sha256(file),
         "batch": str(batch),
         "decode": decode,

@@ -44,7 +44,7 @@ class Workspace:
 
     def __init__(self, folder: Path, images: Path | None, boxes: Boxes | None, most_pixels: int) -> None:
         if images is None and boxes is not None:
-            images = boxes.home()
+            images = Path(boxes.home())
         source, root = source_of(images)
         make_folder(folder)
         self.folder = folder

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 WIDTH, HEIGHT = 80, 60
 # Two pictures: (name, class, XYXY).
@@ -201,6 +204,37 @@ def parquet(folder: Path) -> Path:
     return folder / "boxes.parquet"
 
 
+def parquet_nested(folder: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    boxes = [
+        [[float(a), float(b), float(c - a), float(d - b)] for _, (a, b, c, d) in of(n)] for n in ("a.png", "b.png")
+    ]
+    objects = [{"bbox": b, "category": [k for k, _ in of(n)]} for n, b in zip(("a.png", "b.png"), boxes, strict=True)]
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"file_name": ["a.png", "b.png"], "objects": objects}), folder / "boxes.parquet")
+    return folder / "boxes.parquet"
+
+
+def webdataset(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "boxes.tar", "w") as archive:
+        for name in ("a.png", "b.png"):
+            boxes = [[a, b, c - a, d - b] for _, (a, b, c, d) in of(name)]
+            text = {"width": WIDTH, "height": HEIGHT, "boxes": boxes, "labels": [k for k, _ in of(name)]}
+            for member, data in ((name, png(WIDTH, HEIGHT)), (f"{name[0]}.json", json.dumps(text).encode())):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    return folder / "boxes.tar"
+
+
+def png(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 WRITERS: dict[str, list[Callable[[Path], Path]]] = {
     "coco": [coco],
     "csv": [csv_pixels, csv_semicolons, csv_shares, csv_lists, csv_headless],
@@ -208,8 +242,9 @@ WRITERS: dict[str, list[Callable[[Path], Path]]] = {
     "kitti": [kitti],
     "label-studio": [label_studio, label_studio_min],
     "labelme": [labelme],
-    "parquet": [parquet],
+    "parquet": [parquet, parquet_nested],
     "via": [via, via_old, via_csv, via_3],
     "voc": [voc],
+    "webdataset": [webdataset],
     "yolo": [yolo],
 }

@@ -142,7 +142,7 @@ def test_an_error_of_the_disk_is_the_pictures_reason(tmp_path: Path, monkeypatch
 
     source = open_images(tmp_path)
     source.find("a.png")
-    monkeypatch.setattr("mal_trt.formats.images.open_regular", broken)
+    monkeypatch.setattr("mal_trt.formats.picture_folder.open_regular", broken)
     for ask in (source.size, source.load, source.read):
         with pytest.raises(ImageProblem) as caught:
             ask("a.png")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.places import picture_paths
 

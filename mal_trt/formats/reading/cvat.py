@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Builder, Read, around, corners, polygon
 from mal_trt.formats.reading.json_kinds import size_of

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import file_kind, walk_files
+from mal_trt.base.files import REGULAR, file_kind, walk_files
+from mal_trt.base.places import ending_of, places
 from mal_trt.formats.reading.json_kinds import json_format
 from mal_trt.formats.reading.kitti import is_kitti_line
 from mal_trt.formats.reading.table import is_csv
 from mal_trt.formats.reading.text import head, read_bytes
 from mal_trt.formats.reading.via import is_via_csv
+from mal_trt.formats.reading.webdataset import holds_boxes
 from mal_trt.formats.reading.xml_elements import root_tag
 from mal_trt.formats.reading.yolo import is_label_line, is_named_line
 from mal_trt.formats.reading.yolo_layout import NAMES
@@ -31,6 +33,7 @@ TITLES = {
     "yolo": "a YOLO data set",
     "csv": "a table (CSV)",
     "parquet": "a table (Parquet)",
+    "webdataset": "a WebDataset",
 }
 ENDINGS = {
     "voc": (".xml",),
@@ -43,13 +46,15 @@ ENDINGS = {
     "yolo": (".txt",),
     "csv": (".csv", ".tsv", ".txt"),
     "parquet": (".parquet",),
+    "webdataset": (".tar",),
 }
 LOOKED_AT = 50  # files of one ending looked into before the rest is taken for the same
 
 
 @dataclass(frozen=True)
 class Found:
-    """A box file or folder, recognised. files: those of the format, none for yolo, whose layout says which."""
+    """A box file or folder, recognised. files: those of the format; none for yolo, whose layout
+    says which, and for webdataset, whose tar files may be at URLs."""
 
     path: Path
     format: str
@@ -61,16 +66,33 @@ class Found:
         return self.path if file_kind(self.path) == "a folder" else self.path.parent
 
 
-def detect(path: Path, format: str | None = None) -> Found:
+def detect(path: str | Path, format: str | None = None) -> Found:
     """What lies at a path. format: taken for that, without a look. InputError if it is nothing that is read."""
     if format is not None and format not in TITLES:
         raise InputError(f"boxes format {format}: expected one of {', '.join(TITLES)}")
+    if ending_of(found := places(path)) == ".tar":
+        return Found(Path(path), "webdataset", ())
+    path = Path(path)
+    if len(found) > 1:
+        return _several(path, tuple(map(Path, found)), format)
     kind = file_kind(path)
     if kind == "a folder":
         return _folder(path, format)
     if kind != "a regular file":
         raise InputError(f"{path}: cannot be read ({kind}); expected boxes: {', '.join(TITLES.values())}")
     return Found(path, format or _file(path, alone=True) or "coco", (path,))
+
+
+def _several(path: Path, files: tuple[Path, ...], format: str | None) -> Found:
+    """The files that a pattern names, all of one format."""
+    for file in files:
+        if (kind := file_kind(file)) != REGULAR:
+            raise InputError(f"{file}: cannot be read ({kind}); the pattern {path} names it")
+    kinds = {format or _file(file) for file in files}
+    if len(kinds) > 1 or None in kinds:
+        told = ", ".join(sorted(str(kind) for kind in kinds))
+        raise InputError(f"{path}: names {len(files):,} files that are not all of one format ({told})")
+    return Found(path, format or str(kinds.pop()), files)
 
 
 def _folder(path: Path, format: str | None) -> Found:
@@ -115,6 +137,8 @@ def _file(path: Path, alone: bool = False) -> str | None:
     first = start.lstrip()[:1]
     if start.startswith("PAR1"):
         return "parquet"
+    if ending == ".tar":
+        return "webdataset" if alone or holds_boxes(path) else None
     if read_bytes(path, 4) in (b"PK\3\4", b"\x1f\x8b\x08\x00"):
         raise InputError(f"{path}: a compressed archive; unpack it first")
     if first == "<":

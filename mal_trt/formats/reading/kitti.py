@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.reading.build import Builder, Read, among, corners
 from mal_trt.formats.reading.text import read_text
 

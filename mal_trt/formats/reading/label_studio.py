@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.reading.build import Builder, Read, around, polygon
 from mal_trt.formats.reading.coco import load_json, number

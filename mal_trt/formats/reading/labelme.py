@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.reading.build import Builder, Document, Read, among, around
 from mal_trt.formats.reading.coco import load_json, number
 from mal_trt.formats.reading.json_kinds import size_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Document
 from mal_trt.formats.reading.json_kinds import size_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Builder, Document, Read

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.reading.build import Builder, Read, around, polygon
 from mal_trt.formats.reading.coco import load_json, number
 from mal_trt.formats.reading.text import read_text

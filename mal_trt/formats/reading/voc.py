@@ -9,7 +9,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.reading.build import Builder, Read, among
 from mal_trt.formats.reading.places import split_name
 from mal_trt.formats.reading.text import read_text

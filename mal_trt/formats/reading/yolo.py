@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mal_trt.base.errors import InputError
-from mal_trt.formats.images import ImageSource
+from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Builder, Document, Read, among, around
 from mal_trt.formats.reading.text import read_text

@@ -1,0 +1,177 @@
+"""`mal-trt merge`: the shards of a run become one COCO document."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.progress import Progress
+from mal_trt.distributed.place import Place
+from mal_trt.distributed.plan import FILES, Plan, read_plan
+from mal_trt.distributed.shard_file import read_record, read_rows
+from mal_trt.geometry.quality import marks
+from mal_trt.writers.coco import write_list
+from mal_trt.writers.files import text_file
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was put together. total: records; written and all of skipped, by reason, make it up. skipped_list: the file
+    that names each skipped record; None if there are none."""
+
+    shards: int
+    pictures: int
+    total: int
+    written: int
+    skipped: dict[str, int]
+    out: Path
+    skipped_list: Path | None
+
+
+@dataclass
+class _Numbers:
+    """Ids of the whole document. In files they begin anew in each, so pictures and boxes are numbered again; classes
+    are known by their names."""
+
+    again: bool
+    categories: dict[str, Any] = field(default_factory=dict)
+    listed: list[dict[str, Any]] = field(default_factory=list)
+    pictures: int = 0
+    boxes: int = 0
+
+    def classes(self, listed: Any) -> dict[Any, Any]:
+        """The ids that a shard's classes have here, by theirs; new ones are added."""
+        found = {}
+        for one in listed if isinstance(listed, list) else []:
+            if not isinstance(one, dict):
+                continue
+            name = str(one.get("name", one.get("id")))
+            if name not in self.categories:
+                self.categories[name] = len(self.categories) + 1 if self.again else one.get("id")
+                self.listed.append({**one, "id": self.categories[name]})
+            found[one.get("id")] = self.categories[name]
+        return found
+
+
+def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merged:
+    """Put the shards of a run together, as COCO JSON. Skipped records are listed in `<out stem>.skipped.json`.
+
+    - `shards`: the folder or URL that `label_shards` wrote. - `out`: the file to write. It must not exist.
+
+    InputError if shards are missing or not whole, or if `out` exists.
+    """
+    out, place = Path(out), Place(shards, make=False)
+    if out.exists():
+        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: its folder does not exist; the result could not be written there")
+    plan = read_plan(place)
+    if plan is None:
+        raise InputError(f"{place.out}: holds no shards of `mal-trt label --shard-pictures` or `--ray`")
+    if missing := plan.missing(place.names()):
+        first = ", ".join(plan.name(number) for number in missing[:3])
+        more = ", ..." if len(missing) > 3 else ""
+        raise InputError(
+            f"{place.out}: {len(missing):,} of {plan.shards:,} shards are missing ({first}{more}); "
+            "run `mal-trt label` again, which makes only those"
+        )
+    part, skipped_list = out.with_name(f".{out.name}.part"), out.with_name(f"{out.stem}.skipped.json")
+    pages = [out.with_name(f".{out.name}.{name}") for name in ("annotations", "skipped")]
+    try:
+        with Progress("merging", plan.shards, unit="shards", show=progress) as bar:
+            merged = _merged(place, plan, part, pages, bar.advance)
+        if merged[2]:
+            os.replace(pages[1], skipped_list)
+        os.replace(part, out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({error.strerror or error}); make room and run again") from None
+    finally:
+        for file in (part, *pages):
+            file.unlink(missing_ok=True)
+    pictures, written, skipped = merged
+    total = written + sum(skipped.values())
+    return Merged(plan.shards, pictures, total, written, skipped, out, skipped_list if skipped else None)
+
+
+def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -> tuple[int, int, dict[str, int]]:
+    """Pictures, masks and skipped records of all shards. Boxes go to a file of their own, which is copied in last."""
+    numbers = _Numbers(plan.kind == FILES)
+    skipped: Counter[str] = Counter()
+    others: dict[str, str] = {}
+    written = 0
+    with tempfile.TemporaryDirectory(prefix="mal-trt-shard-") as folder, text_file(out) as file:
+        file.write('{\n"images": ')
+
+        def images() -> Iterator[str]:
+            nonlocal written
+            with text_file(pages[0]) as masks, text_file(pages[1]) as left:
+                for number in range(plan.shards):
+                    shard = Path(folder) / "shard.parquet"
+                    place.fetch(plan.name(number), shard)
+                    document = read_record(shard)["document"]
+                    parts = {key: json.loads(value) for key, value in document["parts"]}
+                    kinds = numbers.classes(parts.pop("categories", None))
+                    others.update({key: json.dumps(value) for key, value in parts.items() if key not in others})
+                    pictures = {}
+                    for image, (name, width, height) in zip(document["images"], document["sizes"], strict=True):
+                        known = {"file_name": name, "width": width, "height": height}
+                        image = {**{k: v for k, v in known.items() if v is not None}, **image}
+                        pictures[image.get("id")] = image.get("id")
+                        if numbers.again:
+                            numbers.pictures += 1
+                            pictures[image.get("id")] = image["id"] = numbers.pictures
+                        yield json.dumps(image)
+                    for row in read_rows(shard):
+                        record = json.loads(row["record"])
+                        if numbers.again:
+                            numbers.boxes += 1
+                            record["id"] = numbers.boxes
+                            record["image_id"] = pictures.get(record.get("image_id"), record.get("image_id"))
+                        record["category_id"] = kinds.get(record.get("category_id"), record.get("category_id"))
+                        if row["reason"] is None:
+                            masks.write(f"{',' if written else ''}\n{json.dumps(_labelled(record, row))}")
+                            written += 1
+                            continue
+                        entry = {"id": record.get("id"), "image_id": record.get("image_id"), "reason": row["reason"]}
+                        entry |= {"detail": row["detail"]} if row["detail"] else {}
+                        left.write(f"{',' if skipped.total() else '['}\n{json.dumps(entry)}")
+                        skipped[row["reason"]] += 1
+                    done(1)
+                left.write("\n]\n" if skipped else "")
+
+        count = 0
+
+        def counted() -> Iterator[str]:
+            nonlocal count
+            for text in images():
+                count += 1
+                yield text
+
+        write_list(file, counted())
+        file.write(',\n"annotations": [')
+        with open(pages[0], encoding="utf-8") as masks:
+            while block := masks.read(1 << 20):
+                file.write(block)
+        file.write("\n]")
+        for key, value in {**others, "categories": json.dumps(numbers.listed)}.items():
+            file.write(f",\n{json.dumps(key)}: {value}")
+        file.write("\n}\n")
+    return count, written, dict(skipped.most_common())
+
+
+def _labelled(record: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """An annotation as `label` writes it."""
+    rle = {"size": [row["height"], row["width"]], "counts": row["counts"]}
+    x, y, w, h = (row[f"bbox_{name}"] for name in ("x", "y", "width", "height"))
+    found = {**record, "segmentation": rle, "area": row["area"]}
+    found.setdefault("iscrowd", 0)
+    if row["score"] is not None:
+        found["quality"] = {"score": row["score"], **marks(rle, row["area"], (x, y, x + w, y + h))}
+    return found

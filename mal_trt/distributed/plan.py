@@ -1,0 +1,123 @@
+"""The plan of a sharded run: which pictures and boxes belong to which shard, kept beside the shards."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError
+from mal_trt.base.places import ending_of, places
+from mal_trt.distributed.place import Place
+from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.images import ImageSource
+
+RUN = "_run.json"
+SCHEMA = 1
+DOCUMENT, FILES = "document", "files"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's shards. kind: slices of one document, or files that hold pictures and boxes. files: those. facts: what
+    a run that goes on must have in common with the one that began."""
+
+    kind: str
+    shards: int
+    files: tuple[str, ...]
+    images: str
+    facts: dict[str, str]
+
+    def name(self, number: int) -> str:
+        """The file of a shard."""
+        return f"part-{number:06d}.parquet"
+
+    def missing(self, there: Sequence[str]) -> list[int]:
+        """Shards that are not among these files."""
+        found = set(there)
+        return [number for number in range(self.shards) if self.name(number) not in found]
+
+
+def slice_name(number: int) -> str:
+    """The file of a slice of the document."""
+    return f"_slice-{number:06d}.json.gz"
+
+
+def read_plan(place: Place) -> Plan | None:
+    """The plan that is kept at a place, or None; InputError if it is none of ours."""
+    content = place.read(RUN)
+    if content is None:
+        return None
+    try:
+        told = json.loads(content)
+        if told["schema"] == SCHEMA:
+            return Plan(told["kind"], told["shards"], tuple(told["files"]), told["images"], dict(told["facts"]))
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{place.out}/{RUN}: not the plan of a run of this version of mal-trt; choose another --out")
+
+
+def check_facts(place: Place, plan: Plan, facts: Mapping[str, str]) -> None:
+    """InputError if a run was begun with other facts, saying which."""
+    changed = [
+        f"{name} was {plan.facts.get(name)}, now {facts.get(name)}"
+        for name in {**plan.facts, **facts}
+        if plan.facts.get(name) != facts.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"{place.out}: holds the shards of another run ({'; '.join(changed)}); go on with what it was begun with, "
+            "or choose another --out"
+        )
+
+
+def make_plan(
+    place: Place, boxes: Boxes, images: str, source: ImageSource, pictures: int, facts: Mapping[str, str]
+) -> Plan:
+    """Plan a run and keep the plan: a shard for each file of a pattern that holds pictures and boxes, else one for so
+    many pictures of the document."""
+    found = places(boxes.path)
+    if str(boxes.path) == images and ending_of(found) in (".tar", ".parquet"):
+        plan = Plan(FILES, len(found), tuple(found), images, dict(facts))
+    else:
+        number = 0
+        for content in _slices(boxes.document(source), pictures):
+            place.put(slice_name(number), gzip.compress(json.dumps(content).encode(), mtime=0))
+            number += 1
+        plan = Plan(DOCUMENT, number, (), images, dict(facts))
+    if not plan.shards:
+        raise InputError(f"{boxes}: no pictures in it, so nothing can be labelled")
+    told = {"schema": SCHEMA, "kind": plan.kind, "shards": plan.shards, "files": plan.files, "images": plan.images}
+    place.put(RUN, json.dumps({**told, "facts": plan.facts}, indent=1).encode())
+    return plan
+
+
+def _slices(document: dict[str, Any], pictures: int) -> Iterator[dict[str, Any]]:
+    """Documents of so many pictures each, with all records; those of unknown pictures come with the first."""
+    rest = {key: value for key, value in document.items() if key not in ("images", "annotations")}
+    images = document["images"]
+    places_of: dict[Any, int] = {}
+    for place, image in enumerate(images):
+        places_of.setdefault(_key(image.get("id")), place // pictures)
+    gathered: dict[int, list[Any]] = {}
+    for record in document["annotations"]:
+        gathered.setdefault(places_of.get(_key(record.get("image_id")), 0), []).append(record)
+    for number in range(-(-len(images) // pictures)):
+        part = images[number * pictures : (number + 1) * pictures]
+        yield {**rest, "images": part, "annotations": gathered.get(number, [])}
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str)) else repr(value)
+
+
+def read_slice(place: Place, number: int, file: Path) -> Path:
+    """A slice of the document as a COCO file."""
+    content = place.read(slice_name(number))
+    if content is None:
+        raise InputError(f"{place.out}/{slice_name(number)}: is gone; choose another --out and begin again")
+    file.write_bytes(gzip.decompress(content))
+    return file

@@ -1,0 +1,190 @@
+"""`mal-trt label --shard-pictures` and `--ray`: masks for every box, in shards that are each written once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mal_trt.artifacts.models import resolve_model
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.base.progress import Progress
+from mal_trt.base.version import __version__
+from mal_trt.distributed.place import Place
+from mal_trt.distributed.plan import Plan, check_facts, make_plan, read_plan
+from mal_trt.distributed.shard_labeler import Done, ShardLabeler, shard_record
+from mal_trt.formats.boxes import BoxesLike, as_boxes
+from mal_trt.formats.images import open_images, place_key
+from mal_trt.labelling.pipeline import usable_cores
+from mal_trt.labelling.predictor import Threshold
+from mal_trt.labelling.workers import Settings
+
+PICTURES = 1000  # of a shard, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """What a sharded run did.
+
+    - `total`: records; `labelled` and all of `skipped` make it up. `skipped`: records by reason.
+    - `shards`: how many there are. `before`: how many of them an earlier run had made.
+    - `seconds`: how long this run took. `boxes`: how many boxes it labelled. `provider`: what ran the model.
+    """
+
+    total: int
+    labelled: int
+    skipped: dict[str, int]
+    shards: int
+    before: int
+    seconds: float
+    boxes: int
+    provider: str
+    out: str
+
+    @property
+    def boxes_per_second(self) -> float:
+        """Boxes labelled by this run, per second."""
+        return self.boxes / self.seconds if self.seconds else 0.0
+
+
+def label_shards(
+    images: str | Path | None,
+    boxes: BoxesLike,
+    model: str | Path = "bundled",
+    out: str | Path = "shards",
+    *,
+    shard_pictures: int = PICTURES,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus: float = 0.0,
+    batch: int | None = None,
+    device: str = "auto",
+    crops: str = "auto",
+    decode: str = "cpu",
+    threshold: Threshold = None,
+    flip: bool = False,
+    refine: str | None = None,
+    weights: str | None = None,
+    slack: float = 0.0,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Sharded:
+    """Draw a mask for every box, into shards: Parquet files `part-000000.parquet`, ... at `out`.
+
+    - `images`, `boxes`, `model` and further ones: as for `label`. tar and Parquet files that a pattern names and that
+      hold pictures and boxes become a shard each.
+    - `out`: a folder, or a URL. A run that is started again makes only what is missing.
+    - `shard_pictures`: pictures of a shard, where boxes come from a document.
+    - `ray`: None labels in this process; "local" on a Ray cluster of this machine, "auto" on the one that this machine
+      belongs to, or a Ray address.
+    - `workers`: processes on Ray. None: as many as the cluster has room for. `gpus`: of each, also a part of one.
+    - `threads`: of each process.
+
+    InputError before any work if something cannot be used, if `out` holds another run's shards, or if another run is
+    writing there. RunError if the run fails; shards that are there stay.
+    """
+    if shard_pictures < 1:
+        raise InputError(f"shard_pictures {shard_pictures}: expected at least 1")
+    given = as_boxes(boxes)
+    found = given.home() if images is None else images
+    images_key = place_key(found) if str(found) != str(given.path) else str(given.path)
+    file = resolve_model(model, weights)
+    sha = file_sha256(file)
+    settings = Settings(
+        file, threads or (usable_cores() if ray is None else 1), threshold, flip, refine, weights, crops, decode, slack
+    )
+    facts = {
+        "mal-trt": __version__,
+        "boxes": given.sha256(),
+        "images": images_key,
+        "model": sha,
+        "shard pictures": str(shard_pictures),
+        "batch": str(batch),
+        "threshold": str(threshold),
+        "flip": str(flip),
+        "refine": str(refine),
+        "weights": str(weights),
+        "slack": str(slack),
+        "decode": decode,
+    }
+    place = Place(out)
+    began = time.monotonic()
+    with place.held():
+        plan = read_plan(place)
+        if plan is None:
+            if any(name.startswith("part-") for name in place.names()):
+                raise InputError(f"{place.out}: holds shards without the plan of a run; choose another --out")
+            plan = make_plan(place, given, images_key, open_images(found), shard_pictures, facts)
+        else:
+            check_facts(place, plan, facts)
+        missing = plan.missing(place.names())
+        with Progress("labelling", plan.shards, plan.shards - len(missing), unit="shards", show=progress) as bar:
+            made: dict[int, Done] = {}
+            for one in _labelled(plan, place.out, settings, device, batch, sha, missing, ray, workers, gpus):
+                made[one.number] = one
+                bar.advance(1)
+        return _summary(plan, place, missing, made, time.monotonic() - began)
+
+
+def _labelled(
+    plan: Plan,
+    out: str,
+    settings: Settings,
+    device: str,
+    batch: int | None,
+    sha: str,
+    missing: Sequence[int],
+    ray: str | None,
+    workers: int | None,
+    gpus: float,
+) -> Iterator[Done]:
+    if not missing:
+        return
+    if ray is not None:
+        from mal_trt.distributed.ray_run import run_on_ray
+
+        yield from run_on_ray(ray, plan, out, settings, device, batch, sha, missing, workers, gpus)
+        return
+    with closing(ShardLabeler(plan, out, settings, device, batch, sha)) as labeler:
+        for number in missing:
+            yield labeler.label(number)
+
+
+def _summary(plan: Plan, place: Place, missing: Sequence[int], made: dict[int, Done], seconds: float) -> Sharded:
+    still = plan.missing(place.names())
+    if still:
+        raise InputError(f"{place.out}: {len(still)} shards are not there after the run; run again")
+    skipped: Counter[str] = Counter()
+    total = labelled = 0
+    provider = ""
+    with tempfile.TemporaryDirectory(prefix="mal-trt-shard-") as folder:
+        for number in range(plan.shards):
+            if number in made:
+                one = made[number]
+                figures: dict[str, Any] = {"records": one.total, "labelled": one.labelled, "skipped": one.skipped}
+                provider = one.provider
+            else:
+                figures = shard_record(place, plan.name(number), Path(folder) / "shard")
+            total += figures["records"]
+            labelled += figures["labelled"]
+            skipped.update(figures["skipped"])
+    if total and not labelled:
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in skipped.most_common(3))
+        raise NothingDone(f"{place.out}: not one of {total:,} boxes could be labelled ({reasons})")
+    return Sharded(
+        total=total,
+        labelled=labelled,
+        skipped=dict(skipped.most_common()),
+        shards=plan.shards,
+        before=plan.shards - len(missing),
+        seconds=seconds,
+        boxes=sum(one.labelled for one in made.values() if not one.again),
+        provider=provider,
+        out=place.out,
+    )

@@ -1,0 +1,149 @@
+"""A shard: a Parquet file with a row for every box, those without a mask too, and its run record in its metadata.
+
+| column | what it is |
+|---|---|
+| `file_name`, `width`, `height` | the picture; null for boxes of unknown pictures |
+| `image_id`, `annotation_id`, `category_id` | ids of the document, as JSON |
+| `category` | name of the class |
+| `bbox_x`, `bbox_y`, `bbox_width`, `bbox_height` | the box clipped to the picture, pixels; null without a mask |
+| `counts` | the mask, COCO's run lengths, `{"size": [height, width], "counts": counts}`; null without a mask |
+| `area` | the mask's pixels |
+| `score` | how sure the network is of the mask, 0 to 1 |
+| `model_sha256` | the model's file |
+| `reason`, `detail` | why there is no mask; null where there is one |
+| `record` | the box as it stood in the document, JSON |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.journal_labels import category_names
+
+KEY = b"mal_trt"
+ROWS = 10_000  # rows of a group, held at once
+_SQL = """
+SELECT annotation.record, annotation.id, annotation.image_id, annotation.category_id, image.file_name, image.width,
+       image.height, x0, y0, x1, y1, rle, area, quality, result.reason, result.detail
+FROM annotation JOIN result USING(seq) LEFT JOIN box USING(seq)
+LEFT JOIN image ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id)
+ORDER BY annotation.seq
+"""
+_TEXTS = (
+    "annotation_id",
+    "image_id",
+    "category_id",
+    "category",
+    "counts",
+    "model_sha256",
+    "reason",
+    "detail",
+    "record",
+)
+
+
+def schema() -> Any:
+    """The columns of a shard, as pyarrow has them."""
+    arrow = _arrow()
+    return arrow.schema(
+        [
+            ("file_name", arrow.string()),
+            ("width", arrow.int32()),
+            ("height", arrow.int32()),
+            *((name, arrow.string()) for name in _TEXTS[:4]),
+            *((name, arrow.float64()) for name in ("bbox_x", "bbox_y", "bbox_width", "bbox_height")),
+            ("counts", arrow.string()),
+            ("area", arrow.int64()),
+            ("score", arrow.float64()),
+            *((name, arrow.string()) for name in _TEXTS[5:]),
+        ]
+    )
+
+
+def write_shard(journal: Journal, file: Path, model: str, record: dict[str, Any]) -> None:
+    """Write the file of a journal whose boxes all have a result. model: its SHA-256. record: the run record."""
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    document = {
+        "images": [json.loads(text) for (text,) in journal.execute("SELECT record FROM image ORDER BY position")],
+        "sizes": journal.execute("SELECT file_name, width, height FROM image ORDER BY position").fetchall(),
+        "parts": [
+            (key, value)
+            for key, value in journal.execute("SELECT key, value FROM part ORDER BY position").fetchall()
+            if value is not None
+        ],
+    }
+    columns = schema().with_metadata({KEY: json.dumps({"record": record, "document": document}).encode()})
+    try:
+        with parquet.ParquetWriter(file, columns, compression="zstd") as writer:
+            rows = _rows(journal, model)
+            while page := list(islice(rows, ROWS)):
+                writer.write_table(arrow.Table.from_pylist(page, columns))
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror or error}); make room and run again") from None
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """{"record": the run record, "document": images and other parts} of a shard; InputError if it is none, or not
+    whole."""
+    _arrow()
+    from pyarrow import parquet
+
+    try:
+        content = (parquet.read_schema(file).metadata or {})[KEY]
+        found: dict[str, Any] = json.loads(content)
+        return found
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{file}: not a whole shard of mal-trt; delete it and run again") from None
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a shard, in order."""
+    _arrow()
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(file).iter_batches(1024):
+        yield from batch.to_pylist()
+
+
+def _rows(journal: Journal, model: str) -> Iterator[dict[str, Any]]:
+    names = category_names(journal)
+    for row in journal.execute(_SQL):
+        record, annotation, image, category, name, width, height, x0, y0, x1, y1, rle, area, score, reason, detail = row
+        box = (None,) * 4 if rle is None else (x0, y0, x1 - x0, y1 - y0)
+        yield {
+            "file_name": name,
+            "width": width,
+            "height": height,
+            "annotation_id": _json(annotation),
+            "image_id": _json(image),
+            "category_id": _json(category),
+            "category": names.get(category),
+            **dict(zip(("bbox_x", "bbox_y", "bbox_width", "bbox_height"), box, strict=True)),
+            "counts": None if rle is None else json.loads(rle)["counts"],
+            "area": area,
+            "score": score,
+            "model_sha256": model,
+            "reason": reason,
+            "detail": detail,
+            "record": record,
+        }
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ModuleNotFoundError:
+        raise InputError('shards need pyarrow; run: pip install "mal-trt[parquet]"') from None
+    return pyarrow

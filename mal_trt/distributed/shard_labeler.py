@@ -1,0 +1,168 @@
+"""Labels shards, one after the other, with a model that is opened once: in this process, or as a Ray actor."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError
+from mal_trt.base.version import __version__
+from mal_trt.base.versions import library_versions
+from mal_trt.distributed.place import Place
+from mal_trt.distributed.plan import FILES, Plan, read_slice
+from mal_trt.distributed.shard_file import read_record, write_shard
+from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.images import ImageSource, open_images
+from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.pipeline import run_plan
+from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.predictor import batch_size
+from mal_trt.labelling.workers import Settings
+
+# Their versions decide what masks come out: the network's sums and the decoder's pixels.
+DECIDING = ("onnxruntime", "pillow")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard that is there. again: it was there before."""
+
+    number: int
+    total: int
+    labelled: int
+    skipped: dict[str, int]
+    seconds: float
+    provider: str
+    again: bool = False
+
+
+class ShardLabeler:
+    """Labels shards of a plan into a place. model_sha256: what the model must be; InputError if it is another."""
+
+    def __init__(
+        self, plan: Plan, out: str, settings: Settings, device: str, batch: int | None, model_sha256: str
+    ) -> None:
+        found = file_sha256(settings.model)
+        if found != model_sha256:
+            raise InputError(
+                f"{settings.model}: on host {socket.gethostname()} this is another model (SHA-256 {found[:12]}..., the "
+                f"run began with {model_sha256[:12]}...); give every machine the same file"
+            )
+        self._plan, self._place, self._threads, self._device = plan, Place(out, make=False), settings.threads, device
+        self._model = model_sha256
+        self._predictor, self._masker = settings.open(device, settings.threads)
+        self._batch = batch_size(batch, self._predictor.most)
+        self._source: ImageSource | None = None
+
+    def label(self, number: int, done: Callable[[int], None] = lambda boxes: None) -> Done:
+        """Label one shard, or find that it is there. done: told of boxes that have a mask or a reason."""
+        name = self._plan.name(number)
+        with tempfile.TemporaryDirectory(prefix="mal-trt-shard-") as folder:
+            file = Path(folder) / name
+            if self._place.has(name):
+                return _done(number, shard_record(self._place, name, file), again=True)
+            began, clock = datetime.now(timezone.utc), time.monotonic()
+            boxes, source = self._opened(number, Path(folder))
+            journal = Journal(Path(folder) / "journal")
+            try:
+                with journal.guard():
+                    write_plan(journal, {}, boxes, None, source, self._batch)
+                    run_plan(journal, source, self._predictor, self._masker, self._batch, self._threads, done)
+                    labelled, total = journal.count()
+                    record = {
+                        "schema": 1,
+                        "shard": number,
+                        "of": self._plan.shards,
+                        "boxes": str(boxes) if self._plan.kind == FILES else f"slice {number}",
+                        "mal_trt": __version__,
+                        "host": socket.gethostname(),
+                        "began": began.isoformat(timespec="seconds"),
+                        "seconds": round(time.monotonic() - clock, 3),
+                        "records": total,
+                        "labelled": labelled,
+                        "skipped": journal.skipped(),
+                        "model_sha256": self._model,
+                        "provider": self._predictor.provider,
+                        "device": self._device,
+                        "batch": self._batch,
+                        "given": self._plan.facts,
+                        "versions": {"python": platform.python_version(), **library_versions()},
+                    }
+                    write_shard(journal, file, self._model, record)
+            finally:
+                journal.delete()
+            self._place.send(file, name)
+            self._place.put(record_name(name), json.dumps(record, indent=1).encode())
+            return _done(number, record)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._masker.close()
+        self._predictor.close()
+
+    def _opened(self, number: int, folder: Path) -> tuple[Boxes, ImageSource]:
+        if self._plan.kind == FILES:
+            boxes = Boxes(self._plan.files[number])
+            return boxes, open_images(boxes.home())
+        if self._source is None:
+            # The document's names are taken as they are: no worker lists a whole bucket.
+            self._source = open_images(self._plan.images, listed=False)
+        return Boxes(read_slice(self._place, number, folder / "slice.json"), "coco"), self._source
+
+
+def record_name(name: str) -> str:
+    """The run record beside a shard, which holds it too."""
+    return name.removesuffix(".parquet") + ".run.json"
+
+
+def shard_record(place: Place, name: str, file: Path) -> dict[str, Any]:
+    """The run record of a shard that is there; file: where the shard may be copied to, should its record be gone."""
+    content = place.read(record_name(name))
+    if content is not None:
+        found: dict[str, Any] = json.loads(content)
+        return found
+    place.fetch(name, file)
+    within: dict[str, Any] = read_record(file)["record"]
+    return within
+
+
+def check_versions(driver: dict[str, str]) -> None:
+    """InputError if this machine runs another mal-trt than the driver, or libraries that decide what masks come out."""
+    here = running_versions()
+    differ = [
+        f"{name} {here[name]} here, {version} there"
+        for name, version in driver.items()
+        if name in here and here[name] != version
+    ]
+    if differ:
+        raise InputError(
+            f"host {socket.gethostname()} has other versions than the machine that started the run "
+            f"({'; '.join(differ)}); install the same on all of them"
+        )
+
+
+def running_versions() -> dict[str, str]:
+    """mal-trt's version and those of what decides which masks come out."""
+    versions = library_versions()
+    return {"mal_trt": __version__, **{name: versions[name] for name in DECIDING if name in versions}}
+
+
+def _done(number: int, record: dict[str, Any], again: bool = False) -> Done:
+    return Done(
+        number,
+        record["records"],
+        record["labelled"],
+        record["skipped"],
+        0.0 if again else record["seconds"],
+        record["provider"],
+        again,
+    )

@@ -1,0 +1,159 @@
+"""Shards are what `label` makes, each written once; a run goes on where another stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from bucket import Bucket
+from mal_trt import label
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.distributed import label_shards, merge
+from mal_trt.distributed import shard_labeler as labeling
+from mal_trt.distributed.place import LOCK, Place
+from mal_trt.distributed.shard_file import read_record, read_rows, schema
+from mal_trt.distributed.shard_labeler import ShardLabeler, check_versions
+
+Write = Callable[..., Any]
+OPTIONS: dict[str, Any] = {"batch": 4, "device": "cpu", "threads": 1, "progress": False}
+BAD = {"id": 1, "image_id": 99, "category_id": 3, "bbox": [0, 0, 5, 5]}
+
+
+def by_id(path: Path) -> dict[Any, Any]:
+    document = json.loads(path.read_text())
+    found = {record["id"]: record for record in document["annotations"]}
+    assert len(found) == len(document["annotations"]), "a box twice"
+    return found
+
+
+def whole(tmp_path: Path, images: Any, boxes: Any, model: Path) -> dict[Any, Any]:
+    label(images, boxes, model, tmp_path / "whole.json", **OPTIONS)
+    return by_id(tmp_path / "whole.json")
+
+
+def test_shards_hold_what_label_writes(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=3)
+    document = json.loads(boxes.read_text())
+    document["annotations"].append(BAD)
+    boxes.write_text(json.dumps(document))
+    model = tiny_model()
+    done = label_shards(images, boxes, model, tmp_path / "shards", shard_pictures=2, **OPTIONS)
+    assert (done.shards, done.total, done.labelled) == (2, 19, 18) and done.skipped == {"unknown image_id": 1}
+    merged = merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
+    assert (merged.pictures, merged.total, merged.written) == (3, 19, 18)
+    assert by_id(tmp_path / "merged.json") == whole(tmp_path, images, boxes, model)
+    first, second = (
+        json.loads((tmp_path / "merged.json").read_text()),
+        json.loads((tmp_path / "whole.json").read_text()),
+    )
+    for key in ("images", "categories", "info"):
+        assert first[key] == second[key]
+    (skipped,) = json.loads((tmp_path / "merged.skipped.json").read_text())
+    assert skipped == {"id": 1, "image_id": 99, "reason": "unknown image_id"}
+    shard = tmp_path / "shards" / "part-000000.parquet"
+    rows = list(read_rows(shard))
+    assert list(rows[0]) == schema().names
+    assert {row["model_sha256"] for row in rows} == {read_record(shard)["record"]["model_sha256"]}
+
+
+def test_a_rerun_makes_only_what_is_missing(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=4)
+    model, out = tiny_model(), tmp_path / "shards"
+    label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in out.glob("part-*")}
+    (out / "part-000002.parquet").unlink()
+    with pytest.raises(InputError, match=r"1 of 4 shards are missing \(part-000002\.parquet\)"):
+        merge(out, tmp_path / "merged.json", progress=False)
+    done = label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+    assert done.before == 3 and done.labelled == 24 and done.boxes == 6
+    for file in out.glob("part-*.parquet"):
+        assert (file.name == "part-000002.parquet") != (file.stat().st_mtime_ns == before[file.name][1])
+    assert len(list(read_rows(out / "part-000002.parquet"))) == 6
+    with pytest.raises(InputError, match=r"holds the shards of another run \(flip was False, now True\)"):
+        label_shards(images, boxes, model, out, shard_pictures=1, flip=True, **OPTIONS)
+
+
+def test_half_a_shard_is_named(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
+    shard = tmp_path / "shards" / "part-000000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"not a whole shard of mal-trt; delete it and run again"):
+        merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def test_two_runs_into_one_place(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    place = Place(tmp_path / "shards")
+    with (
+        place.held(),
+        pytest.raises(InputError, match=r"another run is writing here \(host .*, process \d+, last sign"),
+    ):
+        label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    with place.held():
+        dead = json.loads((tmp_path / "shards" / LOCK).read_text())
+    (tmp_path / "shards" / LOCK).write_text(json.dumps({**dead, "process": child}))
+    assert label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS).labelled == 6, (
+        "its process is gone"
+    )
+    assert not (tmp_path / "shards" / LOCK).exists()
+
+
+def test_other_versions_and_another_model_are_refused(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_versions(labeling.running_versions())
+    with pytest.raises(InputError, match=r"has other versions .*\(mal_trt .* here, 9\.9 there\); install the same"):
+        check_versions({**labeling.running_versions(), "mal_trt": "9.9"})
+    images, boxes = data_set(pictures=1)
+    monkeypatch.setattr("mal_trt.distributed.run.file_sha256", lambda file: "0" * 64)
+    with pytest.raises(InputError, match="this is another model"):
+        label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
+
+
+def test_a_bucket_that_fails_at_times(
+    tmp_path: Path, tiny_model: Write, data_set: Write, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=4)
+    model = tiny_model()
+    expected = whole(tmp_path, images, boxes, model)
+    for file in images.iterdir():
+        bucket.put(f"pictures/{file.name}", file)
+    bucket.put("boxes.json", boxes)
+    for method in ("GET", "PUT"):
+        bucket.fail(method, "png|parquet", status=500, times=2)
+        bucket.fail(method, "png|parquet", status=503, times=2)
+    outage = bucket.fail("GET", "000000000003.png", status=500)
+    arguments = (f"{bucket.url}/pictures", f"{bucket.url}/boxes.json", model, f"{bucket.url}/out")
+    with pytest.raises(RunError, match=r"000000000003\.png: cannot be reached"):
+        label_shards(*arguments, shard_pictures=1, **OPTIONS)
+    assert [key for key in list(bucket.keys()) if key.endswith("parquet")] == [
+        "out/part-000000.parquet",
+        "out/part-000001.parquet",
+    ]
+    assert f"out/{LOCK}" not in set(bucket.keys())
+    bucket.faults.remove(outage)
+    made: list[int] = []
+    original = ShardLabeler.label
+
+    def counted(self: ShardLabeler, number: int) -> Any:
+        made.append(number)
+        return original(self, number)
+
+    monkeypatch.setattr(ShardLabeler, "label", counted)
+    done = label_shards(*arguments, shard_pictures=1, **OPTIONS)
+    assert made == [2, 3] and done.labelled == 24
+    merge(f"{bucket.url}/out", tmp_path / "merged.json", progress=False)
+    assert by_id(tmp_path / "merged.json") == expected
