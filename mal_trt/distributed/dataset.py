@@ -55,7 +55,7 @@ def label_dataset(
         if name not in names:
             raise InputError(f"the dataset has no column {name!r}; its columns are {', '.join(names)}")
     file = resolve_model(model)
-    given = {
+    given: dict[str, Any] = {
         "content": file.read_bytes() if file.suffix.lower() == ".onnx" else None,
         "file": str(file),
         "sha": file_sha256(file),
