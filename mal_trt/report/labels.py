@@ -71,13 +71,14 @@ def write_report(
                         f"{boxes}: no mask to show ({reasons or 'it is empty'})"
                         + ("; masks for boxes are made by `mal-trt label`" if NO_MASK in journal.skipped() else "")
                     )
-                before = _beside(skipped_path(boxes.path))
+                file = Path(boxes.path)
+                before = _beside(skipped_path(file))
                 skipped = chain(before if isinstance(before, list) else [], skipped_records(journal))
-                record = _beside(record_path(boxes.path))
+                record = _beside(record_path(file))
                 found = told(journal)
                 facts = record_facts(record) or [("Read", found.line)]
                 facts.insert(0, ("Labels", str(boxes)))
-                content = _content(JournalLabels(journal), boxes.path.name, skipped, facts, list(found.notes))
+                content = _content(JournalLabels(journal), file.name, skipped, facts, list(found.notes))
                 return write(content, source, out, threads, progress)
         finally:
             journal.delete()
