@@ -6,7 +6,7 @@ start: seconds from the command to the first answer of /readyz. single: one box 
 connection that is kept, in turn with the same call of `Labeler` on the same file's bytes, decoded anew; medians.
 load: `--clients` ask for `--seconds`, each the boxes of one picture after the other, against `label` on the same
 pictures and boxes before and after; every answer is compared with `Labeler`'s. memory: resident memory of the server
-while `--requests` are answered.
+while `--requests` of one box each are answered.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def running(*options: str) -> Any:
         while True:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
                 break
-            if process.poll() is not None or time.perf_counter() - began > 60:
+            if process.poll() is not None or time.perf_counter() - began > 180:
                 raise SystemExit("error: the server did not start")
             time.sleep(0.005)
         yield port, process.pid, time.perf_counter() - began
@@ -190,7 +190,7 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
         await asyncio.gather(*(client(port, number, until) for number in range(arguments.clients)))
         return time.perf_counter() - began
 
-    with running() as (port, _, _):
+    with running(*(["--threads", str(arguments.threads)] if arguments.threads else [])) as (port, _, _):
         seconds = asyncio.run(all_clients(port))
     rates.append(labelled(arguments, document, len(asked)))
     rate = counts["boxes"] / seconds
@@ -220,13 +220,14 @@ def labelled(arguments: argparse.Namespace, document: dict[str, Any], pictures: 
 
 def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     source, document = data(arguments)
-    asked = requests(source, document, arguments.count, None)
+    files = {image["id"]: source.read(image["file_name"]) for image in document["images"]}
+    raw = [request(files[record["image_id"]], [record["bbox"]]) for record in document["annotations"]]
     kilobytes = []
 
     async def client(port: int, share: range) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for number in share:
-            status, _ = await ask(reader, writer, asked[number % len(asked)].raw)
+            status, _ = await ask(reader, writer, raw[number % len(raw)])
             if status != 200:
                 raise SystemExit(f"error: {status}")
         writer.close()
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--threads", type=int, help="of the server under load; default: every core")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

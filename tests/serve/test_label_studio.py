@@ -142,6 +142,16 @@ def test_one_broken_task_of_many_leaves_the_others(server: Server) -> None:
     assert [len(one["result"]) for one in results] == [3, 0, 3]
 
 
+def test_sides_at_whole_pixels_stay_there(server: Server, serve_folder: Path) -> None:
+    """In percent, 7 of 120 pixels is a little less than 7."""
+    boxes = [[7.0, 7.0, float(x), float(y)] for x, y in ((29, 27), (58, 33), (113, 71))]
+    with Labeler(serve_folder / "tiny.onnx", device="cpu", threads=1) as labeler:
+        expected = labeler(serve_folder / "pictures" / "a.png", boxes)
+    (prediction,) = predicted(server, task("a.png", boxes))
+    for region, mask in zip(prediction["result"], expected, strict=True):
+        np.testing.assert_array_equal(unpacked(region["value"]["rle"])[3::4].reshape(80, 120) > 0, mask)
+
+
 def test_local_files_and_data_in_the_address(server: Server, serve_folder: Path, expected: np.ndarray) -> None:
     content = base64.b64encode((serve_folder / "pictures" / "a.png").read_bytes()).decode()
     first = predicted(server, task("a.png"))
