@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 import warnings
 from typing import Any
@@ -34,6 +35,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         _keep_freed_memory()
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
     torch.backends.cudnn.deterministic = config.cudnn_deterministic
+    _check_launched(config.nodes * (devices if isinstance(devices, int) else len(devices)))
     strategy: Any = "auto"
     if config.nodes > 1 or (devices if isinstance(devices, int) else len(devices)) > 1:
         # timm pyramids may own layers that no map depends on
@@ -45,6 +47,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
         strategy=strategy,
         precision=MIXED[_precision(config, kind)],
     )
+
+
+def _check_launched(wanted: int) -> None:
+    """InputError if torchrun started another number of processes than the run is for: each would train alone."""
+    started = int(os.environ.get("WORLD_SIZE", wanted)) if "TORCHELASTIC_RUN_ID" in os.environ else wanted
+    if started != wanted:
+        raise InputError(
+            f"torchrun started {started} processes and the run is for {wanted}; give train.num_nodes the number of "
+            "machines and --devices the processes of each"
+        )
 
 
 def _keep_freed_memory() -> None:

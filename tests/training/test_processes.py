@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,3 +105,24 @@ def test_a_disk_that_fills_up(drawn: Path, tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
     assert checkpoint.read_bytes() == before
     assert not list((tmp_path / "run").glob(".*.part"))
+
+
+def test_two_nodes_by_torchrun(drawn: Path, tmp_path: Path) -> None:
+    """As on two machines: a launcher on each, which find each other by a port and gloo; the same losses as alone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = command(drawn, tmp_path / "two", "--batch", 2, "--epochs", 1, "train.num_nodes=2")[2:]
+    nodes = []
+    for rank in range(2):
+        where = f"--nnodes 2 --node-rank {rank} --nproc-per-node 1 --master-addr 127.0.0.1 --master-port {port}"
+        launcher = [sys.executable, "-m", "torch.distributed.run", *where.split(), "-m", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        node = subprocess.Popen(launcher, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        nodes.append(node)
+    told = [node.communicate(timeout=300)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    alone = run(command(drawn, tmp_path / "one", "--batch", 4, "--epochs", 1), tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    losses = [[float(r["total"]) for r in rows(tmp_path / name / "log.csv")] for name in ("one", "two")]
+    assert len(losses[0]) == 10 and losses[0] == pytest.approx(losses[1], rel=0.02)
