@@ -50,7 +50,9 @@ class Serve:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # From another folder, or -m would take the sources, which are not laid out as the package is.
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, stdout=quiet, stderr=quiet, cwd=Path(__file__).parent)
         until = time.monotonic() + NO_SERVER
         while True:
             try:

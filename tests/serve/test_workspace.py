@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -44,8 +45,12 @@ Opened = Callable[..., Any]
 
 
 @pytest.fixture
-def page(serve_folder: Path, tmp_path: Path) -> Opened:
-    """A server with the tiny model on a workspace of its own; document: its boxes."""
+def page(serve_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """A server with the tiny model on pictures and a workspace of its own; document: its boxes."""
+    pictures = tmp_path_factory.mktemp("pictures")
+    (pictures / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        shutil.copyfile(serve_folder / "pictures" / name, pictures / name)
 
     @contextmanager
     def open(document: Any = DOCUMENT, images: bool = True, **more: Any) -> Iterator[Server]:
@@ -57,7 +62,7 @@ def page(serve_folder: Path, tmp_path: Path) -> Opened:
             boxes.write_text(json.dumps(document))
         settings = ServeSettings(
             model=serve_folder / "tiny.onnx",
-            images=serve_folder / "pictures" if images else None,
+            images=pictures if images else None,
             boxes=boxes,
             workspace=more.pop("workspace", tmp_path / "work"),
             port=0,

@@ -130,7 +130,7 @@ def test_printed_spec_is_read_back(tmp_path: Path, recipe: Any) -> None:
 def test_recipe_spec_override_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each beats the one before; a spec that does not say keeps the recipe's value."""
     runs: list[TrainConfig] = []
-    monkeypatch.setattr("mal_trt.training.loop.train", lambda config: runs.append(config) or config.out)
+    monkeypatch.setattr("mal_trt.training.loop.train", lambda config, **_: runs.append(config) or config.out)
     monkeypatch.chdir(tmp_path)
     Path("a").mkdir()
     Path("a.json").touch()
