@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Option
+from typer import Context, Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
@@ -33,6 +33,7 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def build_engine(
+    context: Context,
     arguments: ModelArguments = None,
     spec: SpecOption = None,
     out: Annotated[
@@ -126,7 +127,7 @@ def build_engine(
     """Build a TensorRT or TensorRT-RTX engine."""
     given, use = read_arguments(arguments, spec, "build-engine")
     model = Path(given)
-    out = out_file(out, use, given, ".engine")
+    out = out_file(out, use, given, ".engine", context if dry_run else None)
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Option
+from typer import Context, Option
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
+    context: Context,
     arguments: ModelArguments = None,
     spec: SpecOption = None,
     boxes: Annotated[
@@ -146,7 +147,7 @@ def calibrate(
     if judge is not None and annotation_images is None and annotations is not None:
         annotation_images = places[0]
     take_checkpoints(quiet)
-    out = out_file(out, use, given, f".{precision}.onnx")
+    out = out_file(out, use, given, f".{precision}.onnx", context if dry_run else None)
     model = resolve_model(given, weights) if use is None else model_of_spec(use, given, weights)
     pairs = list(zip(places, sources, strict=True))
     judged = (annotation_images, judge) if judge is not None else None

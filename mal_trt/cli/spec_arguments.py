@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument
+from typer import Argument, Context
 
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import needs
@@ -46,8 +47,13 @@ def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Ver
     return (models[0] if models else use.model()), use
 
 
-def out_file(out: Path | None, use: SpecUse | None, model: str, ending: str) -> Path:
-    """--out, or else the file that the spec gives a verb's result, whose folder is made."""
+def out_file(
+    out: Path | None, use: SpecUse | None, model: str, ending: str, dry_run: Context | None = None
+) -> Path:
+    """--out, or else the file that the spec gives a verb's result, whose folder is made.
+
+    dry_run: the context of a dry run, at whose end the folders made are removed again.
+    """
     if out is not None:
         return out
     if use is None:
@@ -55,5 +61,15 @@ def out_file(out: Path | None, use: SpecUse | None, model: str, ending: str) -> 
     from mal_trt.base.files import make_folder
 
     made = use.made(model, ending)
+    missing = [folder for folder in made.parents if not folder.exists()]
     make_folder(made.parent)
+    if dry_run:
+        dry_run.call_on_close(lambda: _remove(missing))
     return made
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Folders from the innermost outwards, as far as they are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

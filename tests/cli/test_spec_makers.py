@@ -84,3 +84,12 @@ def test_no_file_to_write(arguments: list[str]) -> None:
     done = CliRunner().invoke(app, [*arguments, "model.onnx"])
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: nothing says the file to write: give --out, such as --out model.")
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "build-engine"])
+def test_a_dry_run_leaves_no_folder(verb: str) -> None:
+    """It ends with what is wrong with the model, after the folder of its result was looked at."""
+    before = sorted(Path().rglob("*"))
+    done = CliRunner().invoke(app, [verb, "model.onnx", "-e", "spec.yaml", "results_dir=new/place", "--dry-run"])
+    assert done.exit_code == 2 and "model.onnx" in done.output, done.output
+    assert sorted(Path().rglob("*")) == before
