@@ -183,31 +183,28 @@ def label(
     from mal_trt.labelling.run import label as run
 
     target = Path(out or "labels" + ending(formats))
+    options: dict[str, Any] = {
+        "batch": batch,
+        "device": device,
+        "crops": crops,
+        "decode": decode,
+        "format": format,
+        "threshold": thresholds,
+        "flip": flip,
+        "refine": refine,
+        "weights": weights,
+        "slack": slack,
+        "overlay": overlay,
+        "image_list": image_list,
+        "threads": threads,
+    }
     if dry_run:
         if resume:
             raise InputError("--dry-run tells of a whole run; leave --resume out")
         from mal_trt.cli.dry_run import show_label
         from mal_trt.labelling.dry_run import forecast
 
-        told = forecast(
-            images,
-            given,
-            model or BUNDLED,
-            target,
-            batch=batch,
-            device=device,
-            crops=crops,
-            decode=decode,
-            format=format,
-            threshold=thresholds,
-            flip=flip,
-            refine=refine,
-            weights=weights,
-            slack=slack,
-            overlay=overlay,
-            image_list=image_list,
-            threads=threads,
-        )
+        told = forecast(images, given, model or BUNDLED, target, **options)
         tell(lambda: vars(told) | {"boxes_per_second": told.boxes_per_second}, lambda: show_label(told), quiet)
         return
     reported: list[Report] = []
@@ -217,26 +214,14 @@ def label(
         given,
         model or BUNDLED,
         target,
-        batch=batch,
-        device=device,
-        crops=crops,
-        decode=decode,
-        format=format,
         simplify=simplify,
         resume=resume,
-        threshold=thresholds,
-        flip=flip,
-        refine=refine,
-        weights=weights,
-        slack=slack,
         box_area=bool(box_area),
         iou=bool(iou),
-        overlay=overlay,
         overlay_size=overlay_size,
-        image_list=image_list,
-        threads=threads,
         progress=not quiet,
         then=then,
+        **options,
     )
     if report is not None and summary.finished_before:
         from mal_trt.report.labels import write_report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from abc import abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
 from typing import BinaryIO
@@ -40,9 +41,9 @@ class _Remote(ImageSource):
         except (ImageProblem, OSError):
             return False
 
+    @abstractmethod
     def _at(self, name: str) -> tuple[Store, str]:
         """The store of a picture, and what it is called there."""
-        raise NotImplementedError
 
 
 class StorePictures(_Remote):
