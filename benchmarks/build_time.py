@@ -60,12 +60,12 @@ def typed(model: Path, folder: Path) -> Iterator[Path]:
     from mal_trt.calibration.graph import load_onnx, set_contract
     from mal_trt.calibration.half import to_half
     from mal_trt.calibration.output import save as write
-    from mal_trt.calibration.quantize import choose, quantize
+    from mal_trt.calibration.quantize import choose, quantize, usual_groups
 
     proto, contract, path = load_onnx(model)
     yield path
     graph = to_half(proto)
-    chosen = choose(graph, ["linear"], str(path))
+    chosen = choose(graph, usual_groups(graph), str(path))
     for precision in PRECISIONS[1:]:
         if precision == "int8":
             graph = quantize(graph, chosen, {layer.name: 8.0 for layer in chosen})

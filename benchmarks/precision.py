@@ -1,16 +1,18 @@
 """What FP16, INT8 and FP8 cost the bundled model, on every validation set, and what the observers make of INT8.
 
-    python benchmarks/precision.py --data DATA [--json FILE]
+    python benchmarks/precision.py --data DATA [--count 600] [--threads 1] [--json FILE]
 
 DATA holds a folder for each set with images-00.tar, train_boxes.json (the ranges come from these) and val.json (drawn
 masks, only for the figures). Two figures a model: as ONNX Runtime's CPU provider runs the file, and with FP16 rounded
-between nodes as a GPU does (see mal_trt/calibration/emulate.py).
+between nodes as a GPU does (see mal_trt/calibration/emulate.py). No gate: every layer of the groups is quantised. The
+JSON is written after each set, so that a run that is stopped leaves the sets it has.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +33,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, help="boxes of each set, spread over it; default: all")
+    parser.add_argument("--threads", type=int, help="default: every core")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     sources = [(arguments.data / name / "images-00.tar", arguments.data / name / "train_boxes.json") for name in SETS]
     with tempfile.TemporaryDirectory() as folder:
-        models, gates = make(Path(folder), sources)
-        sets = {}
+        models, gates = make(Path(folder), sources, arguments.threads)
+        sets: dict[str, Any] = {}
         for name in SETS:
             images, masks = arguments.data / name / "images-00.tar", arguments.data / name / "val.json"
-            result = compare(["bundled", *models.values()], images, masks, count=arguments.count, progress=False)
+            result = compare(
+                ["bundled", *models.values()],
+                images,
+                masks,
+                count=arguments.count,
+                threads=arguments.threads,
+                progress=False,
+            )
             sets[name] = {label: figures(m) for label, m in zip(models, result["models"], strict=True)}
             for label, row in sets[name].items():
-                print(f"{name:14} {label:14} mIoU {row['miou']:.4f} ({row['difference']:+.5f}) IoU {row['iou']:.4f}")
-    save(arguments.json, {"count": arguments.count, "gates": gates, "sets": sets})
+                print(
+                    f"{name:14} {label:14} mIoU {row['miou']:.4f} ({row['difference']:+.5f}) IoU {row['iou']:.4f}",
+                    flush=True,
+                )
+            save(arguments.json, {"count": arguments.count, "gates": gates, "sets": sets})
 
 
-def make(folder: Path, sources: list[tuple[Path, Path]]) -> tuple[dict[str, Path], dict[str, Any]]:
+def make(folder: Path, sources: list[tuple[Path, Path]], threads: int | None) -> tuple[dict[str, Path], dict[str, Any]]:
     """The models to compare by label, and what the gates said on boxes of the training sets."""
     gates: dict[str, Any] = {}
     models = {}
-    half = convert("bundled", folder / "fp16.onnx", images=sources[0][0], boxes=sources[0][1])
+    half = convert("bundled", folder / "fp16.onnx", images=sources[0][0], boxes=sources[0][1], threads=threads)
     gates["fp16"] = {"bytes": half.file_bytes, "iou": half.agreement["mask_iou"]["mean"]}
     models["fp16"] = half.path
+    ungated = CalibrationSettings(sensitivity_crops=0, max_miou_drop=1.0, threads=threads)
     for label, settings in {
-        **{f"int8 {observer}": CalibrationSettings(observer=observer, sensitivity_crops=0) for observer in OBSERVERS},
-        "int8 all": CalibrationSettings(layers=("linear", "patch", "head"), sensitivity_crops=0, max_miou_drop=1.0),
-        "fp8": CalibrationSettings(precision="fp8", sensitivity_crops=0),
+        **{f"int8 {observer}": replace(ungated, observer=observer) for observer in OBSERVERS},
+        "int8 encoder": replace(ungated, layers=("linear", "conv")),
+        "fp8": replace(ungated, precision="fp8"),
     }.items():
         out = folder / f"{label.replace(' ', '_')}.onnx"
-        report = calibrate("bundled", out, sources, settings, cache=folder / f"{'-'.join(settings.layers)}.npz")
+        report = calibrate(
+            "bundled", out, sources, settings, cache=folder / f"{'-'.join(settings.layers) or 'usual'}.npz"
+        )
         gates[label] = {"bytes": report.file_bytes, "iou": report.document["agreement"]["mask_iou"]["mean"]}
-        print(label, gates[label])
+        print(label, gates[label], flush=True)
         if label in ("int8 mse", "fp8"):
             models[label] = out
     for label, path in list(models.items()):

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+OPERATORS = ("Conv", "MatMul", "Gemm")
+
 
 def plain(source: Path, out: Path) -> Path:
     """Write the model as the tools expect it: FP16-stored weights become FP32 initialisers instead of Casts."""
@@ -40,15 +42,21 @@ def plain(source: Path, out: Path) -> Path:
     return out
 
 
-def linears(path: Path) -> list[str]:
-    """Names of the encoder's Linears: what `mal-trt calibrate` quantises by default."""
+def layers(path: Path) -> dict[str, str]:
+    """Name and operator of the layers that `mal-trt calibrate` quantises by default: of a ViT its Linears, of a
+    convolutional encoder everything with weights, the mask head included."""
     graph = onnx.load(path).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    return [
-        node.name
+    weights = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    found = {
+        node.name: node.op_type
         for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in weights and ".backbone." in node.name
-    ]
+        if node.op_type in OPERATORS
+        and weights.get(node.input[1], 0) >= 2
+        and (".backbone." in node.name or (node.op_type == "Conv" and ".mask_head." in node.name))
+    }
+    if any(op == "Conv" and ".backbone.encoder." in name for name, op in found.items()):
+        return found
+    return {name: op for name, op in found.items() if op != "Conv"}
 
 
 def give_metadata(path: Path, source: Path) -> None:

@@ -5,7 +5,7 @@
     modelopt-env/bin/python benchmarks/ptq_modelopt.py --model fp32.onnx --crops crops.npz --out DIR
 
 Writes DIR/modelopt-<name>.onnx: `default` (entropy, its own choice of layers, FP16 elsewhere), `default-max` and
-`linear-<method>`, only the encoder's Linears. crops.npz: of `calibration_crops.py`.
+`same-<method>`, only the layers that mal-trt quantises. crops.npz: of `calibration_crops.py`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 
 import numpy as np
 from modelopt.onnx.quantization import quantize
-from ptq_files import give_metadata, linears, plain, timed, write
+from ptq_files import give_metadata, layers, plain, timed, write
 
-SETTINGS = ("default", "default-max", "linear-entropy", "linear-max")
+SETTINGS = ("default", "default-max", "same-entropy", "same-max")
 
 
 def quantise(setting: str, source: Path, image: np.ndarray, batch: int, out: Path) -> None:
     options: dict[str, Any] = {}
     if setting != "default":
         options["calibration_method"] = setting.rpartition("-")[2]
-    if setting.startswith("linear"):
-        options["op_types_to_quantize"] = ["MatMul"]
-        options["nodes_to_quantize"] = [re.escape(name) for name in linears(source)]
+    if setting.startswith("same"):
+        chosen = layers(source)
+        options["op_types_to_quantize"] = sorted(set(chosen.values()))
+        options["nodes_to_quantize"] = [re.escape(name) for name in chosen]
     side = image.shape[-1]
     quantize(
         str(source),

@@ -5,8 +5,8 @@
     ort-env/bin/python benchmarks/ptq_onnxruntime.py --model fp32.onnx --crops crops.npz --out DIR
 
 Writes DIR/ort-<name>.onnx: `default`, as the documentation has it (pre-processing, QDQ, MinMax, every operator that can
-be quantised), and `linear-<method>`, the settings that suit a ViT: only the encoder's Linears, symmetric, a scale for
-each channel of the weights, nothing at the outputs. crops.npz: of `calibration_crops.py`.
+be quantised), and `same-<method>`: only the layers that mal-trt quantises, symmetric, a scale for each channel of the
+weights, nothing at the outputs. crops.npz: of `calibration_crops.py`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from ptq_files import give_metadata, linears, plain, timed, write
+from ptq_files import give_metadata, layers, plain, timed, write
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-SETTINGS = ("default", *(f"linear-{method}" for method in METHODS))
+SETTINGS = ("default", *(f"same-{method}" for method in METHODS))
 
 
 class Crops(CalibrationDataReader):  # type: ignore[misc]
@@ -46,6 +46,8 @@ def quantise(setting: str, model: Path, source: Path, crops: Crops, out: Path) -
     if setting == "default":
         quantize_static(str(model), str(out), crops)
     else:
+        chosen = layers(source)
+        operators = sorted(set(chosen.values()))
         quantize_static(
             str(model),
             str(out),
@@ -53,13 +55,13 @@ def quantise(setting: str, model: Path, source: Path, crops: Crops, out: Path) -
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=METHODS[setting.removeprefix("linear-")],
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=linears(source),
+            calibrate_method=METHODS[setting.removeprefix("same-")],
+            op_types_to_quantize=operators,
+            nodes_to_quantize=list(chosen),
             extra_options={
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                "OpTypesToExcludeOutputQuantization": operators,
                 "QuantizeBias": False,
             },
         )
