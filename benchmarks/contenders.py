@@ -12,8 +12,10 @@ GrabCut is that of `baselines.py`, a box on each thread.
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from common import Box, boxes_by_picture
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import contract_of
+from mal_trt.base.errors import MalTrtError
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.geometry.rle import RLE, encode_rle
@@ -71,11 +74,15 @@ class Contender(Protocol):
 class Label:
     """`mal-trt label`, and `Labeler` for one box."""
 
-    def __init__(self, task: Task, device: str = "cpu", model: str | None = None, **options: Any) -> None:
+    def __init__(self, task: Task, backend: str, device: str = "cpu", model: str | None = None) -> None:
         from mal_trt import Labeler
 
         self._task, self._model = task, model or task.model
-        self._options = {"device": device, "threads": task.threads, **options}
+        self._options: dict[str, Any] = {"device": device, "threads": task.threads}
+        if "backend" in inspect.signature(Labeler).parameters:
+            self._options["backend"] = backend
+        elif backend == "openvino":
+            raise RuntimeError("this mal-trt has no --backend")
         self._open = partial(Labeler, self._model, **self._options)
         self._labeler = self._open()
         self.facts: dict[str, Any] = {"mal_trt": version("mal-trt")}
@@ -92,6 +99,8 @@ class Label:
         summary = label(self._task.images, self._task.boxes, self._model, out, progress=False, **self._options)
         seconds = time.perf_counter() - began
         self.facts["provider"] = summary.provider
+        if found := re.search(r"\((\w+)\)$", summary.provider):  # such as OpenVINO (bf16)
+            self.facts["precision"] = found[1]
         records = json.loads(out.read_text())["annotations"]
         self._labeler = self._open()
         return seconds, {record["id"]: record["segmentation"] for record in records}
@@ -174,7 +183,7 @@ def openvino_plain(task: Task) -> Plain:
 
     path, facts = contract(task)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": task.threads})
-    precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
     def logits(crops: np.ndarray) -> np.ndarray:
         found: np.ndarray = compiled({"image": crops})["logits"][:, 0]
@@ -250,19 +259,19 @@ def label_rtx(task: Task) -> Label:
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:
         raise RuntimeError((built.stderr.strip() or f"build-engine ended with {built.returncode}").splitlines()[-1])
-    return Label(task, "cuda", str(engine))
+    return Label(task, "tensorrt", "cuda", str(engine))
 
 
 # By name: the title, whether it needs an NVIDIA GPU, and what opens it.
 CONTENDERS: dict[str, tuple[str, bool, Callable[[Task], Contender]]] = {
-    "label": ("**mal-trt**, ONNX Runtime", False, Label),
+    "label": ("**mal-trt**, ONNX Runtime", False, partial(Label, backend="onnxruntime")),
     "label-openvino": ("**mal-trt**, OpenVINO", False, partial(Label, backend="openvino")),
     "openvino": ("OpenVINO, plain script", False, openvino_plain),
     "onnxruntime": ("ONNX Runtime, plain script", False, onnxruntime_plain),
     "compiled": ("PyTorch, `torch.compile`", False, partial(torch_plain, compiled=True)),
     "eager": ("PyTorch, eager", False, torch_plain),
     "grabcut": ("GrabCut (OpenCV)", False, GrabCut),
-    "label-cuda": ("**mal-trt**, ONNX Runtime on the GPU", True, partial(Label, device="cuda")),
+    "label-cuda": ("**mal-trt**, ONNX Runtime on the GPU", True, partial(Label, backend="onnxruntime", device="cuda")),
     "label-rtx": ("**mal-trt**, TensorRT-RTX", True, label_rtx),
     "onnxruntime-cuda": (
         "ONNX Runtime on the GPU, plain script",
@@ -362,6 +371,8 @@ def main() -> None:
         except ImportError as error:
             missing = (error.name or "").partition(".")[0]
             figures = {"error": f"not installed: {PACKAGES.get(missing, missing or str(error))}"}
+        except MalTrtError as error:
+            figures = {"error": str(error)}
         except Exception as error:  # whatever happens to one contender is a result, and the others go on
             figures = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     arguments.out.write_text(json.dumps(figures))

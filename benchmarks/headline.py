@@ -84,7 +84,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             line(
                 [
-                    title,
+                    title + precision(rounds[0]),
                     f"{figure(speed)} ({figure(min(speeds))} to {figure(max(speeds))})",
                     *(f"{figure(median(cell[key] for cell in rounds))} ms" for key in ("p50_ms", "p99_ms")),
                     f"{max(cell['peak_mb'] for cell in rounds):,} MB",
@@ -102,6 +102,12 @@ def table(found: dict[str, Any]) -> str:
     )
     lost = [f"Not measured, {reason}: {', '.join(titles)}." for reason, titles in missing.items()]
     return "\n".join([*lines, *(part for text in (said, *lost) for part in ("", text))]) + "\n"
+
+
+def precision(cell: dict[str, Any]) -> str:
+    """What the network computed in, where that is not plain FP32."""
+    found = cell["facts"].get("precision", "f32")
+    return "" if found in ("f32", "fp32") else f" ({found})"
 
 
 def line(values: list[str]) -> str:

@@ -96,7 +96,7 @@ def picture_cell(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         out = folder / f"labels-{name}.json"
         cell = _label(arguments, folder, folder / "boxes.json", out, "cpu", decode)
         found |= {f"{name}_boxes_per_s": cell["boxes_per_s"], f"{name}_peak_mb": cell["peak_mb"]}
-        found["pictures"] = cell["boxes"]
+        found |= {"pictures": cell["boxes"], "provider": cell["provider"]}
     return found
 
 
@@ -119,6 +119,7 @@ def _label(
         "boxes": summary.labelled,
         "boxes_per_s": round(summary.labelled / summary.seconds, 2),
         "peak_mb": round(peak_mb()),
+        "provider": summary.provider,
     }
 
 

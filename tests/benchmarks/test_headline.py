@@ -98,7 +98,7 @@ def cell(speed: float, p50: float = 10.0, **more: Any) -> dict[str, Any]:
     return {**figures, "facts": {"onnxruntime": "1.2.3-x"}, **more}
 
 
-MEASURED = {
+MEASURED: dict[str, Any] = {
     **{"data": "coco", "boxes": 1233, "pictures": 150, "threads": 2, "date": "2026-11-29"},
     "machine": {"cpu": "A processor", "cores": 2},
     "missing": {"openvino": "not installed: openvino", "label-cuda": "no GPU", "label-rtx": "no GPU"},
@@ -106,20 +106,25 @@ MEASURED = {
         **{f"label {turn}": cell(speed, miou=0.72134) for turn, speed in enumerate((90.0, 110.0, 123.4))},
         **{f"grabcut {turn}": cell(8.0, miou=0.5) for turn in range(3)},
         "eager 0": cell(115.0, miou=0.71),
+        "label-openvino 0": cell(130.0, miou=0.7),
     },
 }
+
+
+MEASURED["cells"]["label-openvino 0"]["facts"]["precision"] = "bf16"
 
 
 def test_the_table() -> None:
     lines = headline.table(MEASURED).splitlines()
     assert lines[0].endswith("| first mask after | mIoU |")
-    assert [line.split(" | ")[0] for line in lines[2:5]] == [
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| **mal-trt**, OpenVINO (bf16)",
         "| PyTorch, eager",
         "| **mal-trt**, ONNX Runtime",
         "| GrabCut (OpenCV)",
     ]
-    assert lines[3] == ("| **mal-trt**, ONNX Runtime | 110 (90 to 123) | 10 ms | 1,234 ms | 1,500 MB | 2.0 s | .721 |")
-    text = "\n".join(lines[5:])
+    assert lines[4] == ("| **mal-trt**, ONNX Runtime | 110 (90 to 123) | 10 ms | 1,234 ms | 1,500 MB | 2.0 s | .721 |")
+    text = "\n".join(lines[6:])
     assert "1,233 boxes on 150 pictures (coco), 2 threads, 3 rounds" in text and "onnxruntime 1.2.3;" in text
     assert "Not measured, not installed: openvino: OpenVINO, plain script." in text
     assert "Not measured, no GPU: mal-trt, ONNX Runtime on the GPU, mal-trt, TensorRT-RTX." in text
