@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +95,19 @@ def run(command: Sequence[str | Path], limit: float) -> Figures:
         out = Path(name) / "figures.json"
         load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
         words, environment = [*map(str, command), "--out", str(out)], {**os.environ, BEGAN: str(time.time())}
-        try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=limit, check=False, env=environment)
-        except subprocess.TimeoutExpired:
-            return {"error": f"not finished after {limit:.0f} s"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(words, env=environment, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+            try:
+                said, complained = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                return {"error": f"not finished after {limit:.0f} s"}
+            finally:  # with whatever it started, such as compilers
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         if out.exists():
             return {**json.loads(out.read_text()), "load": load}
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        return {"error": f"ended with {done.returncode}: {said[:300]}"}
+        last = (complained.strip() or said.strip() or "it said nothing").splitlines()[-1]
+        return {"error": f"ended with {process.returncode}: {last[:300]}"}
 
 
 def seconds_since_start() -> float:

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,21 @@ def test_one_that_fails_costs_the_others_nothing(tmp_path: Path, text: str, limi
     assert cells.measure("good 0", child("out.write_text('{}')"), 60) is not None
     again = Cells(tmp_path / "cells.json", FACTS)
     assert list(again.cells) == ["good 0"]  # what failed is tried again
+
+
+def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
+    """Such as the compilers of `torch.compile`."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc")
+    text = """import subprocess
+quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+out.write_text(json.dumps(dict(pid=subprocess.Popen(["sleep", "600"], **quiet).pid)))"""
+    started = Path(f"/proc/{cells_module.run(child(text), 60)['pid']}/stat")
+    for _ in range(100):
+        if not started.exists() or started.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it goes on")
 
 
 def test_another_measurement_is_not_gone_on_with(tmp_path: Path) -> None:
