@@ -124,3 +124,28 @@ def peak_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def write_between(paper: Path, mark: str, text: str) -> None:
+    """Put a table between the lines `<!-- MARK -->` and `<!-- /MARK -->` of a paper."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
+    content = paper.read_text(encoding="utf-8")
+    before, found, rest = content.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        sys.exit(f"error: {paper}: has no lines {begin.strip()} and {end.strip()}, between which the table goes")
+    paper.write_text(f"{before}{begin}{text}{end}{after}", encoding="utf-8")
+
+
+def line(values: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
+    return "| " + " | ".join(values) + " |"
+
+
+def figure(value: float) -> str:
+    """Three digits, without powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cells import Cells
+from cells import Cells, figure, line, plural, write_between
 from contenders import CONTENDERS
 
 from mal_trt.artifacts.models import resolve_model
@@ -37,7 +37,6 @@ from mal_trt.measure.hardware import hardware, one_line
 HERE = Path(__file__).resolve().parent
 POINTS = HERE.parent / "examples" / "points.json"
 QUALITY = {"miou": "mIoU", "points": "points right"}  # as the cells say it, and as the table does
-BEGIN, END = "<!-- headline -->\n", "<!-- /headline -->\n"
 
 
 def sample(arguments: argparse.Namespace, folder: Path) -> tuple[str, Path, Path, Path | None]:
@@ -111,19 +110,6 @@ def precision(cell: dict[str, Any]) -> str:
     return "" if found in ("f32", "fp32") else f" ({found})"
 
 
-def line(values: list[str]) -> str:
-    return "| " + " | ".join(values) + " |"
-
-
-def figure(value: float) -> str:
-    """Three digits, without powers of ten."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def rounds_of(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """The cells of one contender, in order."""
     return [cell for key, cell in sorted(found["cells"].items()) if key.rpartition(" ")[0] == name]
@@ -133,16 +119,6 @@ def versions_of(found: dict[str, Any]) -> dict[str, str]:
     """Of every package that a contender named."""
     kept = {"mal_trt", "onnxruntime", "openvino", "torch", "opencv"}
     return {k: v.partition("-")[0] for cell in found["cells"].values() for k, v in cell["facts"].items() if k in kept}
-
-
-def write(paper: Path, text: str) -> None:
-    """Put a table between the marks of a paper."""
-    content = paper.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"error: {paper}: has no lines {BEGIN.strip()} and {END.strip()}, between which the table goes")
-    paper.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -207,7 +183,7 @@ def main() -> None:
     text = table(json.loads(arguments.json.read_text()))
     print(text)
     for paper in arguments.write:
-        write(paper, text)
+        write_between(paper, "headline", text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How speed and memory grow with the number of boxes, the size of pictures, threads and processes; and a plot of it.
 
     python benchmarks/scaling.py [--images DIR|TAR --boxes COCO.json] [--axes boxes pictures threads workers]
-        [--largest 1000000] [--stop-after SECONDS] [--fresh] [--json FILE] [--plot FILE.svg]
+        [--largest 1000000] [--stop-after SECONDS] [--fresh] [--json FILE] [--plot FILE.svg] [--write PAPER]
 
 - boxes: `label` on 1,000 and 10,000 boxes, jittered copies of those given. More than a processor labels in minutes, up
   to a million, without a network: what is left when the driver of a GPU does nothing, see `host_side.py`. That is also
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cells import Cells, peak_mb
+from cells import Cells, figure, line, peak_mb, write_between
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
@@ -171,6 +171,48 @@ def cells_of(axes: list[str], largest: int, cores: int) -> dict[str, list[str]]:
     return found
 
 
+def table(found: dict[str, Any]) -> str:
+    """The measurement in Markdown: a table for each axis that has cells."""
+    cells = found["cells"]
+
+    def value(name: str, key: str, unit: str = "") -> str:
+        return figure(cells[name][key]) + unit if name in cells and key in cells[name] else ""
+
+    def rows(head: list[str], keys: list[str], make: Callable[[str], list[str]]) -> list[str]:
+        found = [line([key, *made]) for key in keys if any(made := make(key))]
+        return [line(head), line(["---"] * len(head)), *found, ""] if found else []
+
+    lines = rows(
+        ["boxes", "boxes/s", "peak memory", "without network and pictures", "planned in", "peak memory"],
+        [f"{n:,}" for n in HOLLOW],
+        lambda key: [
+            value(f"boxes label {key.replace(',', '')}", "boxes_per_s"),
+            value(f"boxes label {key.replace(',', '')}", "peak_mb", " MB"),
+            value(f"boxes hollow {key.replace(',', '')}", "boxes_per_s", " boxes/s"),
+            value(f"boxes hollow {key.replace(',', '')}", "plan_s", " s"),
+            value(f"boxes hollow {key.replace(',', '')}", "peak_mb", " MB"),
+        ],
+    )
+    pictures = [
+        *(("exact_boxes_per_s", ""), ("exact_peak_mb", " MB")),
+        *(("scaled_boxes_per_s", ""), ("scaled_peak_mb", " MB")),
+    ]
+    lines += rows(
+        ["megapixels", "boxes/s", "peak memory", "with `--decode scaled`", "peak memory"],
+        [f"{n:g}" for n in MEGAPIXELS],
+        lambda key: [value(f"pictures {key}", name, unit) for name, unit in pictures],
+    )
+    lines += rows(
+        ["", "threads of one process: boxes/s", "processes of one thread: boxes/s"],
+        [str(n) for n in WORKERS],
+        lambda key: [value(f"threads {key}", "boxes_per_s"), value(f"workers {key}", "boxes_per_s")],
+    )
+    providers = sorted({cell["provider"] for cell in cells.values() if "provider" in cell})
+    said = f"{one_line(found['machine'])}; {', '.join(providers)}; {found['date']}."
+    lost = [f"Not measured: {name}, {reason}." for name, reason in found["failed"].items()]
+    return "\n".join([*lines, said, *(part for text in lost for part in ("", text))]) + "\n"
+
+
 def plot(found: dict[str, Any]) -> bytes:
     """The measurement as an SVG: a panel for each axis that has cells."""
     import matplotlib
@@ -236,6 +278,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what is there")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "scaling.json")
     parser.add_argument("--plot", type=Path, help="an .svg to draw")
+    parser.add_argument("--write", type=Path, metavar="PAPER", help="put the tables between the marks of a paper")
     arguments = parser.parse_args()
     machine = hardware()
     facts = {
@@ -251,8 +294,12 @@ def main() -> None:
     cells.save(machine=machine)
     if cells.late:
         print("stopped for want of time; the same command goes on")
+    found = json.loads(arguments.json.read_text())
+    print(table(found))
     if arguments.plot is not None:
-        arguments.plot.write_bytes(plot(json.loads(arguments.json.read_text())))
+        arguments.plot.write_bytes(plot(found))
+    if arguments.write is not None:
+        write_between(arguments.write, "scaling", table(found))
 
 
 def cell() -> None:

@@ -23,6 +23,7 @@ sys.path.append(str(SCRIPTS))  # not per test: their classes must stay the same
 import cells as cells_module
 import contenders
 import headline
+import scaling
 from cells import Cells
 
 from mal_trt.geometry.local_mask import LocalMask
@@ -155,20 +156,22 @@ def test_the_table_without_drawn_masks() -> None:
 
 def test_the_table_goes_between_the_marks(tmp_path: Path) -> None:
     paper = tmp_path / "README.md"
-    paper.write_text(f"before\n{headline.BEGIN}old\n{headline.END}after\n")
-    headline.write(paper, "new\n")
-    assert paper.read_text() == f"before\n{headline.BEGIN}new\n{headline.END}after\n"
-    paper.write_text("no marks\n")
-    with pytest.raises(SystemExit, match="has no lines"):
-        headline.write(paper, "new\n")
+    paper.write_text("before\n<!-- some -->\nold\n<!-- /some -->\nafter\n")
+    cells_module.write_between(paper, "some", "new\n")
+    assert paper.read_text() == "before\n<!-- some -->\nnew\n<!-- /some -->\nafter\n"
+    with pytest.raises(SystemExit, match="has no lines <!-- other -->"):
+        cells_module.write_between(paper, "other", "new\n")
+    assert "new" in paper.read_text()
 
 
-def test_the_papers_have_the_table_that_was_measured() -> None:
+@pytest.mark.parametrize(("name", "paper"), [("headline", "README.md"), ("scaling", "benchmarks/README.md")])
+def test_papers_have_the_table_that_was_measured(name: str, paper: str) -> None:
     """Nothing before it was measured; afterwards what the results say."""
-    results = SCRIPTS / "results" / "headline.json"
-    expected = headline.table(json.loads(results.read_text())) if results.exists() else ""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(f"{headline.BEGIN}(.*?){headline.END}", text, re.S)
+    results = SCRIPTS / "results" / f"{name}.json"
+    table = {"headline": headline.table, "scaling": scaling.table}[name]
+    expected = table(json.loads(results.read_text())) if results.exists() else ""
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    found = re.search(f"<!-- {name} -->\n(.*?)<!-- /{name} -->\n", text, re.S)
     assert found is not None and found[1].strip() == expected.strip()
 
 

@@ -52,16 +52,38 @@ def test_pictures_of_a_size(tmp_path: Path) -> None:
     assert found["exact_peak_mb"] >= found["scaled_peak_mb"]
 
 
-def test_the_plot() -> None:
+FIGURES = {
+    **{"boxes_per_s": 10.0, "peak_mb": 100, "exact_boxes_per_s": 3.0, "scaled_boxes_per_s": 6.0, "plan_s": 0.5},
+    **{"exact_peak_mb": 300, "scaled_peak_mb": 200, "provider": "CPUExecutionProvider"},
+}
+
+
+@pytest.fixture
+def found() -> dict[str, Any]:
+    cells = {name: dict(FIGURES) for name in scaling.cells_of(list(scaling.AXES), 1_000_000, 2)}
+    machine = {"cpu": "A processor", "cores": 2}
+    return {"machine": machine, "date": "2026-11-29", "cells": cells, "failed": {}}
+
+
+def test_the_tables(found: dict[str, Any]) -> None:
+    del found["cells"]["pictures 48"], found["cells"]["workers 2"]["peak_mb"]
+    found["failed"]["pictures 48"] = "not finished after 900 s"
+    text = scaling.table(found)
+    assert "| 1,000 | 10 | 100 MB | 10 boxes/s | 0.5 s | 100 MB |" in text
+    assert "| 1,000,000 |  |  | 10 boxes/s | 0.5 s | 100 MB |" in text
+    assert "| 0.3 | 3 | 300 MB | 6 | 200 MB |" in text and "| 48 |" not in text
+    assert "| 2 | 10 | 10 |" in text and "| 3 |  | 10 |" in text
+    assert "A processor, 2 cores; CPUExecutionProvider; 2026-11-29." in text
+    assert "Not measured: pictures 48, not finished after 900 s." in text
+    assert "megapixels" not in scaling.table({**found, "cells": {"threads 1": FIGURES}})
+
+
+def test_the_plot(found: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
-    names = scaling.cells_of(list(scaling.AXES), 1_000_000, 2)
-    figures = {"boxes_per_s": 10.0, "peak_mb": 100, "exact_boxes_per_s": 3.0, "scaled_boxes_per_s": 6.0}
-    cells = {name: {**figures, "exact_peak_mb": 300, "scaled_peak_mb": 200} for name in names}
-    found = {"machine": {"cpu": "A processor", "cores": 2}, "date": "2026-11-29", "cells": cells}
     picture = scaling.plot(json.loads(json.dumps(found))).decode()
     assert "A processor, 2 cores, 2026-11-29" in picture
     for text in ("no network, no pictures", "--decode scaled", ">processes<", "by megapixels of the picture"):
         assert text in picture
     assert len(picture) < 200_000
-    empty = scaling.plot({**found, "cells": {"threads 1": figures}}).decode()
+    empty = scaling.plot({**found, "cells": {"threads 1": FIGURES}}).decode()
     assert ">processes<" not in empty and "by number of boxes" in empty
