@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_network, some
+from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_encoder, load_network, some
 from mal_trt.training.network import MALNetwork, NetworkConfig
 from mal_trt.training.pickled import load_tensors, read_zip
 from mal_trt.training.pretrained import read_hub, read_package
@@ -94,7 +94,8 @@ def read_encoder_hub(name: str) -> Checkpoint:
 
 
 def load_into(network: MALNetwork, checkpoint: Checkpoint, part: str = "student") -> Loaded:
-    """Set a network's weights from a checkpoint: the whole network, or its encoder from a pretraining file.
+    """Set a network's weights from a checkpoint: the whole network, or its encoder from a pretraining file or from a
+    larger network of its family.
 
     Raises InputError naming the missing or misshapen tensors.
     """
@@ -107,7 +108,8 @@ def load_into(network: MALNetwork, checkpoint: Checkpoint, part: str = "student"
         )
     state = checkpoint.weights(part)
     if state is not None:
-        return load_network(network, state, where)
+        smaller = ours.layout == "pyramid" and config is not None and config.arch != ours.arch
+        return (load_encoder if smaller else load_network)(network, state, where)
     if checkpoint.backbone is None:
         raise InputError(f"{where}: holds no {part} weights")
     return load_backbone(network, checkpoint.backbone, where)

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mal_trt.base.errors import InputError
+
 LITE = re.compile(r"mal-(lite\d)")
-Recipe = Literal["tao", "small"]
+Recipe = Literal["tao", "small", "distill"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -22,7 +24,11 @@ class TrainConfig:
 
     recipe "tao" is the published objective, order of a step and optimiser; "small" is ours for small data sets:
     a pretrained encoder, the teacher starts as the student's copy, targets follow the objects' colours or an
-    ensemble's soft masks, figures may be drawn.
+    ensemble's soft masks, figures may be drawn; "distill" is a small network that learns the soft masks of a finished
+    model, the teacher (see `training.teacher`), on the boxes, or those of an ensemble (targets).
+
+    teacher, teacher_weights: of "distill": any model that makes masks, and which of its networks. teacher_cache: the
+    file of its masks, by default in `out`.
 
     Rates: lr is for one box, the optimiser's is lr * boxes per step (batch * accumulate * processes).
     layer_decay: factor on the rate from each ViT block to the one below. encoder_lr, encoder_weight_decay: share of the
@@ -64,6 +70,9 @@ class TrainConfig:
     frozen_stages: tuple[int, ...] = (-1,)
     crop_size: int = 512
     recipe: Recipe = "tao"
+    teacher: Path | None = None
+    teacher_weights: Literal["student", "teacher", "mixed"] | None = None
+    teacher_cache: Path | None = None
     start_from: Path | None = None
     batch: int = 3
     accumulate: int = 1
@@ -135,6 +144,7 @@ class TrainConfig:
 FREE = frozenset(
     (
         *("out", "resume", "resume_from", "device", "workers", "preload", "log_steps", "picture_steps"),
+        "teacher_cache",
         *("checkpoint_minutes", "checkpoint_epochs", "checkpoint_steps", "keep"),
         *(
             "validate_epochs",
@@ -181,8 +191,44 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "thresholds": (0.3,),
             "val_weights": "teacher",
         },
+        "distill": {
+            "teacher": Path("bundled"),
+            "arch": "mal-edge",
+            "adjust_scale": False,
+            "batch": 32,
+            "epochs": 12.0,
+            "lr": 3e-5,
+            "encoder_lr": 0.3,
+            "encoder_weight_decay": 0.01,
+            "min_lr_rate": 0.02,
+            "warmup_epochs": 0.2,
+            "weight_decay": 0.05,
+            "betas": (0.9, 0.98),
+            "clip": 1.0,
+            "teacher_momentum": 0.99,
+            "teacher_momentum_end": 0.995,
+            "mil_weight": 1.0,
+            "boxes_per_picture": 4,
+            "min_area": 256.0,
+            "jitter": 0.03,
+            "margin_rate": (0.0, 0.9),
+            "test_margin": 0.3,
+            "thresholds": (0.5,),
+            "val_weights": "teacher",
+        },
     }
 )
+
+# What a small network of ours is made for, whatever the recipe.
+SMALL_NETWORKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "mal-edge": {"crop_size": 160, "head_width": 48},
+        "mal-nano": {"crop_size": 128, "head_width": 32},
+    }
+)
+
+TEACHING = ("teacher", "teacher_weights", "teacher_cache")
+OF_PYRAMIDS = ("encoder_lr", "encoder_weight_decay", "adjust_scale")  # what other networks do not have, or have apart
 
 # "small" over a network that MAL trained already: short steps, and stop when they no longer help.
 FINE_TUNING: Mapping[str, Any] = MappingProxyType({"batch": 16, "lr": 6e-6, "epochs": 12.0, "patience": 3})
@@ -211,19 +257,28 @@ SMALL_OTHERS: Mapping[str, Any] = MappingProxyType(
 def recipe_config(recipe: Recipe, *, trained: bool = False, **given: Any) -> TrainConfig:
     """A run of a recipe: its values, and over them the ones given.
 
-    "small" begins a mal-lite network with its ImageNet weights and leaves the stem and two stages as they are; an
-    arch of another family is trained whole, from scratch or from the weights given. trained: the weights given are
-    those of a whole network of ours, which "small" then only tunes.
+    "small" and "distill" begin a mal-lite network with its ImageNet weights, mal-edge and mal-nano with the encoder of
+    the bundled model, and leave the stem and two stages as they are; an arch of another family is trained whole, from
+    scratch or from the weights given.
+    trained: the weights given are those of a whole network of ours, which "small" then only tunes.
     """
-    other = recipe == "small" and not str(given.get("arch", "mal-")).startswith("mal-")
-    values = {**(SMALL_OTHERS if other else RECIPES[recipe]), "recipe": recipe}
-    if recipe == "small" and trained:
-        values |= FINE_TUNING
-    values |= given
+    if recipe != "distill" and any(given.get(name) for name in TEACHING):
+        raise InputError(f"--{next(n for n in TEACHING if given.get(n)).replace('_', '-')} is for --recipe distill")
+    other = not str(given.get("arch", "mal-")).startswith("mal-")
+    values = {**(SMALL_OTHERS if other and recipe == "small" else RECIPES[recipe]), "recipe": recipe}
+    if recipe == "distill" and other:
+        values = {name: value for name, value in values.items() if name not in OF_PYRAMIDS}
+    if recipe == "distill" and given.get("targets"):
+        values["teacher"] = None
+    if recipe != "tao" and trained:
+        values |= FINE_TUNING if recipe == "small" else {"lr": FINE_TUNING["lr"]}
+    arch = str(given.get("arch", values.get("arch")))
+    values |= {**SMALL_NETWORKS.get(arch, {}), **given}
     values["patience"] = values.get("patience") or None
-    lite = LITE.fullmatch(values.get("arch", ""))
-    if recipe == "small" and lite:
+    lite = LITE.fullmatch(arch)
+    if recipe != "tao" and (lite or arch in SMALL_NETWORKS):
         values.setdefault("frozen_stages", (0, 1, 2))
         if not values.get("resume_from"):
-            values.setdefault("start_from", Path(f"efficientnet-{lite[1]}"))
+            # The bundled model's encoder has seen boxes, and holds all stages that the small networks have.
+            values.setdefault("start_from", Path(f"efficientnet-{lite[1]}") if lite else Path("bundled"))
     return TrainConfig(**values)

@@ -39,7 +39,9 @@ def make_fabric(config: TrainConfig) -> Fabric:
     strategy: Any = "auto"
     if config.nodes > 1 or (devices if isinstance(devices, int) else len(devices)) > 1:
         # timm pyramids may own layers that no map depends on
-        strategy = DDPStrategy(find_unused_parameters=not config.arch.startswith(("vit-", "mal-lite")))
+        strategy = DDPStrategy(
+            find_unused_parameters=not config.arch.startswith(("vit-", "mal-lite", "mal-edge", "mal-nano"))
+        )
     return Fabric(
         accelerator=kind,
         devices=devices,

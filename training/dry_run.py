@@ -12,6 +12,7 @@ from mal_trt.base.files import could_make_folder
 from mal_trt.training.checkpoints import BEST, LAST
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.loop import Begun, begin, launched, validation_steps
+from mal_trt.training.teaching import Sampled, cache_path, sample_masks
 
 SECONDS = 5.0  # how long to measure, about
 WARM_UP, LEAST_STEPS = 2, 3  # steps before and while it is measured
@@ -29,6 +30,7 @@ class TrainForecast:
     - `writes`: files and folders that would be made, besides the best checkpoints.
     - `measured`: steps that were made to measure, in `measured_seconds`; `seconds`: for all that are left, without the
       validations.
+    - `teacher_boxes`: boxes whose masks the teacher of the recipe distill has to draw first, in `teacher_seconds`.
     - `memory_bytes`: the most that PyTorch held on a GPU; None on a processor.
     """
 
@@ -52,6 +54,8 @@ class TrainForecast:
     measured_seconds: float
     seconds: float
     boxes_per_second: float
+    teacher_boxes: int
+    teacher_seconds: float
     memory_bytes: int | None
 
 
@@ -65,6 +69,10 @@ def forecast(config: TrainConfig, show: bool = True) -> TrainForecast:
         begun = begin(config, fabric, console)
         trainer = begun.trainer
         done = trainer.step
+        teacher = Sampled({}, 0, 0.0)
+        if config.teacher is not None:
+            teacher = sample_masks(config, fabric, begun.boxes, SECONDS)
+            begun = replace(begun, priors=teacher.masks)
         times = _timed(begun)
         counted = times[WARM_UP:] or times
         each = sum(counted) / len(counted) if counted else 0.0
@@ -88,11 +96,13 @@ def forecast(config: TrainConfig, show: bool = True) -> TrainForecast:
             steps=trainer.total_steps,
             done=done,
             validations=judged,
-            writes=tuple(config.out / name for name in _names(config)),
+            writes=_written(config),
             measured=len(counted),
             measured_seconds=sum(counted),
             seconds=each * left,
             boxes_per_second=trainer.boxes_per_step / each if each else 0.0,
+            teacher_boxes=teacher.missing,
+            teacher_seconds=teacher.seconds,
             memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
         )
 
@@ -110,6 +120,11 @@ def _timed(begun: Begun) -> list[float]:
         if len(times) >= WARM_UP + LEAST_STEPS and sum(times[WARM_UP:]) >= SECONDS:
             break
     return times
+
+
+def _written(config: TrainConfig) -> tuple[Path, ...]:
+    files = tuple(config.out / name for name in _names(config))
+    return (*files, cache_path(config)) if config.teacher is not None else files
 
 
 def _names(config: TrainConfig) -> list[str]:

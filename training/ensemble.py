@@ -22,10 +22,10 @@ from mal_trt.training.augment import normalise
 from mal_trt.training.checkpoint import load_into
 from mal_trt.training.exported import read_start
 from mal_trt.training.network import build_network
+from mal_trt.training.over_box import SIDE, agreement, extent, over_box, place, recentred
 from mal_trt.training.pictures import TrainingBoxes
 from mal_trt.training.prior import Prior
 
-SIDE = 64  # of a stored soft mask, which covers exactly the box
 MARGINS = (0.3, 0.6)
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(2, 11))
 TOLERANCE = 0.01  # of the best box agreement, see training.threshold
@@ -91,7 +91,7 @@ def compute_targets(
     threshold = _fitting(means[seen])
     trust = np.array([_trust(found[row], means[row], threshold) if seen[row] else 0.0 for row in range(len(boxes))])
     rows = np.flatnonzero(trust > 0)
-    centred = _recentred(means[rows], threshold)
+    centred = recentred(means[rows], threshold)
     np.savez_compressed(
         path, rows=rows, masks=np.round(centred * 255).astype(np.uint8), trust=trust[rows].astype(np.float32)
     )
@@ -135,10 +135,7 @@ class _Views(Dataset[View | None]):
         height, width = picture.shape[:2]
         extended = [make_frame(box, width, height, self.sizes[0], margin).extended for margin in MARGINS]
         crops = {size: np.stack([read_crop(picture, e, size) for e in extended]) for size in self.sizes}
-        places = np.array(
-            [[(box[i] - e[i % 2]) / (e[2 + i % 2] - e[i % 2]) for i in range(4)] for e in extended],
-            np.float32,
-        )
+        places = np.array([place(box, e) for e in extended], np.float32)
         return row, crops, places
 
 
@@ -156,50 +153,22 @@ def _soft(member: Member, crops: Tensor, places: Tensor, device: torch.device) -
     image = normalise(crops.flatten(0, 1).to(device, non_blocking=True))
     area = torch.full((count * views,), 1e5, device=device)
     logits = torch.stack([member.network(image, area), member.network(image.flip(-1), area).flip(-1)]).float().mean(0)
-    grid = _sampling(places.to(device).flatten(0, 1))
-    over_box = nn.functional.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    mean = over_box.view(count, views, SIDE, SIDE).mean(1).sigmoid()
+    mean = over_box(logits, places.to(device).flatten(0, 1)).view(count, views, SIDE, SIDE).mean(1).sigmoid()
     result: np.ndarray = mean.half().cpu().numpy()
     return result
 
 
-def _sampling(places: Tensor) -> Tensor:
-    """grid_sample's grid [N,64,64,2] over the boxes `places` [N,4], XYXY of 0..1 of the crop."""
-    steps = (torch.arange(SIDE, device=places.device) + 0.5) / SIDE
-    xs = places[:, None, 0] + (places[:, 2] - places[:, 0])[:, None] * steps
-    ys = places[:, None, 1] + (places[:, 3] - places[:, 1])[:, None] * steps
-    grid = torch.stack([xs[:, None, :].expand(-1, SIDE, -1), ys[:, :, None].expand(-1, -1, SIDE)], -1)
-    return grid * 2 - 1
-
-
 def _fitting(means: np.ndarray) -> float:
     """The highest threshold whose masks fill their boxes as well as any, within the tolerance."""
-    agreement = {threshold: float(np.mean([_extent(m > threshold) for m in means[::7]])) for threshold in THRESHOLDS}
+    agreement = {threshold: float(np.mean([extent(m > threshold) for m in means[::7]])) for threshold in THRESHOLDS}
     best = max(agreement.values())
     return max(threshold for threshold, value in agreement.items() if value >= best - TOLERANCE)
-
-
-def _extent(mask: np.ndarray) -> float:
-    """Share of the box that the tight box around a mask covers."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return 0.0
-    return float((rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])) / mask.size
 
 
 def _trust(members: np.ndarray, mean: np.ndarray, threshold: float) -> float:
     """Mean IoU of the members' masks with the ensemble's; 0 where that, the extent or the fill is out of bounds."""
     whole = mean > threshold
-    if _extent(whole) < REACH or not FILL[0] <= whole.mean() <= FILL[1]:
+    if extent(whole) < REACH or not FILL[0] <= whole.mean() <= FILL[1]:
         return 0.0
-    own = members > threshold
-    agreement = float(((own & whole).sum((1, 2)) / np.maximum((own | whole).sum((1, 2)), 1)).mean())
-    return agreement if agreement >= AGREEMENT else 0.0
-
-
-def _recentred(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Probabilities with `threshold` moved to one half, in the logit."""
-    p = np.clip(probability, 1e-4, 1 - 1e-4)
-    odds = p / (1 - p) * (1 - threshold) / threshold
-    moved: np.ndarray = odds / (1 + odds)
-    return moved
+    alike = agreement(members > threshold, whole)
+    return alike if alike >= AGREEMENT else 0.0

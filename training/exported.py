@@ -27,7 +27,7 @@ from mal_trt.training.checkpoint import (
 from mal_trt.training.loading import State
 from mal_trt.training.network import NetworkConfig
 from mal_trt.training.pretrained import is_hub_name, is_package
-from mal_trt.training.pyramid import BLOCKS
+from mal_trt.training.pyramid import fusion
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
 
 HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and those of an FP16 graph, are called
@@ -79,7 +79,7 @@ def read_exported(model: Path | str) -> Checkpoint:
         raise InputError(f"{path}: its weights do not have their modules' names; {REEXPORT}")
     first = next(iter(networks.values()))
     config = replace(
-        _pyramid_config(first) if contract.layout == "pyramid" else mal_config(path, first),
+        _pyramid_config(first, contract.arch) if contract.layout == "pyramid" else mal_config(path, first),
         arch=contract.arch,
         layout=contract.layout,
         crop_size=contract.input_size,
@@ -98,11 +98,12 @@ def read_exported(model: Path | str) -> Checkpoint:
     return Checkpoint(path, "onnx", config, networks.get("student"), networks.get("teacher"), meta=meta)
 
 
-def _pyramid_config(state: State) -> NetworkConfig:
-    """Configuration of a mal-lite network but for its arch and the side of its crops."""
+def _pyramid_config(state: State, arch: str) -> NetworkConfig:
+    """Configuration of a pyramid network but for the side of its crops."""
     blocks = len({m[1] for name in state if (m := re.match(r"backbone\.blocks\.(\d+)\.", name))})
     width = state["mask_head.reduce.weight"].shape[0]
-    return NetworkConfig("mal-lite0", mask_head_hidden_channel=width, depth=None if blocks == BLOCKS else blocks)
+    own = fusion(arch).blocks
+    return NetworkConfig(arch, mask_head_hidden_channel=width, depth=None if blocks == own else blocks)
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, Contract]:

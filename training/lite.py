@@ -1,13 +1,14 @@
 """EfficientNet-Lite as an encoder: batch norm folded into its convolutions, four maps out.
 
 Tan and Le, arXiv 1905.11946, in the Lite form of the TensorFlow TPU repository: no squeeze-excite, ReLU6, "same"
-padding. Built from timm's definition (`tf_efficientnet_lite0` ... `2`), whose weights it takes.
+padding. Built from timm's definition (`tf_efficientnet_lite0` ... `2`), whose weights it takes. "edge" and "nano" are
+Lite0 without its last stages, which hold three quarters of its weights.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -18,9 +19,26 @@ from torch.nn import functional as F
 from mal_trt.base.errors import InputError
 from mal_trt.training.depthwise import FrozenDepthwise
 
-NAME = re.compile(r"lite([0-2])")
-PICKED = (1, 2, 4, 6)  # stages whose last maps are at S/4, S/8, S/16 and S/32
 STEP = 32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """model: whose weights these are. blocks: how many of each stage there are, None is all. picked: stages whose last
+    maps are at S/4, S/8, S/16 and perhaps S/32."""
+
+    model: str
+    blocks: tuple[int, ...] | None = None
+    picked: tuple[int, ...] = (1, 2, 4, 6)
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "lite0": Variant("lite0"),
+    "lite1": Variant("lite1"),
+    "lite2": Variant("lite2"),
+    "edge": Variant("lite0", (1, 2, 2, 3, 3, 2), (1, 2, 4, 5)),
+    "nano": Variant("lite0", (1, 2, 2, 3, 3), (1, 2, 4)),
+}
 
 
 class FoldedConv(nn.Module):
@@ -85,26 +103,30 @@ def _convolutions(block: Any) -> list[tuple[str, str, nn.Conv2d, bool]]:
 
 
 class LiteEncoder(nn.Module):
-    """[B,3,S,S] of RGB scaled to -1..1 -> maps at S/4, S/8, S/16 and S/32. S is a multiple of 32.
+    """[B,3,S,S] of RGB scaled to -1..1 -> maps at S/4, S/8, S/16 and, but for "nano", S/32. S is a multiple of 32.
 
-    channels: of the four maps. mean, std: of the scaling, on 0..1.
+    channels: of the maps. mean, std: of the scaling, on 0..1.
     """
 
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
     def __init__(self, variant: str) -> None:
         super().__init__()
-        if NAME.fullmatch(variant) is None:
-            raise InputError(f"unknown encoder {variant!r}: expected lite0, lite1 or lite2")
-        self.variant = variant
+        if variant not in VARIANTS:
+            raise InputError(f"unknown encoder {variant!r}: expected {', '.join(VARIANTS)}")
+        self.variant = VARIANTS[variant]
         model = self._timm()
         self.stem = FoldedConv(model.conv_stem, True)
         self.stages = nn.ModuleList(nn.ModuleList(LiteBlock(block) for block in stage) for stage in model.blocks)
-        self.channels = tuple(int(model.blocks[index][-1].conv_pwl.out_channels) for index in PICKED)
+        self.channels = tuple(int(model.blocks[index][-1].conv_pwl.out_channels) for index in self.variant.picked)
         self._fold(model)
 
     def _timm(self) -> Any:
-        return timm.create_model(f"tf_efficientnet_{self.variant}", pretrained=False)
+        model = timm.create_model(f"tf_efficientnet_{self.variant.model}", pretrained=False)
+        if self.variant.blocks is not None:
+            kept = zip(model.blocks, self.variant.blocks, strict=False)
+            model.blocks = nn.Sequential(*(stage[:count] for stage, count in kept))
+        return model
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
@@ -112,14 +134,14 @@ class LiteEncoder(nn.Module):
         for index, stage in enumerate(self.stages):
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x)
-            if index in PICKED:
+            if index in self.variant.picked:
                 maps.append(x)
         return maps
 
     def load_timm(self, state: Mapping[str, Tensor], where: str) -> None:
         """Take the weights of timm's model of this variant, batch norm folded in; InputError if they are not its own.
 
-        state: timm's names, the classifier and the last 1x1 convolution included or not.
+        state: timm's names; what this variant does not have of the model may be there or not.
         """
         model = self._timm()
         own = {
@@ -129,12 +151,12 @@ class LiteEncoder(nn.Module):
         missing = [name for name in wanted if name not in state]
         if missing:
             raise InputError(
-                f"{where}: lacks {len(missing)} tensors of EfficientNet-{self.variant}, such as {missing[0]}"
+                f"{where}: lacks {len(missing)} tensors of EfficientNet-{self.variant.model}, such as {missing[0]}"
             )
         for name, value in wanted.items():
             if state[name].shape != value.shape:
                 raise InputError(
-                    f"{where}: not EfficientNet-{self.variant}: {name} is {list(state[name].shape)}, "
+                    f"{where}: not EfficientNet-{self.variant.model}: {name} is {list(state[name].shape)}, "
                     f"expected {list(value.shape)}"
                 )
         model.load_state_dict({name: state[name] for name in wanted}, strict=False)

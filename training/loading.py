@@ -19,6 +19,7 @@ from mal_trt.training.vit import resample_positions
 
 State = dict[str, Tensor]
 SHOWN = 4
+ENCODER = "backbone.encoder."
 STEM = "backbone.patch_embed.proj.0.0.weight"
 
 
@@ -64,6 +65,15 @@ def load_backbone(network: MALNetwork, state: State, where: str) -> Loaded:
             chosen.pop("backbone.patch_embed.proj.weight", None)
             chosen.pop("backbone.patch_embed.proj.bias", None)
     return _copy(network, chosen, tuple(optional), where, describe(state))
+
+
+def load_encoder(network: MALNetwork, state: State, where: str) -> Loaded:
+    """The encoder alone, from another network of the family: one that has at least its stages, such as mal-lite0 for
+    mal-edge. All the rest stays as it is."""
+    own = {name for name in network.state_dict() if name.startswith(ENCODER)}
+    fresh = tuple(name for name in network.state_dict() if name not in own)
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith(ENCODER)}
+    return _copy(network, encoder, fresh, where, describe(state))
 
 
 def _load_pyramid(network: MALNetwork, backbone: PyramidBackbone, state: State, where: str) -> Loaded:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import Prior, load_priors
 from mal_trt.training.start import shaped
+from mal_trt.training.teaching import check_student, teacher_masks
 from mal_trt.training.trainer import BadLoss, Trainer
 from mal_trt.training.validation import Validation
 
@@ -129,12 +130,16 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
         trainer.restore(config.resume_from)
     elif config.start_from is not None:
         trainer.start(config.start_from)
+    if config.teacher is not None:
+        check_student(config, trainer.student)
     return Begun(boxes, held_back, judge, trainer, rules, priors)
 
 
 def _train(begun: Begun, console: Console) -> Path:
     trainer, boxes = begun.trainer, begun.boxes
     config, fabric = trainer.config, trainer.fabric
+    if config.teacher is not None:
+        begun = replace(begun, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
     _make_folder(config.out)
     loader = begun.loader()
     checkpoints = Checkpoints(trainer, console)
@@ -163,6 +168,12 @@ def _priors(config: TrainConfig) -> Mapping[int, Prior]:
     """Masks of single rows: an ensemble's, those of an earlier model or of colour alone, or none."""
     if config.targets is not None and config.priors is not None:
         raise InputError("targets and priors: give one of them")
+    if config.teacher is not None and config.recipe != "distill":
+        raise InputError(f"recipe {config.recipe}: has no teacher to learn from; use distill")
+    if config.recipe == "distill" and (config.targets is None) == (config.teacher is None):
+        raise InputError("recipe distill learns the masks of a teacher or those of targets: give one of them")
+    if config.recipe == "distill" and config.priors is not None:
+        raise InputError("priors are for the recipe small; distill learns the masks of a teacher")
     if config.targets is not None:
         return load_targets(config.targets)
     return {} if config.priors is None else load_priors(config.priors)

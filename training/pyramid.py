@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -13,15 +15,31 @@ from torch import Tensor, nn
 from mal_trt.base.errors import InputError
 from mal_trt.training.augment import MEAN, STD
 from mal_trt.training.heads import resize
-from mal_trt.training.lite import LiteEncoder
+from mal_trt.training.lite import VARIANTS, LiteEncoder
 
-ARCH = re.compile(r"mal-(lite[0-2])|mal-timm:(.+)")
+ARCH = re.compile(rf"mal-({'|'.join(VARIANTS)})|mal-timm:(.+)")
 STRIDES = (4, 8, 16, 32)
-WIDTH, HEADS, BLOCKS = 192, 3, 2
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Width of the fused map, and the ViT blocks that look at it, with their heads."""
+
+    width: int = 192
+    heads: int = 3
+    blocks: int = 2
+
+
+FUSIONS: Mapping[str, Fusion] = {"mal-edge": Fusion(128, 2, 1), "mal-nano": Fusion(96, 2, 1)}
+
+
+def fusion(arch: str) -> Fusion:
+    """How an arch of this family fuses its maps."""
+    return FUSIONS.get(arch, Fusion())
 
 
 def is_pyramid(arch: str) -> bool:
-    """Whether an arch name is of this family: "mal-lite0" or "mal-timm:<timm's name>"."""
+    """Whether an arch name is of this family: "mal-lite0", "mal-edge" or "mal-timm:<timm's name>"."""
     return arch.startswith("mal-")
 
 
@@ -79,10 +97,10 @@ def _create(name: str, crop_size: int) -> tuple[Any, list[int]]:
 
 
 class PyramidBackbone(nn.Module):
-    """ImageNet-normalised image [B,3,S,S] -> (fused [B,192,S/16,S/16], map at S/4, map at S/8).
+    """ImageNet-normalised image [B,3,S,S] -> (fused [B,D,S/16,S/16], map at S/4, map at S/8); D: see `fusion`.
 
-    The maps at S/16 and S/32 are projected and added, a depthwise 3x3 convolution tells positions apart, and ViT
-    blocks look at the whole crop.
+    The maps at S/16 and, if there is one, S/32 are projected and added, a depthwise 3x3 convolution tells positions
+    apart, and ViT blocks look at the whole crop.
     """
 
     rescale: Tensor
@@ -93,38 +111,43 @@ class PyramidBackbone(nn.Module):
         found = ARCH.fullmatch(arch)
         if found is None:
             raise InputError(
-                f"unknown arch {arch!r}: expected mal-lite0, mal-lite1, mal-lite2 or mal-timm:<timm's name>"
+                f"unknown arch {arch!r}: expected {', '.join(f'mal-{name}' for name in VARIANTS)} "
+                "or mal-timm:<timm's name>"
             )
         self.encoder: LiteEncoder | TimmEncoder
         self.encoder = LiteEncoder(found[1]) if found[1] else TimmEncoder(found[2], crop_size)
-        quarter, eighth, sixteenth, coarsest = self.encoder.channels
-        self.channels: tuple[int, ...] = (WIDTH, quarter, eighth)
-        self.in16 = nn.Conv2d(sixteenth, WIDTH, 1)
-        self.in32 = nn.Conv2d(coarsest, WIDTH, 1)
-        self.position = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        quarter, eighth, sixteenth, *coarsest = self.encoder.channels
+        own = fusion(arch)
+        width = own.width
+        self.channels: tuple[int, ...] = (width, quarter, eighth)
+        self.in16 = nn.Conv2d(sixteenth, width, 1)
+        self.in32 = nn.Conv2d(coarsest[0], width, 1) if coarsest else None
+        self.position = nn.Conv2d(width, width, 3, padding=1, groups=width)
         nn.init.zeros_(self.position.weight)
         assert self.position.bias is not None
         nn.init.zeros_(self.position.bias)
-        count = BLOCKS if blocks is None else blocks
+        count = own.blocks if blocks is None else blocks
         self.blocks = nn.ModuleList(
-            Block(WIDTH, HEADS, mlp_ratio=2.0, qkv_bias=True, drop_path=drop_path) for _ in range(count)
+            Block(width, own.heads, mlp_ratio=2.0, qkv_bias=True, drop_path=drop_path) for _ in range(count)
         )
-        self.norm = nn.GroupNorm(1, WIDTH)
+        self.norm = nn.GroupNorm(1, width)
         # From the normalisation that every network of ours gets to the one the encoder was trained with.
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.encoder.mean, self.encoder.std))
         self.register_buffer("rescale", STD[None] / std, persistent=False)
         self.register_buffer("reshift", (MEAN[None] - mean) / std, persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        quarter, eighth, sixteenth, coarsest = self.encoder(image * self.rescale + self.reshift)
+        quarter, eighth, sixteenth, *coarsest = self.encoder(image * self.rescale + self.reshift)
         height, width = sixteenth.shape[-2:]
-        x = self.in16(sixteenth) + resize(self.in32(coarsest), (height, width))
+        x = self.in16(sixteenth)
+        if self.in32 is not None:
+            x = x + resize(self.in32(coarsest[0]), (height, width))
         x = x + self.position(x)
         if len(self.blocks):
             tokens = x.flatten(2).transpose(1, 2)  # (B, h*w, D)
             for block in self.blocks:
                 tokens = block(tokens)
-            x = tokens.transpose(1, 2).reshape(-1, WIDTH, height, width)
+            x = tokens.transpose(1, 2).reshape(-1, x.shape[1], height, width)
         return self.norm(x), quarter, eighth
 
     def freeze(self, stages: tuple[int, ...]) -> None:

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dataset.type": ("coco", "yolo", "voc"),
     "train.recipe": get_args(Recipe),
     "train.precision": get_args(Precision),
+    "train.teacher_weights": ("student", "teacher", "mixed"),
     "train.optim_type": ("adamw",),
     "train.checkpoint_interval_unit": ("epoch", "step"),
 }
@@ -34,7 +35,7 @@ LENGTHS = {
     "train.colour": (2,),
     "train.prior_weight": (2,),
 }
-PATHS = ("val_images", "val_boxes", "priors", "targets", "start_from", "resume_from")
+PATHS = ("val_images", "val_boxes", "priors", "targets", "teacher", "teacher_cache", "start_from", "resume_from")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Dataset:
     preload: bool = opt(False, "keep the decoded pictures in memory", "preload", True)
     figures: float = opt(0.0, "share of crops with a drawn figure (recipe small)", "figures", True)
     priors: str | None = opt(None, "GrabCut priors, .npz (recipe small)", "priors", True)
-    targets: str | None = opt(None, "an ensemble's soft masks, .npz (recipe small)", "targets", True)
+    targets: str | None = opt(None, "an ensemble's soft masks, .npz (recipes small, distill)", "targets", True)
     jitter: float = opt(0.0, "crops around boxes whose sides are off by up to this share", "jitter", True)
     strong: bool = opt(False, "harder changes of the student's crops", "strong", True)
     val_limit: int | None = opt(None, "validate on so many boxes, drawn once", "val_limit", True)
@@ -58,7 +58,12 @@ class Dataset:
 
 @dataclass
 class Train:
-    recipe: str = opt("tao", "tao: as published; small: for small data sets", "recipe", True)
+    recipe: str = opt(
+        "tao", "tao: as published; small: for small data sets; distill: a teacher's masks", "recipe", True
+    )
+    teacher: str | None = opt(None, "model whose masks are learnt (recipe distill)", "teacher", True)
+    teacher_weights: str | None = opt(None, "student, teacher or mixed: which of its networks", "teacher_weights", True)
+    teacher_cache: str | None = opt(None, "file of its masks; default: in the run's folder", "teacher_cache", True)
     num_gpus: int = opt(1, "GPUs; -1: all")
     gpu_ids: list[int] = opt([0], "which ones")
     num_nodes: int = opt(1, "machines", "nodes")

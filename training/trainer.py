@@ -19,6 +19,7 @@ from mal_trt.training.colour import ColourBatch, ColourLoss
 from mal_trt.training.config import FREE, TrainConfig
 from mal_trt.training.data import Sample
 from mal_trt.training.devices import make_fabric
+from mal_trt.training.distil_loss import DistilLoss
 from mal_trt.training.exported import read_start
 from mal_trt.training.losses import LossTerms, MalLoss
 from mal_trt.training.mean_field import MeanField
@@ -35,7 +36,7 @@ TARGET_RAMP = 0.1
 class Trainer:
     """Student, teacher, optimiser and schedule of one run; `step` is the number of steps already done.
 
-    seen: the last batch with its logits, student's and teacher's, for pictures.
+    seen: the last batch with its logits, student's and teacher's (or those of the soft masks it learns), for pictures.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int, fabric: Fabric | None = None) -> None:
@@ -56,7 +57,7 @@ class Trainer:
             base, base * config.min_lr_rate, config.epochs, config.warmup_epochs, config.waves
         )
         self.optimizer = build_optimizer(self.student, config, base)
-        if config.recipe == "small":
+        if config.recipe != "tao":
             # From scratch the two networks share no features, so the teacher starts as the student's copy.
             self.teacher.load_state_dict(self.student.state_dict())
         field = MeanField(config.crf_zeta, config.crf_kernel, config.crf_iterations, config.crf_low, config.crf_high)
@@ -71,6 +72,7 @@ class Trainer:
             soft=config.targets is not None,
             mean_field=field,
         )
+        self.distil_loss = DistilLoss(mil_weight=config.mil_weight)
         self.origin: dict[str, Any] | None = None
         self.stopping = Stopping(config.patience)
         self._student = self.fabric.setup_module(self.student, move_to_device=False)
@@ -104,7 +106,7 @@ class Trainer:
             self.fabric.clip_gradients(
                 self._student, self._optimizer, max_norm=self.config.clip, error_if_nonfinite=False
             )
-        if self.config.recipe == "small":
+        if self.config.recipe != "tao":
             self._set_lr(self.schedule((self.step + 1) / self.steps_per_epoch))
         self._optimizer.step()
         if self.config.recipe == "tao":
@@ -115,11 +117,14 @@ class Trainer:
         return LossTerms(*torch.stack(parts).mean(0))
 
     def _losses(self, batch: Sample) -> LossTerms:
-        student_crop, crop = (batch[k].to(self.device, non_blocking=True) for k in ("student", "teacher"))
+        student_crop = batch["student"].to(self.device, non_blocking=True)
         mask = batch["mask"].to(self.device, non_blocking=True)[:, None].float()
         area = batch["area"].to(self.device)
         image = normalise(student_crop)
         student_logits = self._student(image, area)
+        if self.config.recipe == "distill":
+            return self._distilled(student_logits, mask, batch)
+        crop = batch["teacher"].to(self.device, non_blocking=True)
         with torch.no_grad(), self.fabric.autocast():
             teacher_logits = self.teacher(normalise(crop), area)
         self.seen = batch, student_logits.detach(), teacher_logits
@@ -132,6 +137,13 @@ class Trainer:
         rgb = crop.permute(0, 3, 1, 2).float() / 255
         ramp = min(1.0, self.step / (TARGET_RAMP * self.total_steps))
         return self.colour_loss(student_logits, teacher_logits, rgb, samples, ramp, self.step / self.total_steps)
+
+    def _distilled(self, logits: Tensor, mask: Tensor, batch: Sample) -> LossTerms:
+        """The loss against a finished teacher's masks: no other network has to look at the crops."""
+        soft = batch["prior"].to(self.device)[:, None].float() / 255
+        has_soft, trust, exact = (batch[k].to(self.device) for k in ("has_prior", "trust", "exact"))
+        self.seen = batch, logits.detach(), torch.logit(soft, eps=1e-3)
+        return self.distil_loss(logits, mask, soft, has_soft, trust, exact)
 
     def _shared(self, terms: LossTerms, batch: Sample) -> Tensor:
         """total, mil, crf as the mean over all processes; every process stops when any one's is no number."""
@@ -147,7 +159,7 @@ class Trainer:
         config = self.config
         momentum = momentum_at(self.step / self.total_steps, config.teacher_momentum, config.teacher_momentum_end)
         untrained = config.start_from is None or is_package(str(config.start_from))
-        if config.recipe == "small" and untrained:
+        if config.recipe == "distill" or (config.recipe == "small" and untrained):
             # A young teacher is the mean of the few steps so far, not for a hundred steps mostly the untrained start.
             return min(momentum, 1 - 1 / (self.step + 2))
         return momentum

@@ -62,6 +62,8 @@ def show_training(found: TrainForecast) -> None:
     _show_files(found.writes, ())
     if found.memory_bytes is not None:
         typer.echo(f"  memory: {found.memory_bytes / (1 << 20):,.0f} MiB of the GPU")
+    if found.teacher_boxes:
+        typer.echo(f"  the teacher draws {found.teacher_boxes:,} masks first: {about(found.teacher_seconds)}")
     if found.measured:
         validations = f", and {found.validations} validations on top" if found.validations else ""
         typer.echo(

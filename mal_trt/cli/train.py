@@ -70,11 +70,29 @@ def train(
     recipe: Annotated[
         Recipe | None,
         Option(
-            help="tao: as published. small: for small data sets. Default: small for mal-* networks, tao for others."
+            help="tao: as published. small: for small data sets. distill: a small network learns a teacher's masks. "
+            "Default: distill with --teacher, small for mal-* networks, tao for others."
         ),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        Option(
+            metavar="<model>",
+            help="The model whose masks the recipe distill learns: a checkpoint, an .onnx file, an engine or `bundled` "
+            "(default).",
+        ),
+    ] = None,
+    teacher_weights: Annotated[
+        Literal["student", "teacher", "mixed"] | None,
+        Option(help="Which network of --teacher draws, where it has several. Default: as for label."),
+    ] = None,
+    teacher_cache: Annotated[
+        Path | None,
+        Option(metavar="<file>", help="The file that keeps the teacher's masks. Default: teacher.masks in --out."),
+    ] = None,
     arch: Annotated[
-        str | None, _option("arch", "The network: vit-mae-base/16, mal-lite0, mal-timm:NAME or a timm model.")
+        str | None,
+        _option("arch", "The network: vit-mae-base/16, mal-lite0, mal-edge, mal-nano, mal-timm:NAME or a timm model."),
     ] = None,
     layout: Annotated[
         str | None, _option("layout", "How a ViT reads its patches: patch (default), conv_stem or hybrid.")
@@ -147,7 +165,8 @@ def train(
     ] = None,
     priors: Annotated[Path | None, _option("priors", "A file of GrabCut priors (.npz), for the recipe small.")] = None,
     targets: Annotated[
-        Path | None, _option("targets", "A file of soft masks of an ensemble (.npz), for the recipe small.")
+        Path | None,
+        _option("targets", "A file of soft masks of an ensemble (.npz), for the recipes small and distill."),
     ] = None,
     jitter: Annotated[
         float | None,
@@ -259,4 +278,5 @@ def train(
 
 def _config(given: dict[str, Any]) -> TrainConfig:
     own = str(given.get("arch", "")).startswith("mal-")
-    return recipe_config(**{"recipe": "small" if own else "tao", **given})
+    recipe = "distill" if "teacher" in given else "small" if own else "tao"
+    return recipe_config(**{"recipe": recipe, **given})
