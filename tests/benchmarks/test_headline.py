@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,14 +214,19 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> contenders.Task:
     return contenders.Task(PHOTOS, path, "bundled", 1, folder)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", pytest.param("eager", marks=pytest.mark.slow)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("eager", "compiled")]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", *SLOW])
 def test_a_plain_script_draws_what_label_draws(
     name: str, few: contenders.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the sharpening by colour, which a plain script does not have."""
-    needs = {"openvino": "openvino", "eager": "torch"}
+    needs = {"openvino": "openvino", "eager": "torch", "compiled": "torch"}
     if name in needs:
-        pytest.importorskip(needs[name])
+        package = pytest.importorskip(needs[name])
+    if name == "compiled":  # traced, but by no C++ compiler, which takes minutes
+        monkeypatch.setattr(package, "compile", partial(package.compile, backend="eager"))
     monkeypatch.setattr(contenders, "BATCH", 2)
     _, masks = contenders.CONTENDERS[name][2](few).all()
     out = few.folder / f"{name}.json"
