@@ -141,7 +141,8 @@ class Plain:
         return frame, read_crop(picture, frame.extended, frame.size).transpose(2, 0, 1)
 
     def _masks(self, crops: list[tuple[Frame, np.ndarray]]) -> list[RLE]:
-        logits = self._logits(np.stack([crop for _, crop in crops]))
+        # Strides other than those of the warm-up would be compiled once more, within the time.
+        logits = self._logits(np.ascontiguousarray([crop for _, crop in crops]))
         thresholds = self._contract.thresholds
         return [
             rle_from_logits(values, frame, thresholds[frame.size_class])

@@ -236,6 +236,21 @@ def test_a_plain_script_draws_what_label_draws(
     assert min(mask_iou(masks[key], expected[key]) for key in masks) > 0.97
 
 
+def test_batches_have_the_shapes_and_strides_of_the_warm_up(
+    few: contenders.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise torch.compile compiles once more while the clock runs."""
+    monkeypatch.setattr(contenders, "BATCH", 2)
+    seen = []
+
+    def logits(crops: np.ndarray) -> np.ndarray:
+        seen.append((crops.shape[1:], crops.strides))
+        return np.zeros((len(crops), 48, 48), np.float32)
+
+    contenders.Plain(few, logits, contenders.contract(few)[1], {}).all()
+    assert len(seen) == 3 and len(set(seen)) == 1
+
+
 def test_figures_of_a_contender(few: contenders.Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cells_module.BEGAN, "0")
     figures, masks = contenders.measure("label", few, 4)
