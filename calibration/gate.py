@@ -59,7 +59,7 @@ class Check:
         return found.summary()
 
     def _run(self, model: Path, nan: bool) -> list[Answer]:
-        backend = open_backend(model, device="cpu", threads=self._threads)
+        backend = open_backend(model, "cpu", self._threads, backend="onnxruntime")
         found = []
         try:
             for number, batch in enumerate(self._batches):

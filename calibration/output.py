@@ -69,7 +69,7 @@ def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> byt
         return parity_path(source).read_bytes()
     image = np.concatenate([batch.image for batch in batches])[:PARITY_CROPS]
     sizes = list(SizeClass) if contract.head == "dynamic" else [SizeClass.MEDIUM]
-    backend = open_backend(source, device="cpu")
+    backend = open_backend(source, device="cpu", backend="onnxruntime")
     try:
         logits = np.stack([backend.run(image, size) for size in sizes])
     finally:

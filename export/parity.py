@@ -128,7 +128,7 @@ def compare(path: Path, expected: ParityReference) -> Parity:
     """Run a written ONNX file on the crops; RunError if it is further off than float32 explains, or on NaN."""
     from mal_trt.backends import open_backend
 
-    backend = open_backend(path, device="cpu")
+    backend = open_backend(path, device="cpu", backend="onnxruntime")
     found = Parity(0.0, 0.0, 0.0, 0)
     try:
         for row, size in enumerate(expected.sizes):

@@ -48,7 +48,7 @@ def agreement_by_threshold(
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     sizes = np.array([size_class(float(area)) for area in areas])
     order = np.random.default_rng(seed).permutation(len(boxes))
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor(model, "cpu", backend="onnxruntime")
     found = [_agreement(predictor, boxes, order[sizes[order] == size][:samples]) for size in SizeClass]
     predictor.close()
     everything = np.concatenate(found)
@@ -79,7 +79,7 @@ def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, see
 
     The figures are drawn from the pictures of the boxes and cut with the model's own margin.
     """
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor(model, "cpu", backend="onnxruntime")
     size, margin = predictor.contract.input_size, predictor.contract.margin_rate
     drawn = Samples(boxes, SampleRules(size, seed, (margin, margin), figures=1.0), 0, samples)
     crops = predictor.batch(1)

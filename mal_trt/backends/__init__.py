@@ -9,12 +9,12 @@ import numpy as np
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import AUTO, ENGINES, OPENVINO, check_backend, processor_backend
 from mal_trt.base.errors import InputError
 from mal_trt.cuda.driver import Driver
 from mal_trt.geometry.boxes import SizeClass
 
 DEVICES = ("auto", "cpu", "cuda")
-ENGINES = (".engine", ".plan")
 
 
 class Backend(Protocol):
@@ -83,15 +83,23 @@ def parse_device(device: str) -> tuple[str, int]:
     return kind, int(number or 0)
 
 
-def open_backend(model: str | Path = "bundled", device: str = "auto", threads: int | None = None) -> Backend:
+def open_backend(
+    model: str | Path = "bundled",
+    device: str = "auto",
+    threads: int | None = None,
+    backend: str = AUTO,
+    lanes: int = 1,
+) -> Backend:
     """Open a model file, or `bundled`, on a device: "cpu", "cuda", "cuda:1" or "auto" (CUDA where it really works).
 
-    threads: CPU threads for the network, None = one per core. InputError if file or device is unusable.
+    threads: CPU threads of one run of the network, None = one per core. backend: one of `choice.BACKENDS`. lanes: runs
+    that will go on at once, each with so many threads. InputError if file, device or backend is unusable.
     """
     kind, index = parse_device(device)
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: expected 1 or more")
     path = resolve_model(model)
+    check_backend(path, kind, backend)
     if path.suffix.lower() in ENGINES:
         if kind == "cpu":
             raise InputError(f"{path}: an engine runs on a GPU alone; for the CPU give the .onnx file it was built of")
@@ -100,11 +108,15 @@ def open_backend(model: str | Path = "bundled", device: str = "auto", threads: i
         return open_engine(path, index)
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: not a .onnx file or an engine; `mal-trt export` turns a checkpoint into one")
-    if kind != "cpu":
+    if kind != "cpu" and backend != OPENVINO:
         from mal_trt.backends.onnxruntime_cuda import open_on_gpu
 
-        if (backend := open_on_gpu(path, kind, threads, index)) is not None:
-            return backend
+        if (on_gpu := open_on_gpu(path, kind, threads, index)) is not None:
+            return on_gpu
+    if kind != "cuda" and (backend if backend != AUTO else processor_backend(path)) == OPENVINO:
+        from mal_trt.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(path, threads, lanes)
     from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, kind, threads, index)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mal_trt.artifacts.contract import METADATA_KEY, REEXPORT, Contract
-from mal_trt.backends.signature import LOGITS, check_image, output_name
+from mal_trt.backends.failures import MEMORY_ADVICE, failed_run, memory_ran_out, one_line
+from mal_trt.backends.signature import LOGITS, check_graph, check_image, output_name
 from mal_trt.base.errors import InputError, NanLogits, RunError
-from mal_trt.cuda.driver import ADVICE
+from mal_trt.base.processor import usable_cores
 from mal_trt.geometry.boxes import SizeClass
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-MEMORY_ADVICE = ADVICE["CUDA_ERROR_OUT_OF_MEMORY"]
-# As its arena, cuDNN, cuBLAS and the driver say it.
-OUT_OF_MEMORY = r"out of memory|failed to allocate memory|alloc_failed|bad_alloc"
 # Crops that a processor computes at once for each of its threads: with more, what lies between two layers leaves the
 # cache. Masks are the same to the byte.
 PART = 4
-TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+TENSOR_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeBackend:
@@ -48,11 +44,12 @@ class OnnxRuntimeBackend:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY], str(path))
         self.provider: str = self._session.get_providers()[0]
-        self.outputs = tuple(o.name for o in self._session.get_outputs() if o.name.startswith(LOGITS))
-        self._has_grid = _check_signature(self._session, self.contract, path)
+        names = [o.name for o in self._session.get_outputs()]
+        self.outputs = tuple(name for name in names if name.startswith(LOGITS))
+        inputs = {i.name: TENSOR_TYPES.get(i.type, i.type) for i in self._session.get_inputs()}
+        self._has_grid = check_graph(inputs, names, self.contract, path)
         self._path = path
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._part = PART * (threads or cores) if self.provider == CPU else None
+        self._part = PART * (threads or usable_cores()) if self.provider == CPU else None
 
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""
@@ -71,7 +68,7 @@ class OnnxRuntimeBackend:
                 for start in range(0, max(1, len(whole)), step)
             ]
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise failed_run(self._path, len(image), error) from error
+            raise failed_run("ONNX Runtime", self._path, len(image), error) from error
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if np.isnan(logits).any():
             raise NanLogits(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
@@ -126,7 +123,7 @@ def _open_session(
                 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
                 session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        if _memory_ran_out(error):
+        if memory_ran_out(error):
             raise RunError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); {MEMORY_ADVICE}") from error
         raise InputError(
             f"{path}: ONNX Runtime cannot load it ({one_line(error)}); is it a whole ONNX file?"
@@ -137,35 +134,3 @@ def _open_session(
             f"and that CUDA and cuDNN match onnxruntime-gpu {ort.__version__}, or use --device cpu"
         )
     return session
-
-
-def _check_signature(session: onnxruntime.InferenceSession, contract: Contract, path: Path) -> bool:
-    """Whether the graph takes `head_grid`; InputError if graph and contract disagree."""
-    inputs: dict[str, Any] = {i.name: i for i in session.get_inputs()}
-    expected = {"image", "head_grid"} if contract.head == "dynamic" else {"image"}
-    if set(inputs) != expected:
-        raise InputError(
-            f"{path}: its inputs are {sorted(inputs)}, but its metadata (head {contract.head}) promises "
-            f"{sorted(expected)}; {REEXPORT}"
-        )
-    kind = inputs["image"].type
-    if kind != TENSOR_TYPES[contract.input_dtype]:
-        raise InputError(f"{path}: `image` is {kind}, its metadata says {contract.input_dtype}; {REEXPORT}")
-    if LOGITS not in [o.name for o in session.get_outputs()]:
-        raise InputError(f"{path}: it has no output called `{LOGITS}`; {REEXPORT}")
-    return "head_grid" in inputs
-
-
-def failed_run(path: Path, count: int, error: BaseException) -> RunError:
-    """The error of a batch that ONNX Runtime could not run, with what to do where memory ran out."""
-    advice = f"; {MEMORY_ADVICE}" if _memory_ran_out(error) else ""
-    return RunError(f"{path}: ONNX Runtime failed on a batch of {count}: {one_line(error)}{advice}")
-
-
-def _memory_ran_out(error: BaseException) -> bool:
-    return re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE) is not None
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend, failed_run
+from mal_trt.backends.failures import failed_run
+from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend
 from mal_trt.backends.signature import LOGITS
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.cuda.buffers import DeviceBuffer
@@ -87,7 +88,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 binding.bind_output(output, *place, np.float32, (count, 1, into, into), logits)
                 self._session.run_with_iobinding(binding, _run_options())
             except Exception as error:  # onnxruntime's exceptions share no base class
-                raise failed_run(self._path, count, error) from error
+                raise failed_run("ONNX Runtime", self._path, count, error) from error
             finally:
                 # Also after a failure: what was queued before it still uses the caller's memory.
                 with suppress(CudaError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.contract import REEXPORT, Contract
 from mal_trt.base.errors import InputError
 
 LOGITS = "logits"
@@ -19,6 +20,22 @@ def check_image(image: np.ndarray, contract: Contract) -> None:
         raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
     if contract.input_dtype == "uint8" and image.dtype != np.uint8:
         raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
+
+
+def check_graph(inputs: Mapping[str, str], outputs: Sequence[str], contract: Contract, path: Path) -> bool:
+    """Whether a graph takes `head_grid`; InputError if it is not what its contract promises. inputs: name -> type, such
+    as "uint8". path: names the file in errors."""
+    expected = {"image", "head_grid"} if contract.head == "dynamic" else {"image"}
+    if set(inputs) != expected:
+        raise InputError(
+            f"{path}: its inputs are {sorted(inputs)}, but its metadata (head {contract.head}) promises "
+            f"{sorted(expected)}; {REEXPORT}"
+        )
+    if inputs["image"] != contract.input_dtype:
+        raise InputError(f"{path}: `image` is {inputs['image']}, its metadata says {contract.input_dtype}; {REEXPORT}")
+    if LOGITS not in outputs:
+        raise InputError(f"{path}: it has no output called `{LOGITS}`; {REEXPORT}")
+    return "head_grid" in inputs
 
 
 def output_names(contract: Contract) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 LIBRARIES = (
-    *("numpy", "pillow", "pycocotools", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "pillow", "pycocotools", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("tensorrt", "tensorrt_rtx", "cuda-bindings", "pycuda"),
 )
 

@@ -9,6 +9,7 @@ from typer import Option
 
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
+    BackendsOption,
     BoxesFormatOption,
     CropsOption,
     DeviceOption,
@@ -82,6 +83,7 @@ def benchmark(
     plot: Annotated[Path | None, Option(help="Draw speed against quality into this .png or .svg file.")] = None,
     report: ReportOption = None,
     device: DeviceOption = "auto",
+    backend: BackendsOption = "auto",
     crops: CropsOption = "auto",
     threshold: LabelThresholdOption = None,
     flip: FlipOption = False,
@@ -123,6 +125,7 @@ def benchmark(
             label_batch=label_batch,
             count=count,
             device=device,
+            backend=backend,
             crops=crops,
             threshold=threshold_of(threshold),
             flip=flip,

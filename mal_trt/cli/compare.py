@@ -61,6 +61,15 @@ def compare(
     refine: RefineOption = None,
     batch: Annotated[int, Option(min=1, help="How many boxes the networks see at once.")] = 16,
     device: DeviceOption = "auto",
+    backend: Annotated[
+        str | None,
+        Option(
+            "--backend",
+            metavar="[auto|onnxruntime|openvino|tensorrt]",
+            help="What runs the networks: one for all models, or one for each with commas between. Default: ONNX "
+            "Runtime for .onnx files, TensorRT for engines.",
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -89,6 +98,7 @@ def compare(
         count=count,
         batch=batch,
         device=device,
+        backend=backend,
         threshold=numbers(threshold),
         flip=flip,
         refine=refine,

@@ -12,6 +12,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.base.files import make_folder
 from mal_trt.cli.options import (
     AnnotationsOption,
+    BackendOption,
     BatchOption,
     BoxesFormatOption,
     CropsOption,
@@ -78,6 +79,7 @@ def evaluate(
     slack: SlackOption = 0.0,
     batch: BatchOption = None,
     device: DevicesOption = "auto",
+    backend: BackendOption = "auto",
     crops: CropsOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -126,6 +128,7 @@ def evaluate(
         labels,
         batch=batch,
         device=device,
+        backend=backend,
         crops=crops,
         flip=flip,
         refine=refine,

@@ -11,6 +11,7 @@ from typer import Option
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
+    BackendOption,
     BatchOption,
     BoxesFormatOption,
     BoxesOption,
@@ -112,6 +113,7 @@ def label(
     slack: SlackOption = 0.0,
     batch: BatchOption = None,
     device: DevicesOption = "auto",
+    backend: BackendOption = "auto",
     crops: CropsOption = "auto",
     decode: DecodeOption = "cpu",
     threads: ThreadsOption = None,
@@ -170,6 +172,7 @@ def label(
             gpus=gpus_per_worker,
             batch=batch,
             device=device,
+            backend=backend,
             crops=crops,
             decode=decode,
             threshold=thresholds,
@@ -186,6 +189,7 @@ def label(
     options: dict[str, Any] = {
         "batch": batch,
         "device": device,
+        "backend": backend,
         "crops": crops,
         "decode": decode,
         "format": format,

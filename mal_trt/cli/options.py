@@ -97,6 +97,22 @@ DevicesOption = Annotated[
         "GPU.",
     ),
 ]
+_BACKEND = (
+    "auto: TensorRT for an engine, ONNX Runtime for an .onnx file; but OpenVINO for an FP32 file on a processor with "
+    "bfloat16, if it is installed."
+)
+BackendOption = Annotated[
+    Literal["auto", "onnxruntime", "openvino", "tensorrt"],
+    Option("--backend", help=f"What runs the network. {_BACKEND}"),
+]
+BackendsOption = Annotated[
+    str,
+    Option(
+        "--backend",
+        metavar="[auto|onnxruntime|openvino|tensorrt]",
+        help=f"What runs the networks: one for all models, or one for each with commas between. {_BACKEND}",
+    ),
+]
 CropsOption = Annotated[
     Literal["auto", "cpu", "gpu"],
     Option("--crops", help="Where crops are cut and masks are made. auto: where the network runs."),

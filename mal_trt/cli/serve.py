@@ -11,6 +11,7 @@ from typer import Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.cli.options import (
+    BackendOption,
     BatchOption,
     BoxesFormatOption,
     BoxesOption,
@@ -74,6 +75,7 @@ def serve(
     slack: SlackOption = 0.0,
     batch: BatchOption = None,
     device: DevicesOption = "auto",
+    backend: BackendOption = "auto",
     crops: CropsOption = "auto",
     threads: ThreadsOption = None,
     max_body: Annotated[int, Option(min=1, help="Largest request, in MiB.")] = 64,
@@ -113,6 +115,7 @@ def serve(
         label_studio=label_studio,
         label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY") if label_studio else None,
         device=device,
+        backend=backend,
         batch=batch,
         crops=crops,
         threshold=threshold_of(threshold),

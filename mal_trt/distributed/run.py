@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
 from mal_trt.distributed.place import Place
@@ -21,7 +23,6 @@ from mal_trt.distributed.plan import Plan, check_facts, make_plan, read_plan
 from mal_trt.distributed.shard_labeler import Done, ShardLabeler, shard_record
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images, place_key
-from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.labelling.workers import Settings
 
@@ -65,6 +66,7 @@ def label_shards(
     gpus: float = 0.0,
     batch: int | None = None,
     device: str = "auto",
+    backend: str = AUTO,
     crops: str = "auto",
     decode: str = "cpu",
     threshold: Threshold = None,
@@ -96,9 +98,8 @@ def label_shards(
     images_key = place_key(found) if str(found) != str(given.path) else str(given.path)
     file = resolve_model(model, weights)
     sha = file_sha256(file)
-    settings = Settings(
-        file, threads or (usable_cores() if ray is None else 1), threshold, flip, refine, weights, crops, decode, slack
-    )
+    threads = threads or (usable_cores() if ray is None else 1)
+    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
     facts = {
         "mal-trt": __version__,
         "boxes": given.sha256(),
@@ -112,6 +113,7 @@ def label_shards(
         "weights": str(weights),
         "slack": str(slack),
         "decode": decode,
+        **({"backend": backend} if backend != AUTO else {}),
     }
     place = Place(out)
     began = time.monotonic()

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.files import could_make_folder
+from mal_trt.base.processor import usable_cores
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.journal import Box, Journal, Result
-from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES, usable_cores
+from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.record import record_path, skipped_path
@@ -79,6 +81,7 @@ def forecast(
     *,
     batch: int | None = None,
     device: str = "auto",
+    backend: str = AUTO,
     crops: str = "auto",
     decode: str = "cpu",
     format: str | Sequence[str] = "coco",
@@ -103,7 +106,7 @@ def forecast(
     source = open_images(images)
     threads = threads or usable_cores()
     file = resolve_model(model, weights)
-    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack)
+    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
     with tempfile.TemporaryDirectory(prefix="mal-trt-") as temporary:
         began = time.monotonic()
         with (

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import Backend
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
 from mal_trt.formats.pixels import open_picture
@@ -81,6 +82,8 @@ class Labeler:
       the `Labeler`. Also a checkpoint (.pth), which is exported into the user's cache the first time; that takes a
       while, and the extra `export`.
     - `device`: "cpu", "cuda", "cuda:1", or "auto", which takes CUDA where it really works.
+    - `backend`: what runs the model: "onnxruntime", "openvino", "tensorrt", or "auto": TensorRT for an engine, ONNX
+      Runtime for an .onnx file, but OpenVINO where it is installed and faster, see `docs/concepts/backends.md`.
     - `batch`: boxes that the network sees at once. None: 16, or on a GPU as many as the engine takes.
     - `crops`: where crops are cut and masks are made: "cpu", "gpu", or "auto", where the network runs.
     - `threshold`: a pixel belongs to the mask above this probability. One number, three for small, medium and large
@@ -111,6 +114,7 @@ class Labeler:
         threads: int | None = None,
         slack: float = 0.0,
         decode: str = "cpu",
+        backend: str = AUTO,
     ) -> None:
         self._predictor = Predictor(
             model,
@@ -121,6 +125,7 @@ class Labeler:
             weights=weights,
             threads=threads,
             slack=slack,
+            backend=backend,
         )
         try:
             self._batch = batch_size(batch, self._predictor.most)
@@ -137,7 +142,7 @@ class Labeler:
 
     @property
     def provider(self) -> str:
-        """What really runs the model, such as "CPUExecutionProvider"."""
+        """What really runs the model, such as "CPUExecutionProvider" or "OpenVINO (bf16)"."""
         return self._predictor.provider
 
     def __call__(self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy") -> Masks:

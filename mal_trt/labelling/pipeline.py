@@ -7,7 +7,6 @@ ahead, run the network, two batches at once, and turn logits into run lengths. B
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Protocol
 
+from mal_trt.backends.choice import on_processor
 from mal_trt.base.errors import MalTrtError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
@@ -236,18 +236,16 @@ def _label(masker: Masker, batch: _Batch, labelled: deque[list[Result]]) -> None
     labelled.append(results)
 
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def network_threads(threads: int) -> int:
     """Threads of one run of the network, when `threads` serve the whole pipeline and LANES runs go on at once."""
     return max(1, threads // LANES)
 
 
+def lanes(threads: int) -> int:
+    """Runs of the network that go on at once, when `threads` serve the whole pipeline."""
+    return min(LANES, threads)
+
+
 def _workers(provider: str, threads: int) -> int:
     """Workers: one per thread beside a GPU, fewer where the network itself needs the threads."""
-    return min(
-        16, max(min(LANES, threads), threads // 2) if provider == "CPUExecutionProvider" else max(LANES, threads)
-    )
+    return min(16, max(lanes(threads), threads // 2) if on_processor(provider) else max(LANES, threads))

@@ -11,6 +11,7 @@ import numpy as np
 from mal_trt.artifacts.contract import REFINE
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import Backend, DeviceBackend, open_backend
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop, reduced_by, reduction
@@ -35,7 +36,8 @@ class Predictor:
     flip: average the logits of the mirrored crop too. refine: "color" (see `geometry.refine`) or "none"; None is the
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
     of the network. slack: how far masks may leave their boxes on each side, as a share of the box; at most a quarter of
-    the model's margin.
+    the model's margin. backend: what runs the model, one of `backends.choice.BACKENDS`. lanes: runs of the network that
+    will go on at once, each with so many threads.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Predictor:
         weights: str | None = None,
         threads: int | None = None,
         slack: float = 0.0,
+        backend: str = AUTO,
+        lanes: int = 1,
     ) -> None:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
             raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
         if isinstance(model, (str, Path)):
-            model = open_backend(resolve_model(model, weights), device, threads)
+            model = open_backend(resolve_model(model, weights), device, threads, backend, lanes)
         self.backend: Backend = model
         self.contract = self.backend.contract
         self.provider = self.backend.provider
@@ -82,6 +86,11 @@ class Predictor:
     def notes(self) -> tuple[str, ...]:
         """What the user should know of how the model runs, such as that CUDA graphs could not be used."""
         return tuple(getattr(self.backend, "notes", ()))
+
+    @property
+    def precision(self) -> str:
+        """In which it computes: the model's, unless the backend chose another for an FP32 model."""
+        return str(getattr(self.backend, "precision", self.contract.precision))
 
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mal_trt.backends.choice import AUTO, backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_json
@@ -54,7 +55,9 @@ def write_record(
             "labelled_by_an_earlier_run": summary.resumed,
             "skipped": summary.skipped,
             "model": {"name": summary.model.name, "sha256": given["model"]},
+            "backend": backend_of(summary.provider),
             "provider": summary.provider,
+            "precision": summary.precision,
             "device": device,
             "threads": threads,
             "used": dict(used),
@@ -68,9 +71,9 @@ def write_record(
     )
 
 
-def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
+def finished(out: Path, given: Mapping[str, str], model: Path, backend: str) -> Summary:
     """The summary of the run that made `out`, if it was the same run and its output is still there; else InputError
-    says what differs."""
+    says what differs. backend: that now asked for."""
     path = record_path(out)
     record = _read(path, out)
     before: dict[str, str] = record["given"]
@@ -79,6 +82,8 @@ def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
         for name in {**before, **given}
         if before.get(name) != given.get(name)
     ]
+    if backend not in (AUTO, ran := backend_of(record["provider"])):
+        changed.append(f"backend was {ran}, now {backend}")
     if changed:
         raise InputError(
             f"{out}: finished by another run, see {path} ({'; '.join(changed)}); choose another --out, or delete it "
@@ -101,6 +106,7 @@ def finished(out: Path, given: Mapping[str, str], model: Path) -> Summary:
         losses=record["losses"],
         finished_before=True,
         read=record.get("read", ""),
+        precision=record.get("precision", ""),
     )
 
 

@@ -9,9 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import NOTHING, REGULAR, file_kind, make_folder
+from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import ImageSource, open_images, place_key
@@ -20,7 +22,6 @@ from mal_trt.labelling.hints import nothing_usable, resized
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import write_outputs, write_skipped
-from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.record import finished, skipped_path, write_record
@@ -41,6 +42,7 @@ def label(
     *,
     batch: int | None = None,
     device: str = "auto",
+    backend: str = AUTO,
     crops: str = "auto",
     decode: str = "cpu",
     format: str | Sequence[str] = "coco",
@@ -64,7 +66,8 @@ def label(
 
     - `images`: a folder, a .tar or one picture. None: where the boxes say they are.
     - `boxes`: a file, a folder or the root of a data set, in any format that is read. What is not COCO becomes COCO.
-    - `model`, `device`: as for `Labeler`; several devices with commas between, "cuda:0,cuda:1", get a process each.
+    - `model`, `device`, `backend`: as for `Labeler`; several devices with commas between, "cuda:0,cuda:1", get a
+      process each.
     - `out`: the file to write; for some formats, and for several, a folder. It must not exist.
     - `format`: how masks are written: "coco", "yolo" and so on, or several: "coco,yolo". `simplify`: leave out points
       of polygons that are at most this many pixels off the line.
@@ -131,11 +134,11 @@ def label(
         "overlay size": "none" if overlay is None else str(overlay_size),
     }
     if resume and out.exists() and not journal_path.exists():
-        return finished(out, {**given, **written}, file)
+        return finished(out, {**given, **written}, file, backend)
     began = datetime.now(timezone.utc)
     journal = Journal(journal_path)
     try:
-        settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack)
+        settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
         with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
             batch = batch_size(batch, workers.opened.most)
             used = {**given, "batch": str(batch), **workers.opened.facts}
@@ -194,6 +197,7 @@ def _run(
         resumed=resumed,
         seconds=seconds,
         provider=workers.opened.provider,
+        precision=workers.opened.precision,
         model=model,
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,

@@ -14,7 +14,8 @@ class Summary:
 
     - `total`: records in the document; `labelled` and all of `skipped` make it up. `skipped`: records by reason.
     - `resumed`: how many of the labelled ones an earlier, stopped run had done.
-    - `seconds`: how long this run labelled. `provider`: what really ran the model.
+    - `seconds`: how long this run labelled. `provider`: what really ran the model. `precision`: in which
+      it computed; that of the file, or half precision where OpenVINO ran an FP32 one.
     - `skipped_list`: the file that names each skipped record; None if there are none.
     - `notes`: what should be known of how the model ran, such as that CUDA graphs could not be used, and of the boxes.
     - `losses`: what each format could not hold.
@@ -35,6 +36,7 @@ class Summary:
     losses: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished_before: bool = False
     read: str = ""
+    precision: str = ""
 
     @property
     def boxes_per_second(self) -> float:

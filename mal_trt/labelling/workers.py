@@ -13,13 +13,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.journal import Box, Result
 from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.open_masker import open_masker
-from mal_trt.labelling.pipeline import Plan, network_threads, run_plan
+from mal_trt.labelling.pipeline import Plan, lanes, network_threads, run_plan
 from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
 
 SHARE = 2048  # boxes a process gets at once, in whole batches
@@ -38,6 +39,7 @@ class Settings:
     crops: str = "auto"
     decode: str = "cpu"
     slack: float = 0.0
+    backend: str = AUTO
 
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
         """A predictor that may use so many CPU threads, and its masker; close the masker first."""
@@ -50,6 +52,8 @@ class Settings:
             weights=self.weights,
             threads=network_threads(threads),
             slack=self.slack,
+            backend=self.backend,
+            lanes=lanes(threads),
         )
         try:
             return predictor, open_masker(predictor, self.crops, self.decode)
@@ -61,7 +65,7 @@ class Settings:
 @dataclass(frozen=True)
 class Opened:
     """What an open model says. provider: what really runs it. most: boxes in its largest batch, None = any number.
-    facts: what a resumed run must have in common with this one. precision: the model's."""
+    facts: what a resumed run must have in common with this one. precision: in which it computes."""
 
     provider: str
     most: int | None
@@ -319,5 +323,5 @@ def _opened(predictor: Predictor) -> Opened:
             "threshold": TIGHT if predictor.tight else str(predictor.thresholds),
             "refine": predictor.refine,
         },
-        precision=predictor.contract.precision,
+        precision=predictor.precision,
     )

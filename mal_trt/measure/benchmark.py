@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mal_trt.backends.choice import AUTO, one_each
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import check_folder
 from mal_trt.base.progress import Progress
@@ -43,6 +44,7 @@ def benchmark(
     label_batch: int | None = None,
     count: int | None = None,
     device: str = "auto",
+    backend: str | Sequence[str] = AUTO,
     crops: str = "auto",
     threshold: Threshold = None,
     flip: bool = False,
@@ -66,6 +68,8 @@ def benchmark(
     - `warm_up`: runs before the timed ones. `runs`: timed runs of each batch size, or `seconds` for them, in each
       round. `rounds`: how many times everything is measured in turn, since a machine's speed drifts.
     - `end_to_end`: also label from files to masks, which gives the quality too. `label_batch`: its batch size.
+    - `backend`: as for `label`, for all models, or one for each ("onnxruntime,openvino"), which measures backends where
+      a model is given twice.
     - `json_out`, `csv_out`: written after every figure, so an interrupted run leaves what it has. `plot_out`: .png or
       .svg, drawn at the end. `command`: recorded. `told`: called with the result so far after every figure.
 
@@ -76,6 +80,7 @@ def benchmark(
     """
     _check(models, batches, size, rounds, warm_up, runs, seconds)
     _check_files(json_out, csv_out, plot_out)
+    backends = one_each(backend, len(models))
     if plot_out is not None and not (end_to_end and (annotations is not None or len(models) > 1)):
         raise InputError(
             "--plot sets speed against quality: give --annotations or a second model, and label end to end"
@@ -91,7 +96,7 @@ def benchmark(
             **{"threshold": threshold, "flip": flip, "refine": refine, "weights": weights},
         }
         runner = Runner(samples, plan, source, folder, shares, Budget(warm_up, runs, seconds), label_options, meter)
-        subjects = [runner.subject(model, batches) for model in models]
+        subjects = [runner.subject(model, one, batches) for model, one in zip(models, backends, strict=True)]
         result: Document = {
             "mal_trt": __version__,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

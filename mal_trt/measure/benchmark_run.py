@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mal_trt.backends.choice import on_processor
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
@@ -40,17 +41,17 @@ class Runner:
     options: Document
     meter: PowerMeter | None = None
 
-    def subject(self, model: str | Path, batches: Sequence[int]) -> Subject:
-        """A model to be measured, opened once to see that it can be."""
-        predictor = self._open(model)
+    def subject(self, model: str | Path, backend: str, batches: Sequence[int]) -> Subject:
+        """A model to be measured by a backend, opened once to see that it can be."""
+        predictor = self._open(model, backend)
         try:
-            return Subject(model, model_facts(model, predictor), batches)
+            return Subject(model, backend, model_facts(model, predictor), batches)
         finally:
             predictor.close()
 
     def network(self, subject: Subject) -> Iterator[int]:
         """One round of the model's batch sizes in the network alone; yields after each of them."""
-        predictor = self._open(subject.model)
+        predictor = self._open(subject.model, subject.backend)
         try:
             pool = self._crops(predictor)
             # Where there is one head, the size of a box makes no difference.
@@ -82,7 +83,8 @@ class Runner:
         out = self.folder / "labels.json"
         try:
             began = time.perf_counter()
-            summary = label(self.samples.images, self.samples.boxes, subject.model, out, progress=False, **self.options)
+            given = {**self.options, "backend": subject.backend, "progress": False}
+            summary = label(self.samples.images, self.samples.boxes, subject.model, out, **given)
             whole = time.perf_counter() - began
             self._watts(subject, None, began)
             if not summary.labelled:
@@ -107,7 +109,7 @@ class Runner:
 
     def _watts(self, subject: Subject, batch: int | None, began: float) -> None:
         """Keep the mean watts since then; a meter of the GPU says nothing of a model on the processor."""
-        if self.meter is None or (self.meter.gpu_only and subject.facts["provider"].startswith("CPU")):
+        if self.meter is None or (self.meter.gpu_only and on_processor(subject.facts["provider"])):
             return
         if (watts := self.meter.since(began)) is not None:
             subject.watts.setdefault(batch, []).append(watts)
@@ -127,9 +129,9 @@ class Runner:
         if shared and subject is not reference:
             subject.quality |= {"iou": sum(shared) / len(shared), "iou_boxes": len(shared)}
 
-    def _open(self, model: str | Path) -> Predictor:
+    def _open(self, model: str | Path, backend: str) -> Predictor:
         keys = ("threshold", "flip", "refine", "weights", "threads")
-        return Predictor(model, self.options["device"], **{key: self.options[key] for key in keys})
+        return Predictor(model, self.options["device"], backend=backend, **{key: self.options[key] for key in keys})
 
     def _crops(self, predictor: Predictor) -> np.ndarray:
         """Some of the samples' crops, [n,3,S,S] of the model's type; InputError if no picture can be read."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mal_trt.artifacts.manifest import manifest_path, read_manifest
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.predictor import Predictor
@@ -20,10 +21,11 @@ Document = dict[str, Any]
 
 @dataclass
 class Subject:
-    """A model and what was measured of it. facts: what it is. failed: batch, or None for labelling, -> why; watts: the
-    same -> mean of each round."""
+    """A model and what was measured of it. backend: asked for. facts: what it is. failed: batch, or None for labelling,
+    -> why; watts: the same -> mean of each round."""
 
     model: str | Path
+    backend: str
     facts: Document
     batches: Sequence[int]
     clock: str = ""
@@ -80,7 +82,8 @@ def model_facts(model: str | Path, predictor: Predictor) -> Document:
         "model": str(model),
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "precision": predictor.contract.precision,
+        "precision": predictor.precision,
+        "backend": backend_of(predictor.provider),
         "provider": predictor.provider,
         "input_size": predictor.contract.input_size,
         "head": predictor.contract.head,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mal_trt.backends.choice import backend_of, one_each, reference_backend
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import check_folder, write_json
 from mal_trt.base.progress import Progress
@@ -30,6 +31,7 @@ def compare(
     count: int | None = None,
     batch: int = 16,
     device: str = "auto",
+    backend: str | Sequence[str] | None = None,
     threshold: Threshold = None,
     flip: bool = False,
     refine: str | None = None,
@@ -43,6 +45,8 @@ def compare(
     - `models`: two or more model files, checkpoints, or "bundled".
     - `annotations`: boxes with drawn masks; or `boxes`: boxes alone. Either in any format that is read.
     - `count`: compare on this many boxes, spread evenly. None: all.
+    - `backend`: as for `label`, for all models, or one for each ("onnxruntime,openvino"), which compares backends where
+      a model is given twice. None: ONNX Runtime for .onnx files, TensorRT for engines.
     - `threshold`, `refine`: the same for all models. None: what each model asks for.
     - `json_out`: a file for the result. `seen`: called with each box that was compared, and all of its masks. The
       other options are those of `label`.
@@ -59,12 +63,14 @@ def compare(
     for name, value in (("batch", batch), ("count", count)):
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: expected 1 or more")
+    backends = one_each(backend or [reference_backend(model) for model in models], len(models))
     check_folder(json_out)
     source = open_pictures(images, document)
     predictors: list[Predictor] = []
     try:
-        for model in models:
-            predictors.append(Predictor(model, device, threshold=threshold, flip=flip, refine=refine, threads=threads))
+        for model, one in zip(models, backends, strict=True):
+            options: dict[str, Any] = {"threshold": threshold, "flip": flip, "refine": refine, "threads": threads}
+            predictors.append(Predictor(model, device, backend=one, **options))
         with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
             journal = Journal(Path(folder) / "plan")
             try:
@@ -115,7 +121,8 @@ def _document(annotations: BoxesLike | None, boxes: BoxesLike | None) -> BoxesLi
 def _facts(model: str | Path, predictor: Predictor) -> dict[str, Any]:
     return {
         "model": str(model),
-        "precision": predictor.contract.precision,
+        "precision": predictor.precision,
+        "backend": backend_of(predictor.provider),
         "provider": predictor.provider,
         "input_size": predictor.contract.input_size,
         "thresholds": list(predictor.thresholds),

@@ -13,9 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 from mal_trt.artifacts.flavor import INSTALL, MODULES, OLDEST, TITLES, version_numbers
+from mal_trt.backends.choice import INSTALL as OPENVINO_INSTALL
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import VISIBLE, Machine, find_gpus, hidden, platform_tag
 from mal_trt.base.memory import read_memory
+from mal_trt.base.processor import native_half
 from mal_trt.base.version import __version__
 from mal_trt.cuda.open import VARIABLE, choose_provider, installed
 from mal_trt.measure.finding import MISSING, OK, WARNING, Finding
@@ -30,12 +32,13 @@ from mal_trt.backends import open_backend
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.artifacts.models import resolve_model
 stored = np.load(resolve_model("bundled").with_suffix(".parity.npz"))
-backend = open_backend("bundled", device={device!r})
+backend = open_backend("bundled", device={device!r}, backend={backend!r})
 expected = stored["logits"][0]
 logits = backend.run(stored["image"], SizeClass(int(stored["size_classes"][0])))
 print(backend.provider, f"{{np.abs(logits - expected).max() / np.ptp(expected):.0e}}")
 """
 LIMIT = 0.01  # of the logits' range; CUDA may round products to TF32
+HALF_LIMIT = 0.1  # where products are rounded to half precision
 SECONDS = 60  # for a library to load
 LEAST_DISK = 2 << 30  # an FP32 ViT-Base: model, engine and their temporary copies
 LEAST_MEMORY = 2 << 30
@@ -51,6 +54,7 @@ def examine() -> Iterator[Finding]:
         lambda: _tensorrt(machine),
         lambda: _cuda(machine),
         lambda: _onnxruntime(machine),
+        _openvino,
         _packages,
         _disk,
     )
@@ -135,7 +139,7 @@ def _onnxruntime(machine: Machine) -> Iterator[Finding]:
         yield Finding("ONNX Runtime", OK, f"{installed[0]} {_version(installed[0])}")
     for device in ("cpu", "cuda"):
         name = f"{device.upper()}ExecutionProvider"
-        done = _try(PARITY.format(device=device))
+        done = _try(PARITY.format(device=device, backend="onnxruntime"))
         provider, _, moved = done.output.partition(" ")
         if done.ok and provider == name and float(moved) < LIMIT:
             yield Finding(name, OK, f"runs the bundled model, {moved} of the logits' range from its reference")
@@ -147,6 +151,29 @@ def _onnxruntime(machine: Machine) -> Iterator[Finding]:
         else:
             advice = 'in an environment of its own: pip install "mal-trt[gpu]"' if machine.gpus else ""
             yield Finding(name, MISSING, "does not run here", advice)
+
+
+def _openvino() -> Iterator[Finding]:
+    half = native_half()
+    if not _version("openvino"):
+        if half == "bf16":
+            value = "not installed; it is faster than ONNX Runtime on this processor, which computes bfloat16 by itself"
+            yield Finding("OpenVINO", MISSING, value, OPENVINO_INSTALL)
+        else:
+            yield Finding("OpenVINO", MISSING, "not installed; it pays on processors that compute bfloat16")
+        return
+    done = _try(PARITY.format(device="cpu", backend="openvino"))
+    provider, _, moved = done.output.rpartition(" ")
+    if not done.ok:
+        yield Finding("OpenVINO", WARNING, f"does not run: {done.output}", f"{OPENVINO_INSTALL}, or uninstall openvino")
+        return
+    precision = provider.partition("(")[2].rstrip(")")
+    value = f"{_version('openvino')}, runs the bundled model in {precision}, {moved} of the logits' range from its"
+    value += " reference; --backend auto takes it for FP32 models" if half == "bf16" else " reference"
+    if float(moved) < (LIMIT if half is None else HALF_LIMIT):
+        yield Finding("OpenVINO", OK, value)
+    else:
+        yield Finding("OpenVINO", WARNING, value, "use --backend onnxruntime, and report this")
 
 
 def _packages() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import check_folder, read_json, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
@@ -32,6 +33,7 @@ def evaluate(
     *,
     batch: int | None = None,
     device: str = "auto",
+    backend: str = AUTO,
     crops: str = "auto",
     flip: bool = False,
     refine: str | None = None,
@@ -80,6 +82,7 @@ def evaluate(
                 out,
                 batch=batch,
                 device=device,
+                backend=backend,
                 crops=crops,
                 threshold=threshold,
                 flip=flip,

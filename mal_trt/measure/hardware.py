@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.gpu import find_gpus, platform_tag
+from mal_trt.base.processor import usable_cores
 from mal_trt.base.versions import library_versions
-from mal_trt.labelling.pipeline import usable_cores
 
 SECONDS = 10  # for a program to answer
 NVIDIA_SMI = {

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
 from mal_trt.formats.images import ImageProblem, ImageSource
-from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.report.content import Content
 from mal_trt.report.crops import crop_of
 from mal_trt.report.folder import MARK, report_folder

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mal_trt.base.errors import InputError, MalTrtError
+from mal_trt.base.processor import usable_cores
 from mal_trt.base.version import __version__
-from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.serve import api, health, label_studio, reference, workspace_routes
 from mal_trt.serve.answers import NotFound, UnknownKind, error_answer
 from mal_trt.serve.counting import Counting

@@ -210,6 +210,7 @@ def _open(path: Path, device: str, settings: ServeSettings) -> tuple[Predictor, 
         weights=settings.weights,
         threads=settings.threads,
         slack=settings.slack,
+        backend=settings.backend,
     )
     try:
         return predictor, open_masker(predictor, settings.crops)

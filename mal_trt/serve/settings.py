@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError
 from mal_trt.labelling.predictor import Threshold
 
@@ -50,8 +51,8 @@ class Limits:
 class ServeSettings:
     """A server's settings, the words of the options of `mal-trt serve`.
 
-    - `model`, `device`, `batch`, `crops`, `threshold`, `flip`, `refine`, `weights`, `slack`, `threads`: as for
-      `Labeler`. Several devices with commas between run a copy of the model each.
+    - `model`, `device`, `backend`, `batch`, `crops`, `threshold`, `flip`, `refine`, `weights`, `slack`, `threads`: as
+      for `Labeler`. Several devices with commas between run a copy of the model each.
     - `images`: the pictures that may be asked for by name: a folder, a .tar or one file; None: none.
     - `boxes`: the boxes that the page begins with, in any format that is read; `boxes_format`, `split` as for `Boxes`.
     - `workspace`: the folder that the page's work is kept in, the only one that is written to.
@@ -71,6 +72,7 @@ class ServeSettings:
     label_studio: str | None = None
     label_studio_key: str | None = None
     device: str = "auto"
+    backend: str = AUTO
     batch: int | None = None
     crops: str = "auto"
     threshold: Threshold = None
