@@ -5,7 +5,8 @@
 
 Each configuration runs all batches in turn with the others, round by round; the median of its ratios to the first one
 counts, which is how `label` opens the bundled model: as many batches at once as LANES, each with its share of the
-threads, without spinning. --busy: beside as many processes that compute as there are threads. --file: another
+threads, without spinning. `--backend openvino` is how `label` opens OpenVINO, async requests and all; the rows OpenVINO
+f32 and bf16 are its bare settings. --busy: beside as many processes that compute as there are threads. --file: another
 file of the same network, such as an INT8 one, as `label` would run it. IoU: of the masks with those of the first.
 """
 
@@ -28,11 +29,14 @@ from common import boxes_by_picture, save
 from pycocotools import mask as coco
 
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends import open_backend
+from mal_trt.base.errors import MalTrtError
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame
-from mal_trt.labelling.pipeline import LANES
+from mal_trt.labelling.pipeline import LANES, lanes, network_threads
 from mal_trt.labelling.predictor import Predictor
 
+AS_WRITTEN = {"disable_quant_qdq": "1"}  # INT8 files as `label` computes them
 Runs = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
 
 
@@ -70,14 +74,15 @@ def onnxruntime(
     return lambda feeds: list(pool.map(lambda feed: session.run(["logits"], feed)[0], feeds))
 
 
-def openvino(path: str, threads: int, hint: str, streams: int | None, precision: str = "f32") -> Runs:
-    import openvino as ov  # type: ignore[import-not-found]
+def openvino(path: str, threads: int, hint: str, streams: int, precision: str, pinned: bool = False) -> Runs:
+    import openvino as ov
 
     config: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": hint,
         "INFERENCE_PRECISION_HINT": precision,
-        **({"NUM_STREAMS": streams} if streams else {}),
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": pinned,
     }
     compiled = ov.Core().compile_model(path, "CPU", config)
     queue = ov.AsyncInferQueue(compiled)
@@ -94,6 +99,13 @@ def openvino(path: str, threads: int, hint: str, streams: int | None, precision:
     return run
 
 
+def backend(name: str, path: str, threads: int) -> Runs:
+    """As `label` runs it with `--backend`."""
+    opened = open_backend(path, "cpu", network_threads(threads), name, lanes(threads))
+    pool = ThreadPoolExecutor(lanes(threads))
+    return lambda feeds: list(pool.map(lambda feed: opened.run(feed["image"], SizeClass.LARGE), feeds))
+
+
 def configurations(path: str, threads: int, files: dict[str, str]) -> dict[str, tuple[int, Callable[[], Runs]]]:
     """By name: the batch, and what opens it."""
     ready: dict[str, tuple[int, Callable[[], Runs]]] = {
@@ -107,15 +119,28 @@ def configurations(path: str, threads: int, files: dict[str, str]) -> dict[str, 
         "batch 4": (4, lambda: onnxruntime(path, threads)),
         "batch 8": (8, lambda: onnxruntime(path, threads)),
         "batch 32": (32, lambda: onnxruntime(path, threads)),
-        "OpenVINO, throughput": (16, lambda: openvino(path, threads, "THROUGHPUT", None)),
-        "OpenVINO, throughput, 2 streams": (16, lambda: openvino(path, threads, "THROUGHPUT", 2)),
-        "OpenVINO, throughput, 2 streams, batch 4": (4, lambda: openvino(path, threads, "THROUGHPUT", 2)),
-        "OpenVINO, latency": (16, lambda: openvino(path, threads, "LATENCY", None)),
+        "--backend onnxruntime": (16, lambda: backend("onnxruntime", path, threads)),
+        "--backend openvino": (16, lambda: backend("openvino", path, threads)),
+        "--backend openvino, batch 1": (1, lambda: backend("openvino", path, threads)),
+        "--backend openvino, batch 32": (32, lambda: backend("openvino", path, threads)),
     }
+    for precision in ("f32", "bf16"):
+        for title, batch, hint, streams, pinned in (
+            ("a stream for each thread", 16, "THROUGHPUT", threads, False),
+            ("the same, pinned", 16, "THROUGHPUT", threads, True),
+            ("the same, batch 4", 4, "THROUGHPUT", threads, False),
+            ("one stream", 16, "LATENCY", 1, False),
+        ):
+            ready[f"OpenVINO {precision}, {title}"] = (
+                batch,
+                lambda hint=hint, streams=streams, precision=precision, pinned=pinned: openvino(  # type: ignore[misc]
+                    path, threads, hint, streams, precision, pinned
+                ),
+            )
     for name, file in files.items():
         if file.endswith(".onnx"):
-            ready[name] = (16, lambda file=file: onnxruntime(file, threads))  # type: ignore[misc]
-        ready[f"{name}, OpenVINO"] = (16, lambda file=file: openvino(file, threads, "THROUGHPUT", 2))  # type: ignore[misc]
+            ready[name] = (16, lambda file=file: onnxruntime(file, threads, **AS_WRITTEN))  # type: ignore[misc]
+        ready[f"{name}, OpenVINO"] = (16, lambda file=file: openvino(file, threads, "THROUGHPUT", threads, "f32"))  # type: ignore[misc]
     return ready
 
 
@@ -150,7 +175,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    predictor = Predictor(arguments.model, "cpu", threads=1)
+    predictor = Predictor(arguments.model, "cpu", threads=1, backend="onnxruntime")
     crops, frames = crops_of(predictor, arguments.images, arguments.boxes, arguments.count)
     files = dict(text.split("=", 1) for text in arguments.file)
     ready = configurations(str(resolve_model(arguments.model)), arguments.threads, files)
@@ -159,7 +184,9 @@ def main() -> None:
     for name, (batch, open_it) in ready.items():
         if arguments.only and name.removesuffix(", OpenVINO") not in (*arguments.only, *files, "label"):
             continue
-        with suppress(ImportError, RuntimeError):  # without OpenVINO, or a file that it cannot read: the rest
+        with suppress(
+            ImportError, RuntimeError, MalTrtError
+        ):  # without OpenVINO, or a file that it cannot read: the rest
             feeds, runs = batches_of(predictor, crops, batch), open_it()
             logits = np.concatenate(runs(feeds))[:, 0]
             refined = [predictor.refined(*one) for one in zip(logits, crops, frames, strict=True)]

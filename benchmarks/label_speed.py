@@ -94,6 +94,7 @@ def main() -> None:
                 out,
                 batch=arguments.batch,
                 device="cpu",
+                backend="onnxruntime",
                 threads=arguments.threads,
                 progress=False,
             )

@@ -14,7 +14,7 @@ from mal_trt.artifacts.manifest import Manifest, manifest_path
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import contract_of, read_onnx
 from mal_trt.artifacts.parity import engine_reference
-from mal_trt.backends import ENGINES
+from mal_trt.backends.choice import ENGINES
 from mal_trt.backends.signature import LOGITS, output_names
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import find_gpus
