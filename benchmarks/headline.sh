@@ -13,7 +13,7 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=$venv/bin/python
     echo "Setting up in $venv ..."
     "$PYTHON" -m pip install --quiet --disable-pip-version-check "$root[cpu,train,benchmark]"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check openvino ||
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$root[openvino]" ||
         echo "OpenVINO cannot be installed here; the rest is measured without it" >&2
 fi
 exec "$PYTHON" "$here/headline.py" "$@"

@@ -47,9 +47,7 @@ def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Ver
     return (models[0] if models else use.model()), use
 
 
-def out_file(
-    out: Path | None, use: SpecUse | None, model: str, ending: str, dry_run: Context | None = None
-) -> Path:
+def out_file(out: Path | None, use: SpecUse | None, model: str, ending: str, dry_run: Context | None = None) -> Path:
     """--out, or else the file that the spec gives a verb's result, whose folder is made.
 
     dry_run: the context of a dry run, at whose end the folders made are removed again.
