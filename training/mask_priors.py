@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mal_trt.backends.choice import reference_backend
 from mal_trt.formats.images import ImageProblem
 from mal_trt.labelling.labeler import Labeler
 from mal_trt.training.pictures import TrainingBoxes
@@ -20,7 +21,7 @@ def save_mask_priors(model: str | Path, boxes: TrainingBoxes, path: Path, device
     """Masks of all boxes, made as `label` makes them: `rows` int64 [n], `masks` uint8 [n,96,96] of 0..255, at `path`
     (.npz); `prior.load_priors` takes those that fit their boxes."""
     found: dict[int, np.ndarray] = {}
-    with closing(Labeler(model, device)) as labeler:
+    with closing(Labeler(model, device, backend=reference_backend(model))) as labeler:
         for number in np.unique(boxes.picture):
             rows = np.flatnonzero(boxes.picture == number)
             try:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mal_trt.artifacts.models import resolve_model
+from mal_trt.backends.choice import reference_backend
 from mal_trt.base.digest import file_sha256
 from mal_trt.formats.images import ImageProblem
 from mal_trt.geometry.boxes import SizeClass
@@ -38,7 +39,10 @@ class Teacher:
     def __init__(self, model: str | Path, device: str = "auto", weights: str | None = None) -> None:
         self.model = str(model)
         given = Path(model) if Path(model).is_file() else resolve_model(model)
-        self._predictor = Predictor(model, device, flip=True, weights=weights, threads=torch.get_num_threads())
+        # The same masks wherever they are drawn: they are kept, and made use of on other machines.
+        backend = reference_backend(given)
+        threads = torch.get_num_threads()
+        self._predictor = Predictor(model, device, flip=True, weights=weights, threads=threads, backend=backend)
         contract = self._predictor.contract
         self.margins = tuple(round(contract.margin_rate * share, 4) for share in SHARES)
         self.facts: dict[str, object] = {
