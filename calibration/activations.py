@@ -48,12 +48,41 @@ def spectra(
             found[value].add(values, inputs[value])
         done(len(batch.spots))
     for value, spectrum in found.items():
-        if spectrum.overflows:
-            raise RunError(
-                f"{inputs[value]}: {spectrum.overflows} of its inputs exceed FP16 on the calibration crops; "
-                "this layer cannot be quantised, leave it out with --exclude"
-            )
+        _check_range(inputs[value], spectrum)
     return {layer.name: found[layer.input] for layer in layers}
+
+
+def sides(
+    model: onnx.ModelProto,
+    contract: Contract,
+    values: Mapping[str, str],
+    batches: Iterable[CropBatch],
+    threads: int | None = None,
+    done: Callable[[int], None] = lambda crops: None,
+) -> dict[str, tuple[Spectrum, Spectrum]]:
+    """Spectra of what lies below and above zero, over all crops, of each value. values: the node that takes or gives
+    it, by the value's name. `done` and errors as of `spectra`."""
+    probe = Probe(model, contract, list(values), threads)
+    found = {value: (Spectrum(), Spectrum()) for value in values}
+    for batch in batches:
+        for value, seen in probe.run(batch).items():
+            below, above = found[value]
+            if seen.min(initial=0.0) < 0:
+                below.add(np.minimum(seen, 0), values[value])
+            above.add(np.maximum(seen, 0), values[value])
+        done(len(batch.spots))
+    for value, both in found.items():
+        for spectrum in both:
+            _check_range(values[value], spectrum)
+    return found
+
+
+def _check_range(layer: str, spectrum: Spectrum) -> None:
+    if spectrum.overflows:
+        raise RunError(
+            f"{layer}: {spectrum.overflows} of its inputs exceed FP16 on the calibration crops; "
+            "this layer cannot be quantised, leave it out with --exclude"
+        )
 
 
 def maxima(

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_json
 from mal_trt.base.progress import Progress
-from mal_trt.calibration.activations import Measured, spectra
+from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.cache import Cache, cache_key
 from mal_trt.calibration.convert import describe_drop, half_of
 from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitivity
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
 from mal_trt.calibration.macs import multiplications
 from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
-from mal_trt.calibration.quantize import TYPES, Layer, choose, layers, quantize, usual_groups
+from mal_trt.calibration.quantize import Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
+from mal_trt.calibration.targets import Target, spectra, target_of
 from mal_trt.formats.boxes import BoxesLike
 
 Source = tuple[Path | None, BoxesLike]
@@ -74,24 +75,25 @@ def calibrate(
     if measured is None:
         measured = _measure(graph, contract, chosen, learn, settings, progress)
         store.store_measured(measured)
-    largest = TYPES[settings.precision][1]
-    ranges = {layer.name: measured.spectra[layer.name].range(settings.observer, largest) for layer in chosen}
+    target = target_of(graph, contract, chosen, measured.spectra, settings)
 
     batches = list(crops(held, contract, settings.batch))
     if not batches:
         raise InputError(f"none of the {len(held)} pictures to check on could be read")
     typed, wide = graph, tuple(contract.extra.get("fp32_nodes", ()))
-    if contract.precision == "fp32":
+    if contract.precision == "fp32" and target.rest == "fp16":
         typed, wide = half_of(graph, contract, batches, settings.threads)
     costs: list[Cost] = []
     with scratch(out, "check") as trial, scratch(out, settings.precision) as part:
-        attempt = _Attempt(typed, wide, contract, ranges, settings, Check(source, batches, trial, settings.threads))
+        attempt = _Attempt(
+            typed, wide, contract, chosen, target, settings, Check(source, batches, trial, settings.threads)
+        )
         order, limit = chosen, settings.limit(drawn=annotations is not None)
         if settings.sensitivity_crops or attempt.drop(chosen) > limit:
-            costs = _costs(graph, source, chosen, ranges, settings, batches, store, trial, progress)
+            costs = _costs(graph, source, chosen, target, settings, batches, store, trial, progress)
             place = {cost.layer: number for number, cost in enumerate(costs)}
             order = sorted(chosen, key=lambda layer: place[layer.name])
-        quantized, _ = largest_set(order, attempt.drop, limit)
+        quantized, _ = largest_set(order, attempt.drop, limit, target.rest.upper())
         save(attempt.build(quantized), part)
         publish(part, out, parity_of(source, contract, batches))
     agreement = attempt.agreement(quantized)
@@ -103,7 +105,7 @@ def calibrate(
         "agreement": agreement,
         "multiplications": _share(graph, contract, {layer.name for layer in quantized}, batches[0], settings.threads),
         "warnings": begun.warnings,
-        "layers": layer_rows(chosen, {layer.name for layer in quantized}, ranges, measured, costs, settings.precision),
+        "layers": layer_rows(chosen, {layer.name for layer in quantized}, target, costs, settings.precision),
     }
     report = out.with_suffix(".report.json")
     write_json(document, report)
@@ -137,6 +139,8 @@ def begin(
     proto, contract, source = load_onnx(model)
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
         raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
+    if settings.target == CPU_TARGET and contract.precision != "fp32":
+        raise InputError(f"{source}: {contract.precision}; --target cpu starts from the FP32 model")
     graph = fold_constants(proto)
     settings = replace(settings, layers=settings.layers or usual_groups(graph))
     chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
@@ -158,7 +162,7 @@ def _measure(
     losses = Losses()
     batches = crops(spots, contract, settings.batch, losses, skip_blank=True)
     with Progress("calibrating", len(spots), unit="crops", show=progress) as bar:
-        found = spectra(graph, contract, chosen, batches, settings.threads, bar.advance)
+        found = spectra(graph, contract, chosen, batches, settings, bar.advance)
     used = len(spots) - losses.unreadable - losses.blank
     if used < LEAST_CROPS:
         raise InputError(
@@ -184,13 +188,14 @@ class _Attempt:
         typed: onnx.ModelProto,
         wide: Sequence[str],
         contract: Contract,
-        ranges: Mapping[str, float],
+        chosen: Sequence[Layer],
+        target: Target,
         settings: CalibrationSettings,
         check: Check,
     ) -> None:
         self._typed, self._wide, self._contract = typed, wide, contract
-        self._ranges, self._settings, self._check = ranges, settings, check
-        self._order = {name: place for place, name in enumerate(ranges)}
+        self._target, self._settings, self._check = target, settings, check
+        self._order = {layer.name: place for place, layer in enumerate(chosen)}
         self._known: dict[frozenset[str], dict[str, Any]] = {}
 
     def drop(self, layers: Sequence[Layer]) -> float:
@@ -207,7 +212,7 @@ class _Attempt:
     def build(self, layers: Sequence[Layer]) -> onnx.ModelProto:
         """That model, checked and with its contract."""
         layers = sorted(layers, key=lambda layer: self._order[layer.name])
-        model = quantize(self._typed, layers, self._ranges, self._settings.precision)
+        model = self._target.quantize(self._typed, layers)
         calibration = {
             "observer": self._settings.observer,
             "crops": self._settings.crops,
@@ -216,6 +221,8 @@ class _Attempt:
         }
         extra = {name: value for name, value in self._contract.extra.items() if name != "fp16_weights"}
         extra |= {"calibration": calibration} | ({"fp32_nodes": list(self._wide)} if self._wide else {})
+        if self._settings.target == CPU_TARGET:
+            extra["target"] = CPU_TARGET
         set_contract(model, replace(self._contract, precision=self._settings.precision, extra=extra))
         check_graph(model)
         return model
@@ -254,7 +261,7 @@ def _costs(
     graph: onnx.ModelProto,
     source: Path,
     chosen: Sequence[Layer],
-    ranges: Mapping[str, float],
+    target: Target,
     settings: CalibrationSettings,
     batches: Sequence[CropBatch],
     store: Cache,
@@ -271,4 +278,4 @@ def _costs(
             store.store_cost(settings.tried, cost)
             bar.advance(1)
 
-        return sensitivity(graph, chosen, ranges, settings.precision, check, known, done)
+        return sensitivity(graph, chosen, target, check, known, done)

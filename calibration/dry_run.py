@@ -13,14 +13,13 @@ from pathlib import Path
 import onnx
 
 from mal_trt.base.errors import InputError
-from mal_trt.calibration.activations import spectra
 from mal_trt.calibration.calibrate import Begun, Source, begin
 from mal_trt.calibration.convert import half_of
 from mal_trt.calibration.gate import Check
 from mal_trt.calibration.output import parity_path
-from mal_trt.calibration.quantize import TYPES, quantize
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops
 from mal_trt.calibration.settings import CalibrationSettings
+from mal_trt.calibration.targets import spectra, target_of
 
 BATCHES = 4  # that are measured
 
@@ -109,21 +108,20 @@ def _seconds(begun: Begun, batches: list[CropBatch], cut_each: float) -> tuple[f
     settings = begun.settings
     marks = [time.monotonic()]
     found = spectra(
-        begun.graph, begun.contract, begun.chosen, batches, settings.threads, lambda _: marks.append(time.monotonic())
+        begun.graph, begun.contract, begun.chosen, batches, settings, lambda _: marks.append(time.monotonic())
     )
     seen = sum(len(batch.spots) for batch in batches[1:])  # the first batch opens the network
     each = cut_each + ((marks[-1] - marks[1]) / seen if seen else (marks[-1] - marks[0]) / len(batches[0].spots))
     ranges = (marks[1] - marks[0]) + each * len(begun.learn) * (2 if settings.smooth else 1)
 
-    limit = TYPES[settings.precision][1]
-    values = {layer.name: found[layer.name].range(settings.observer, limit) for layer in begun.chosen}
+    target = target_of(begun.graph, begun.contract, begun.chosen, found, settings)
     halved = time.monotonic()
     typed = begun.graph
-    if begun.contract.precision == "fp32":
+    if begun.contract.precision == "fp32" and target.rest == "fp16":
         typed, _ = half_of(begun.graph, begun.contract, batches, settings.threads)
     halved = time.monotonic() - halved
     every, one = (
-        _judging(begun, quantize(typed, chosen, values, settings.precision), batches)
+        _judging(begun, target.quantize(typed, chosen), batches)
         for chosen in (begun.chosen, begun.chosen[len(begun.chosen) // 2 :][:1])
     )
     tried = settings.sensitivity_crops or CalibrationSettings.sensitivity_crops

@@ -14,8 +14,9 @@ from mal_trt.backends import open_backend
 from mal_trt.base.errors import NanLogits, RunError
 from mal_trt.calibration.emulate import emulate
 from mal_trt.calibration.output import save
-from mal_trt.calibration.quantize import Layer, quantize
+from mal_trt.calibration.quantize import Layer
 from mal_trt.calibration.sample import CropBatch, Spot
+from mal_trt.calibration.targets import Target
 from mal_trt.geometry.refine import refine_colour
 from mal_trt.measure.agreement import Agreement, Answer, Truth, answers
 
@@ -109,8 +110,7 @@ def drop_of(summary: Mapping[str, Any]) -> float:
 def sensitivity(
     model: onnx.ModelProto,
     chosen: Sequence[Layer],
-    ranges: Mapping[str, float],
-    kind: str,
+    target: Target,
     check: Check,
     known: Mapping[str, Cost],
     done: Callable[[Cost], None] = lambda cost: None,
@@ -122,7 +122,7 @@ def sensitivity(
     costs = []
     for layer in chosen:
         if layer.name not in known:
-            summary = check.agreement(quantize(model, [layer], ranges, kind))
+            summary = check.agreement(target.quantize(model, [layer]))
             error = summary["logit_error"]
             cost = Cost(layer.name, change_of(summary), error["relative_mean"] if error else 1.0)
             done(cost)
@@ -133,12 +133,13 @@ def sensitivity(
 
 
 def largest_set(
-    order: Sequence[Layer], drop: Callable[[Sequence[Layer]], float], limit: float
+    order: Sequence[Layer], drop: Callable[[Sequence[Layer]], float], limit: float, rest: str = "FP16"
 ) -> tuple[list[Layer], float]:
     """The most layers that stay within the limit when the dearest are left out first, and the drop they give.
 
     order: dearest first. drop: of a model with just these layers quantised; measured O(log n) times, taking it
-    to fall as layers are left out. RunError if even the cheapest layer alone passes the limit.
+    to fall as layers are left out. rest: precision of what is not quantised. RunError if even the cheapest layer alone
+    passes the limit.
     """
     found = drop(order)
     if found <= limit:
@@ -155,6 +156,6 @@ def largest_set(
     if best is None:
         raise RunError(
             f"no set of layers stays within the limit of {limit:g} (all of them: {found:.4f}, the least sensitive "
-            "alone is above it too); nothing was written, use the FP16 model"
+            f"alone is above it too); nothing was written, use the {rest} model"
         )
     return list(order[high:]), best

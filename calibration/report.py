@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.gate import Cost
 from mal_trt.calibration.quantize import Layer
+from mal_trt.calibration.targets import Target
 
 
 def layer_rows(
     chosen: Sequence[Layer],
     quantized: Collection[str],
-    ranges: Mapping[str, float],
-    measured: Measured,
+    target: Target,
     costs: Sequence[Cost],
     precision: str,
 ) -> list[dict[str, Any]]:
@@ -27,11 +26,11 @@ def layer_rows(
             {
                 "name": layer.name,
                 "group": layer.group,
-                "range": ranges[layer.name],
-                "largest": measured.spectra[layer.name].largest,
+                "range": target.range(layer),
+                "largest": target.largest(layer),
                 "change": cost.change if cost else None,
                 "error": cost.error if cost else None,
-                "precision": precision if layer.name in quantized else "fp16",
+                "precision": precision if layer.name in quantized else target.rest,
             }
         )
     return rows

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mal_trt.artifacts.contract import CPU_TARGET
 from mal_trt.base.errors import InputError
 from mal_trt.calibration.observe import OBSERVERS
 from mal_trt.calibration.quantize import GROUPS, TYPES
 
 LEAST_CROPS = 32
+TARGETS = ("tensorrt", CPU_TARGET)
 # Of mIoU, and of the agreement with the original's masks where none are drawn: an agreement of .986 came with a fall of
 # mIoU by .0015 at most (benchmarks/README.md).
 MIOU_DROP, AGREEMENT_DROP = 0.005, 0.02
@@ -27,6 +29,7 @@ class CalibrationSettings:
       original's masks where none are drawn; None: .005 of the one, .02 of the other.
     - `sensitivity_crops`: how many crops each layer is tried alone on; 0: only if the check fails.
     - `batch`: crops run at once. `threads`: threads of the processor.
+    - `target`: "tensorrt" or "cpu": whose 8-bit kernels the file is for.
     """
 
     precision: str = "int8"
@@ -40,13 +43,20 @@ class CalibrationSettings:
     sensitivity_crops: int = 48
     batch: int = 8
     threads: int | None = None
+    target: str = "tensorrt"
 
     def __post_init__(self) -> None:
-        choices = (("precision", (self.precision,), TYPES), ("observer", (self.observer,), OBSERVERS))
+        choices = (
+            ("precision", (self.precision,), TYPES),
+            ("observer", (self.observer,), OBSERVERS),
+            ("target", (self.target,), TARGETS),
+        )
         for option, values, allowed in (*choices, ("layers", self.layers, GROUPS)):
             for value in values:
                 if value not in allowed:
                     raise InputError(f"--{option} {value}: expected one of {', '.join(allowed)}")
+        if self.target == CPU_TARGET and self.precision != "int8":
+            raise InputError(f"--precision {self.precision}: processors compute in INT8; leave --target cpu out")
         if not 0 <= self.smooth <= 1:
             raise InputError(f"--smooth {self.smooth}: expected a number from 0 to 1")
         if self.crops < LEAST_CROPS or self.check_crops < 1:
@@ -59,7 +69,8 @@ class CalibrationSettings:
     @property
     def measured(self) -> dict[str, Any]:
         """The settings that spectra depend on. The batch is not among them: adding to a spectrum is exact."""
-        return {name: getattr(self, name) for name in ("crops", "check_crops", "layers", "exclude", "smooth")}
+        found = {name: getattr(self, name) for name in ("crops", "check_crops", "layers", "exclude", "smooth")}
+        return found | ({"target": self.target} if self.target == CPU_TARGET else {})
 
     @property
     def tried(self) -> str:

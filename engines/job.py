@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.contract import Contract, check_for_gpu
 from mal_trt.artifacts.enginefile import PORTABLE, covers
 from mal_trt.artifacts.flavor import INSTALL, TITLES, Flavor, open_flavor
 from mal_trt.artifacts.manifest import Profile
@@ -78,6 +78,7 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
     """
     onnx = onnx or resolve_model(model)
     contract = read_contract(onnx)
+    check_for_gpu(contract, onnx, "TensorRT")
     check_output(out, onnx)
     if not 0 <= options.opt_level <= 5:
         raise InputError(f"--opt-level {options.opt_level}: expected 0 (fast build) to 5 (slow build)")

@@ -17,6 +17,7 @@ HEADS = ("dynamic", "small", "medium", "large", "fixed")
 WEIGHTS = ("student", "teacher", "mixed")
 MOST_MARGIN = 10.0
 REFINE = ("none", "color")
+CPU_TARGET = "cpu"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Contract:
     producer: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def target(self) -> str:
+        """What a quantised file was made for: "cpu" if a processor's 8-bit kernels may run it, else ""."""
+        return str(self.extra.get("target", ""))
 
     def grid(self, size: SizeClass) -> int:
         """Side of the mask head's grid for boxes of one size class: S/32, S/16, S/8."""
@@ -97,6 +103,15 @@ class Contract:
         ):
             raise _bad("head", contract.head, f"to agree with adjust_scale={contract.adjust_scale}", where)
         return contract
+
+
+def check_for_gpu(contract: Contract, where: object, tool: str) -> None:
+    """InputError if the model was made for processors. where: names it; tool: that cannot take it."""
+    if contract.target == CPU_TARGET:
+        raise InputError(
+            f"{where}: its INT8 is made for processors (`calibrate --target cpu`), which {tool} cannot take; give the "
+            "FP32 model, or calibrate that with --target tensorrt"
+        )
 
 
 REEXPORT = "write it again with `mal-trt export CHECKPOINT -o model.onnx`"

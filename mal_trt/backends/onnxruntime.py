@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mal_trt.artifacts.contract import METADATA_KEY, REEXPORT, Contract
+from mal_trt.artifacts.contract import CPU_TARGET, METADATA_KEY, REEXPORT, Contract
+from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.backends.failures import MEMORY_ADVICE, failed_run, memory_ran_out, one_line
 from mal_trt.backends.signature import LOGITS, check_graph, check_image, output_name
 from mal_trt.base.errors import InputError, NanLogits, RunError
@@ -104,8 +105,9 @@ def _open_session(
     options.log_severity_level = 4  # what matters is raised; the rest would spoil the one-line errors
     # A network thread that spins while it waits takes the core from decoding, cropping and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Its 8-bit kernels overflow on processors without VNNI, where INT8 masks fall apart, and gain nothing for ours.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Its 8-bit kernels overflow on processors without VNNI unless weights have 7 bits, as those made for them have.
+    if wanted != [CPU] or not _for_processors(path):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if wanted[0] != CPU and device == "auto":
@@ -134,3 +136,11 @@ def _open_session(
             f"and that CUDA and cuDNN match onnxruntime-gpu {ort.__version__}, or use --device cpu"
         )
     return session
+
+
+def _for_processors(path: Path) -> bool:
+    """Whether a file is of `calibrate --target cpu`; False, too, if it cannot be read, which the session tells."""
+    try:
+        return read_contract(path).target == CPU_TARGET
+    except InputError:
+        return False

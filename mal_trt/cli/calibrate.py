@@ -59,6 +59,10 @@ def calibrate(
     precision: Annotated[
         Literal["int8", "fp8"], Option(help="Type of the quantised values. fp8 (E4M3) is experimental.")
     ] = "int8",
+    target: Annotated[
+        Literal["tensorrt", "cpu"],
+        Option(help="Whose 8-bit kernels the file is for: TensorRT's on a GPU, or a processor's in ONNX Runtime."),
+    ] = "tensorrt",
     observer: Annotated[
         Literal["max", "percentile", "entropy", "mse"],
         Option(help="How a range is chosen from the values that were seen."),
@@ -74,7 +78,8 @@ def calibrate(
         ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, Option(metavar="<text>", help="Keep layers with this text in their name in FP16.")
+        list[str] | None,
+        Option(metavar="<text>", help="Keep layers with this text in their name unquantised."),
     ] = None,
     smooth: Annotated[
         float, Option(min=0, max=1, help="Alpha of SmoothQuant for layers after a normalisation, such as 0.7. 0: off.")
@@ -127,6 +132,7 @@ def calibrate(
         max_miou_drop=max_miou_drop,
         sensitivity_crops=sensitivity_crops,
         threads=threads,
+        target=target,
     )
     from mal_trt.formats.boxes import Boxes
 
@@ -147,7 +153,13 @@ def calibrate(
     if judge is not None and annotation_images is None and annotations is not None:
         annotation_images = places[0]
     take_checkpoints(quiet)
-    out = out_file(out, use, given, f".{precision}.onnx", context if dry_run else None)
+    out = out_file(
+        out,
+        use,
+        given,
+        f".{precision}.onnx" if target == "tensorrt" else f".{precision}.{target}.onnx",
+        context if dry_run else None,
+    )
     model = resolve_model(given, weights) if use is None else model_of_spec(use, given, weights)
     pairs = list(zip(places, sources, strict=True))
     judged = (annotation_images, judge) if judge is not None else None

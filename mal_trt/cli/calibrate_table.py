@@ -21,7 +21,7 @@ def print_calibration(document: Mapping[str, Any]) -> None:
         figures = ("-" if value is None else f"{value:.5f}" for value in (row["change"], row["error"]))
         table.add_row(_short(row["name"]), f"{row['range']:.3g}", f"{row['largest']:.3g}", *figures, row["precision"])
     console.print(table)
-    count = sum(row["precision"] != "fp16" for row in document["layers"])
+    count = sum(row["precision"] not in ("fp16", "fp32") for row in document["layers"])
     share = f"{document['multiplications']:.1%} of the multiplications by weights"
     text = f"{count} of {len(document['layers'])} layers quantised, {share}: {document['verdict']}"
     console.print(text, highlight=False, soft_wrap=True)

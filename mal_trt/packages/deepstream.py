@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
-from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.contract import Contract, check_for_gpu
 from mal_trt.artifacts.parity import reference_path
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass
@@ -52,6 +52,7 @@ def package_deepstream(model: str | Path, out: Path, options: DeepStreamOptions 
     if options.gie_id == options.on_gie_id:
         raise InputError(f"--gie-id {options.gie_id}: is the detector's too (--on-gie-id); give two different ids")
     source = open_source(model, SERVER)
+    check_for_gpu(source.contract, source.path, SERVER)
     check_card([source], options.compute_capability)
     if options.batch is not None and source.largest is not None and options.batch > source.largest:
         raise InputError(f"batch {options.batch}: {source.path} takes up to {source.largest}; build it with more")

@@ -154,6 +154,22 @@ def test_eight_bits_are_computed_as_they_are_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, channels, atol=0.1)
 
 
+@pytest.mark.parametrize(("target", "kernels"), [("cpu", True), (None, False), ("tensorrt", False)])
+def test_kernels_of_8_bits_run_files_made_for_processors_alone(
+    tmp_path: Path, target: str | None, kernels: bool
+) -> None:
+    extra = {} if target is None else {"target": target}
+    path = write_model(tmp_path / "m.onnx", contract(precision="int8", extra=extra))
+    backend = OnnxRuntimeBackend(path, "cpu", 1)
+    assert backend._session is not None
+    options = backend._session.get_session_options()
+    if kernels:
+        with pytest.raises(RuntimeError, match="disable_quant_qdq"):
+            options.get_session_config_entry("session.disable_quant_qdq")
+    else:
+        assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
 def test_a_processor_computes_a_batch_in_parts_that_change_nothing(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     backend = OnnxRuntimeBackend(resolve_model("bundled"), "cpu", 1)

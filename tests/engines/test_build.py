@@ -132,6 +132,23 @@ def test_int8(tmp_path: Path, bundled: Path) -> None:
     assert manifest.plan_bytes < 0.75 * load_engine(bundled)[1].plan_bytes
 
 
+def test_int8_for_processors_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from mal_trt.calibration.graph import load_onnx, set_contract
+    from mal_trt.calibration.output import save
+
+    model, contract, _ = load_onnx("bundled")
+    set_contract(model, replace(contract, precision="int8", extra={"target": "cpu"}))
+    save(model, tmp_path / "cpu.onnx")
+    for option in ([], ["--dry-run"]):
+        result = call("build-engine", tmp_path / "cpu.onnx", "-o", tmp_path / "m.engine", *option)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1
+        assert "made for processors (`calibrate --target cpu`), which TensorRT cannot take" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cpu.onnx"]
+    shown = call("inspect", tmp_path / "cpu.onnx")
+    assert "    target: cpu" in shown.stdout
+
+
 @pytest.mark.slow
 def test_int8_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")

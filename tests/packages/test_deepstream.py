@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from host_tensorrt import write_engine
 from label_data import ModelWriter, blob_picture
 from mal_trt import Labeler
+from mal_trt.artifacts.contract import METADATA_KEY
 from mal_trt.artifacts.onnxfile import read_contract, read_onnx
 from mal_trt.artifacts.parity import check, reference_path
 from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
@@ -233,6 +234,17 @@ def refused(tmp_path: Path, *arguments: object) -> str:
     return str(done.stderr)
 
 
+def for_processors(model: Path, out: Path) -> Path:
+    """A copy that says of itself what a file of `calibrate --target cpu` says."""
+    onnx = pytest.importorskip("onnx")
+    copy = onnx.load(model)
+    for entry in copy.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = json.dumps(json.loads(entry.value) | {"precision": "int8", "extra": {"target": "cpu"}})
+    onnx.save(copy, out)
+    return out
+
+
 def test_what_is_refused(tiny_model: ModelWriter, tmp_path: Path) -> None:
     onnx, out = tiny_model(), tmp_path / "ds"
     (tmp_path / "there").mkdir()
@@ -240,6 +252,8 @@ def test_what_is_refused(tiny_model: ModelWriter, tmp_path: Path) -> None:
     assert "exists" in refused(tmp_path, onnx, "-o", tmp_path / "there")
     assert "not an ONNX file" in refused(tmp_path, tmp_path / "notes.onnx", "-o", out)
     assert "two different ids" in refused(tmp_path, onnx, "-o", out, "--gie-id", 1)
+    narrow = for_processors(onnx, tmp_path / "narrow.onnx")
+    assert "which DeepStream cannot take" in refused(tmp_path, narrow, "-o", out)
     engine = write_engine(onnx, tmp_path / "m.engine")
     assert "takes uint8 and a grid" in refused(tmp_path, engine, "-o", out)
     assert "the package is for 9.0" in refused(tmp_path, engine, "-o", out, "--compute-capability", "9.0")
