@@ -20,7 +20,7 @@ from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitiv
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
 from mal_trt.calibration.macs import multiplications
 from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
-from mal_trt.calibration.quantize import Layer, choose, layers, quantize, usual_groups
+from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
@@ -142,7 +142,8 @@ def begin(
     if settings.target == CPU_TARGET and contract.precision != "fp32":
         raise InputError(f"{source}: {contract.precision}; --target cpu starts from the FP32 model")
     graph = fold_constants(proto)
-    settings = replace(settings, layers=settings.layers or usual_groups(graph))
+    usual = GROUPS if settings.target == CPU_TARGET else usual_groups(graph)
+    settings = replace(settings, layers=settings.layers or usual)
     chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     warnings: list[str] = []

@@ -109,7 +109,7 @@ def check_for_gpu(contract: Contract, where: object, tool: str) -> None:
     """InputError if the model was made for processors. where: names it; tool: that cannot take it."""
     if contract.target == CPU_TARGET:
         raise InputError(
-            f"{where}: its INT8 is made for processors (`calibrate --target cpu`), which {tool} cannot take; give the "
+            f"{where}: its INT8 is made for processors (calibrate --target cpu), which {tool} cannot take; give the "
             "FP32 model, or calibrate that with --target tensorrt"
         )
 

@@ -74,7 +74,7 @@ def calibrate(
         Option(
             metavar="<group,...>",
             help="linear, conv: the encoder's; patch: a ViT's first convolutions; head: the mask head's. "
-            "Default: linear for a ViT, linear,conv,head for a convolutional encoder.",
+            "Default: all for a processor; else linear for a ViT, linear,conv,head for a convolutional encoder.",
         ),
     ] = None,
     exclude: Annotated[
@@ -90,7 +90,7 @@ def calibrate(
             min=0,
             max=1,
             help="How much mIoU may drop, or without --annotations the agreement with the original's masks. "
-            "Default: 0.005, without --annotations 0.02.",
+            "Default: 0.005, without --annotations 0.02, for a processor 0.03.",
         ),
     ] = None,
     annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, to check the result on.")] = None,

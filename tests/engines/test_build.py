@@ -143,7 +143,7 @@ def test_int8_for_processors_is_refused(tmp_path: Path) -> None:
     for option in ([], ["--dry-run"]):
         result = call("build-engine", tmp_path / "cpu.onnx", "-o", tmp_path / "m.engine", *option)
         assert result.exit_code == 2 and result.stderr.count("\n") == 1
-        assert "made for processors (`calibrate --target cpu`), which TensorRT cannot take" in result.stderr
+        assert "made for processors (calibrate --target cpu), which TensorRT cannot take" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["cpu.onnx"]
     shown = call("inspect", tmp_path / "cpu.onnx")
     assert "    target: cpu" in shown.stdout
