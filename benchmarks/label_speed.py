@@ -44,7 +44,7 @@ def ready_batches(images: Path, boxes: Path, model: str, count: int, size: int) 
     for _, picture, found in boxes_by_picture(images, boxes, count):
         for _, box in found:
             frame = predictor.frame(box, picture.shape[1], picture.shape[0])
-            crop = predictor.batch(1)[0]
+            crop = predictor.batch(1, frame.size_class)[0]
             predictor.crop(picture, frame, crop)
             filling.setdefault(frame.size_class, []).append(crop)
             if len(filling[frame.size_class]) == size:

@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.parity import read_references
 from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.sample import CropBatch, Spot
@@ -67,16 +69,27 @@ def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> byt
     """Contents of the parity file that a model made from `source` gets: its own, or made of the first crops."""
     if parity_path(source).is_file():
         return parity_path(source).read_bytes()
-    image = np.concatenate([batch.image for batch in batches])[:PARITY_CROPS]
-    sizes = list(SizeClass) if contract.head == "dynamic" else [SizeClass.MEDIUM]
+    classes = list(SizeClass) if contract.head == "dynamic" else [SizeClass.MEDIUM]
+    arrays: dict[str, Any] = {}
     backend = open_backend(source, device="cpu", backend="onnxruntime")
     try:
-        logits = np.stack([backend.run(image, size) for size in sizes])
+        for sizes in [[size] for size in SizeClass] if contract.sizes else [classes]:
+            image = _first_crops(batches, contract, sizes[0])
+            before = f"{sizes[0].name.lower()}." if contract.sizes else ""
+            arrays[f"{before}image"], arrays[f"{before}size_classes"] = image, np.array(sizes, np.int64)
+            arrays[f"{before}logits"] = np.stack([backend.run(image, size) for size in sizes])
     finally:
         backend.close()
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, image=image, size_classes=np.array(sizes, np.int64), logits=logits)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _first_crops(batches: list[CropBatch], contract: Contract, size: SizeClass) -> np.ndarray:
+    """A few crops of the side that a size class takes, [n,3,S,S]; grey ones where there are none."""
+    side = contract.side(size)
+    found = [batch.image for batch in batches if batch.image.shape[-1] == side]
+    return np.concatenate(found or [np.full((1, 3, side, side), 128, contract.input_dtype)])[:PARITY_CROPS]
 
 
 def parity_batches(source: Path, contract: Contract) -> list[CropBatch]:
@@ -86,17 +99,14 @@ def parity_batches(source: Path, contract: Contract) -> list[CropBatch]:
     """
     path = parity_path(source)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            image, sizes = archive["image"], archive["size_classes"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: no parity crops to check on ({error}); give pictures and boxes of your own"
-        ) from None
-    side = contract.input_size
-    box = (0.0, 0.0, float(side), float(side))
-    frame = make_frame(box, side, side, side, 0.0)
+        references = read_references(path)
+    except InputError:
+        raise InputError(f"{path}: no parity crops to check on; give pictures and boxes of your own") from None
     batches = []
-    for size in map(SizeClass, sizes):
+    for size, image, _ in references:
+        side = contract.side(size)
+        box = (0.0, 0.0, float(side), float(side))
+        frame = make_frame(box, side, side, side, 0.0)
         spots = tuple(Spot(path, str(i), side, side, box, size, {}) for i in range(len(image)))
         batches.append(CropBatch(size, image.astype(contract.input_dtype), (frame,) * len(image), spots))
     return batches

@@ -121,8 +121,9 @@ def crops(
         if pixels is None:
             losses.unreadable += 1
             continue
-        frame = make_frame(spot.box, spot.width, spot.height, contract.input_size, contract.margin_rate)
-        crop = read_crop(pixels, frame.extended, contract.input_size).transpose(2, 0, 1)
+        side = contract.side(spot.size)
+        frame = make_frame(spot.box, spot.width, spot.height, side, contract.margin_rate)
+        crop = read_crop(pixels, frame.extended, side).transpose(2, 0, 1)
         if skip_blank and crop.min() == crop.max():
             losses.blank += 1
             continue

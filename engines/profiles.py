@@ -21,7 +21,10 @@ def default_batch(contract: Contract, free_bytes: int | None) -> tuple[int, int,
 
 
 def profiles(contract: Contract, batch: tuple[int, int, int]) -> tuple[Profile, ...]:
-    """One profile for small, medium and large boxes each, or a single one where the mask head's grid is fixed."""
+    """One profile for small, medium and large boxes each; where the mask head's grid is fixed, one for each side of
+    crops."""
     if contract.head != "dynamic":
-        return (Profile(batch),)
-    return tuple(Profile(batch, contract.grid(size)) for size in SizeClass)
+        return tuple(Profile(batch, side=side if contract.sizes else None) for side in contract.sides)
+    return tuple(
+        Profile(batch, contract.grid(size), contract.side(size) if contract.sizes else None) for size in SizeClass
+    )

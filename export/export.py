@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
@@ -29,11 +30,12 @@ from mal_trt.export.parity import (
     difference_and_span,
     packaged_crops,
     reference,
+    save_references,
 )
 from mal_trt.export.weights import round_weights, store_half
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
-from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
+from mal_trt.training.network import MALNetwork, NetworkConfig, build_network, shown_sizes
 
 HEADS = {"small": SizeClass.SMALL, "medium": SizeClass.MEDIUM, "large": SizeClass.LARGE}
 PROTOBUF_LIMIT = 2**31 - 1
@@ -59,6 +61,7 @@ def export_onnx(
     out: Path | str,
     *,
     input_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     input_dtype: str = "uint8",
     weights: str = "student",
     head: str = "dynamic",
@@ -77,6 +80,8 @@ def export_onnx(
 
     - `checkpoint`: of mal-trt, TAO or NVlabs MAL. `out`: the .onnx file.
     - `input_size`: side of the crops in pixels. None: as it was trained, or 512 if the file does not say.
+    - `sizes`: sides of the crops of small, medium and large boxes, for a network that was trained at these. None: as it
+      was trained; a network that was trained at several gets one side alone by `input_size`.
     - `input_dtype`: of the input `image`, "uint8" or "float32".
     - `weights`: "student", "teacher", or "mixed": both, with the mean of their logits.
     - `head`: "dynamic": the grid of the mask head follows the size of the box, through the input `head_grid`. "small",
@@ -96,13 +101,14 @@ def export_onnx(
         raise InputError("--fp16-weights is for --precision fp32; in an FP16 model the weights are FP16 anyway")
     say(f"reading {checkpoint.name}")
     source = read_checkpoint(checkpoint)
-    config = _config(source, input_size, head, arch)
+    config = _config(source, input_size, sizes, head, arch)
     networks = _networks(source, config, weights)
     _check_size(networks, fp16_weights)
     contract = Contract(
         arch=config.arch,
         layout=config.layout,
         input_size=config.crop_size,
+        sizes=config.sizes,
         input_dtype=input_dtype,
         thresholds=_thresholds(source.meta.get("thresholds", (0.1,)) if thresholds is None else thresholds),
         margin_rate=_margin(source.meta.get("test_margin", TEST_MARGIN_RATE) if margin is None else margin),
@@ -115,26 +121,18 @@ def export_onnx(
         producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
         extra=_extra(source, fp16_weights),
     )
-    if parity_images is None:
-        crops = packaged_crops(config.crop_size)
-    else:
-        crops = crops_from_pictures(
-            Path(parity_images), Path(parity_boxes) if parity_boxes is not None else None, contract
-        )
-    sizes = tuple(SizeClass) if contract.head == "dynamic" else (HEADS.get(contract.head, SizeClass.MEDIUM),)
     say("running PyTorch on the parity crops")
-    rounding = None
+    crops = _parity_crops(contract, parity_images, parity_boxes)
+    exact = [reference(networks, *some) for some in crops] if fp16_weights else []
     if fp16_weights:
-        exact = reference(networks, crops, sizes)
         for network in networks.values():
             round_weights(network)
-    expected = reference(networks, crops, sizes)
-    if fp16_weights:
-        moved, span = difference_and_span(expected.logits["logits"], exact.logits["logits"])
-        rounding = moved / span if span else moved
+    expected = [reference(networks, *some) for some in crops]
+    rounding = _rounding(expected, exact) if fp16_weights else None
     say("tracing")
-    grid = None if contract.head == "dynamic" else config.grid(sizes[0])
-    model = trace(ExportGraph(networks, grid), config.crop_size, input_dtype, opset)
+    dynamic = contract.head == "dynamic"
+    grid = None if dynamic or contract.sizes else config.grid(crops[0][1][0])
+    model = trace(ExportGraph(networks, grid), config.crop_size, input_dtype, opset, dynamic)
     if fp16_weights:
         store_half(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
@@ -154,7 +152,34 @@ def export_onnx(
     return ExportReport(out, parity_path, contract, out.stat().st_size, len(model.graph.node), parity, rounding, half)
 
 
-def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: ParityReference) -> Parity:
+def _parity_crops(
+    contract: Contract, images: Path | str | None, boxes: Path | str | None
+) -> list[tuple[np.ndarray, tuple[SizeClass, ...]]]:
+    """Crops to compare on, uint8 [K,3,S,S], with the size classes that they are run for: once for all, or once for
+    each where every class has a side of its own."""
+    classes = tuple(SizeClass) if contract.head == "dynamic" else (HEADS.get(contract.head, SizeClass.MEDIUM),)
+    wanted = [(size,) for size in SizeClass] if contract.sizes else [classes]
+    found: list[tuple[np.ndarray, tuple[SizeClass, ...]]] = []
+    for some in wanted:
+        side = contract.side(some[0])
+        if images is None:
+            crops = packaged_crops(side)
+        else:
+            crops = crops_from_pictures(Path(images), None if boxes is None else Path(boxes), contract, side)
+        found.append((crops, some))
+    return found
+
+
+def _rounding(rounded: Sequence[ParityReference], exact: Sequence[ParityReference]) -> float:
+    """How far the logits moved at most, relative to their range."""
+    moved = [
+        difference_and_span(one.logits["logits"], other.logits["logits"])
+        for one, other in zip(rounded, exact, strict=True)
+    ]
+    return max(most / (span or 1.0) for most, span in moved)
+
+
+def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Sequence[ParityReference]) -> Parity:
     """Write both files under temporary names, compare, and only then give them their names."""
     temporary, parity_temporary = (p.with_name(f".{p.stem}.{os.getpid()}.part{p.suffix}") for p in (out, parity_path))
     with ExitStack() as cleanup:
@@ -163,7 +188,7 @@ def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Parit
         try:
             temporary.write_bytes(model.SerializeToString(deterministic=True))
             parity = compare(temporary, expected)
-            expected.save(parity_temporary)
+            save_references(parity_temporary, expected)
             os.replace(parity_temporary, parity_path)
             os.replace(temporary, out)
         except OSError as error:
@@ -194,8 +219,10 @@ def _check_options(
     check_out(out)
 
 
-def _config(source: Checkpoint, input_size: int | None, head: str, arch: str | None) -> NetworkConfig:
-    """The network to build: the checkpoint's, at the export's crop size."""
+def _config(
+    source: Checkpoint, input_size: int | None, sizes: Sequence[int] | None, head: str, arch: str | None
+) -> NetworkConfig:
+    """The network to build: the checkpoint's, at the export's crop size or sizes."""
     if source.student is None and source.teacher is None:
         raise InputError(f"{source.path}: holds only an encoder (pretraining), no mask head; train from it first")
     assert source.config is not None  # a file with a whole network tells its configuration
@@ -207,7 +234,20 @@ def _config(source: Checkpoint, input_size: int | None, head: str, arch: str | N
         config = replace(config, adjust_scale=False)
     elif not config.adjust_scale and head != "dynamic":
         raise InputError(f"--head {head}: this checkpoint does not adjust its scale; leave --head out")
-    return replace(config, crop_size=input_size if input_size is not None else config.crop_size)
+    if input_size is not None and sizes is not None:
+        raise InputError("--input-size and --sizes: give one of them")
+    if sizes is not None:
+        known = set(config.sizes or (config.crop_size,))
+        if strange := [side for side in sizes if side not in known]:
+            raise InputError(
+                f"--sizes: {source.path} was trained at {', '.join(map(str, sorted(known)))}, not at {strange[0]}; "
+                f"train it at these with `mal-trt train --from {source.path} --sizes {shown_sizes(sizes)}`"
+            )
+        return replace(config, crop_size=sizes[-1], sizes=(sizes[0], sizes[1], sizes[2]))
+    if input_size is not None or head in HEADS:
+        side = config.side(HEADS[head]) if head in HEADS else config.crop_size
+        return replace(config, crop_size=side if input_size is None else input_size, sizes=None)
+    return config
 
 
 def _networks(source: Checkpoint, config: NetworkConfig, weights: str) -> dict[str, MALNetwork]:

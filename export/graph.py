@@ -16,19 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from mal_trt.base.errors import RunError
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.network import MALNetwork
 from mal_trt.training.vit import STRIDE, ViT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCOPES = "pkg.torch.onnx.name_scopes"
+SIDE_STEP = 2 * STRIDE  # sides of crops are multiples of it, as the exporter has to know
 EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
 
 
 class ExportGraph(nn.Module):
     """uint8 or float32 image [N,3,S,S], RGB 0..255 -> logits [N,1,L,L], normalisation included.
 
-    networks: "student", "teacher" or both. grid: side of the mask head's grid, or None to take it from the
-    dimensions of `head_grid` [1,1,g,g]. Of two networks: the mean of their logits, student's, teacher's.
+    networks: "student", "teacher" or both. grid: side of the mask head's grid; None to take it from the dimensions of
+    `head_grid` [1,1,g,g], or, where there is no such input, from those of the image. Of two networks: the mean of their
+    logits, student's, teacher's.
     """
 
     scale: Tensor
@@ -40,12 +43,18 @@ class ExportGraph(nn.Module):
         for part, network in networks.items():
             self.add_module(part, _traceable(network))
         self.grid = grid
+        config = next(iter(networks.values())).config
+        self.sizes = config.sizes
+        self.cells = config.grid(SizeClass.LARGE) * STRIDE // config.crop_size  # of the head's grid, to one of S/16
         mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
     def forward(self, image: Tensor, head_grid: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
-        side = (self.grid or 0,) * 2 if head_grid is None else (head_grid.shape[2], head_grid.shape[3])
+        if head_grid is not None:
+            side = (head_grid.shape[2], head_grid.shape[3])
+        else:
+            side = (self.grid or image.shape[2] // STRIDE * self.cells,) * 2
         x = image.float() * self.scale + self.shift
         logits = [self.get_submodule(part).forward_grid(x, side) for part in self.parts]  # type: ignore[operator]
         if len(logits) == 1:
@@ -65,11 +74,19 @@ def _traceable(network: MALNetwork) -> MALNetwork:
     return network
 
 
-def trace(graph: ExportGraph, input_size: int, input_dtype: str, opset: int) -> onnx.ModelProto:
-    """ONNX model of the graph: dynamic batch, dynamic head grid if `graph.grid` is None, no local functions."""
+def trace(
+    graph: ExportGraph, input_size: int, input_dtype: str, opset: int, dynamic_head: bool | None = None
+) -> onnx.ModelProto:
+    """ONNX model of the graph: dynamic batch, dynamic side of the crops if the network has sizes, no local functions.
+
+    dynamic_head: whether it has the input `head_grid`; None: if `graph.grid` is None.
+    """
     inputs = {"image": torch.zeros(2, 3, input_size, input_size, dtype=getattr(torch, input_dtype))}
     shapes: dict[str, dict[int, Any]] = {"image": {0: torch.export.Dim("batch", min=1, max=4096)}}
-    if graph.grid is None:
+    if graph.sizes is not None:
+        step = torch.export.Dim("steps", min=1, max=max(graph.sizes) // SIDE_STEP)
+        shapes["image"] |= {2: SIDE_STEP * step, 3: SIDE_STEP * step}
+    if graph.grid is None if dynamic_head is None else dynamic_head:
         side = torch.export.Dim("grid", min=2, max=input_size)
         example = input_size // 8 - 1  # any side that no other dimension has
         inputs["head_grid"] = torch.zeros(1, 1, example, example, dtype=torch.uint8)

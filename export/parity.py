@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -45,11 +45,20 @@ class ParityReference:
     exact: Mapping[str, np.ndarray]
 
     def save(self, path: Path) -> None:
-        """As .npz: image, size_classes int64 [G], and the logits under their output names."""
-        sizes = np.array(self.sizes, np.int64)
-        arrays: dict[str, Any] = {"image": self.image, "size_classes": sizes, **self.logits}
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        """As .npz; see `save_references`."""
+        save_references(path, [self])
+
+
+def save_references(path: Path, references: Sequence[ParityReference]) -> None:
+    """As .npz: image, size_classes int64 [G], and the logits under their output names. Where crops have several sides
+    there is one reference for each size class, and its arrays are called `small.image` and so on."""
+    arrays: dict[str, Any] = {}
+    for one in references:
+        before = f"{one.sizes[0].name.lower()}." if len(references) > 1 else ""
+        own = {"image": one.image, "size_classes": np.array(one.sizes, np.int64), **one.logits}
+        arrays |= {before + name: values for name, values in own.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,9 @@ def packaged_crops(size: int) -> np.ndarray:
     return _channels_first([np.asarray(crop) for crop in resized])
 
 
-def crops_from_pictures(images: Path, boxes: Path | None, contract: Contract) -> np.ndarray:
-    """Up to 8 crops, uint8 [K,3,S,S]: of COCO boxes, or of the middle of each picture if `boxes` is None."""
+def crops_from_pictures(images: Path, boxes: Path | None, contract: Contract, side: int) -> np.ndarray:
+    """Up to 8 crops of one side S, uint8 [K,3,S,S]: of COCO boxes, or, if `boxes` is None, of the middle of each
+    picture."""
     source = open_images(images)
     wanted = _boxes(boxes) if boxes is not None else [(name, None) for name in _pictures(images)]
     crops = []
@@ -90,8 +100,8 @@ def crops_from_pictures(images: Path, boxes: Path | None, contract: Contract) ->
             continue
         height, width = picture.shape[:2]
         box = box or (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
-        frame = make_frame(box, width, height, contract.input_size, contract.margin_rate)
-        crops.append(read_crop(picture, frame.extended, contract.input_size))
+        frame = make_frame(box, width, height, side, contract.margin_rate)
+        crops.append(read_crop(picture, frame.extended, side))
         if len(crops) == MOST_CROPS:
             break
     if not crops:
@@ -124,14 +134,15 @@ def _logits(
     return {"logits": both * both.dtype.type(0.5), **logits}
 
 
-def compare(path: Path, expected: ParityReference) -> Parity:
+def compare(path: Path, references: Sequence[ParityReference]) -> Parity:
     """Run a written ONNX file on the crops; RunError if it is further off than float32 explains, or on NaN."""
     from mal_trt.backends import open_backend
 
     backend = open_backend(path, device="cpu", backend="onnxruntime")
     found = Parity(0.0, 0.0, 0.0, 0)
+    rows = [(one, row, size) for one in references for row, size in enumerate(one.sizes)]
     try:
-        for row, size in enumerate(expected.sizes):
+        for expected, row, size in rows:
             for name, exact in expected.exact.items():
                 weights = name.removeprefix("logits").removeprefix("_") or None
                 actual = backend.run(expected.image, size, weights)

@@ -131,6 +131,8 @@ def save_checkpoint(
     path = Path(path)
     plain = asdict(config)
     plain["frozen_stages"] = list(config.frozen_stages)
+    if config.sizes is None:  # versions that know none can read it
+        del plain["sizes"]
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,

@@ -41,6 +41,8 @@ class TrainConfig:
     noisy and partly erased crops too.
     boxes_per_picture: in an epoch. balance: 0 draws boxes as they come, 1 every class equally often, 0.5 by the
     square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
+    sizes: sides of the crops of small, medium and large boxes, pixels; a batch then holds boxes of one size class.
+    crop_size is the largest of them. None: crop_size for all.
     precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
     thresholds, test_margin, val_weights and val_flip say how masks are made for validation.
     patience: stop after so many validations that are no better than the best, whose weights, those of the start
@@ -69,6 +71,7 @@ class TrainConfig:
     drop_path: float = 0.0
     frozen_stages: tuple[int, ...] = (-1,)
     crop_size: int = 512
+    sizes: tuple[int, int, int] | None = None
     recipe: Recipe = "tao"
     teacher: Path | None = None
     teacher_weights: Literal["student", "teacher", "mixed"] | None = None
@@ -275,6 +278,10 @@ def recipe_config(recipe: Recipe, *, trained: bool = False, **given: Any) -> Tra
     arch = str(given.get("arch", values.get("arch")))
     values |= {**SMALL_NETWORKS.get(arch, {}), **given}
     values["patience"] = values.get("patience") or None
+    if sizes := values.get("sizes"):
+        if given.get("crop_size") not in (None, sizes[-1]):
+            raise InputError(f"crop size {given['crop_size']}: the sizes end with {sizes[-1]}; leave the crop size out")
+        values["crop_size"] = sizes[-1]
     lite = LITE.fullmatch(arch)
     if recipe != "tao" and (lite or arch in SMALL_NETWORKS):
         values.setdefault("frozen_stages", (0, 1, 2))

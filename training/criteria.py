@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from mal_trt.formats.images import ImageProblem
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.losses import resize
-from mal_trt.training.pictures import TrainingBoxes
+from mal_trt.training.one_size import batches, size_classes
+from mal_trt.training.pictures import Order, TrainingBoxes
 from mal_trt.training.threshold import box_agreement, threshold_for
-from mal_trt.training.trainer import Trainer
+from mal_trt.training.trainer import Trainer, network_config
 
 SHARE, MOST = 0.1, 150  # of the boxes, held back by whole pictures
 FIGURES = 150
@@ -58,11 +60,14 @@ class BoxCriteria:
             except ImageProblem:
                 continue
             height, width = picture.shape[:2]
-            frame = make_frame(held.boxes[row], width, height, config.crop_size, config.test_margin)
-            self.crops.append((read_crop(picture, frame.extended, config.crop_size), frame))
+            side = network_config(config).side(SizeClass(size_classes(held.boxes[row : row + 1])[0]))
+            frame = make_frame(held.boxes[row], width, height, side, config.test_margin)
+            self.crops.append((read_crop(picture, frame.extended, side), frame))
         # The margins that masks are made with, so that a figure's crop is like any other's.
         margin = (config.test_margin, config.test_margin)
-        drawn = Samples(boxes, SampleRules(config.crop_size, config.seed + 1, margin, figures=1.0), 0, FIGURES)
+        order = Order(one_size=1 if config.sizes else None)
+        rules = SampleRules(config.crop_size, config.seed + 1, margin, order, figures=1.0, sizes=config.sizes)
+        drawn = Samples(boxes, rules, 0, FIGURES)
         samples = [drawn[number] for number in range(FIGURES)]
         self.figures = [(sample["teacher"], sample["mask"], sample["area"]) for sample in samples]
 
@@ -72,18 +77,15 @@ class BoxCriteria:
         figure_iou, the mean IoU of the masks of drawn figures."""
         trainer.teacher.eval()
         agreement = []
-        for start in range(0, len(self.crops), BATCH):
-            part = self.crops[start : start + BATCH]
+        for part in batches(self.crops, lambda crop: crop[1].size, BATCH):
             pixels = torch.from_numpy(np.stack([crop for crop, _ in part]))
             logits = self._logits(trainer, pixels, torch.tensor([frame.area for _, frame in part]))
             for values, (_, frame) in zip(logits[:, 0].cpu().numpy(), part, strict=True):
                 mask = mask_from_logits(values, frame, threshold_for(self.config.thresholds, frame.area))
                 agreement.append(box_agreement(mask, np.asarray(frame.box)))
         overlaps = []
-        for start in range(0, len(self.figures), BATCH):
-            pixels, masks, areas = (
-                torch.stack(list(v)) for v in zip(*self.figures[start : start + BATCH], strict=True)
-            )
+        for some in batches(self.figures, lambda figure: figure[1].shape[-1], BATCH):
+            pixels, masks, areas = (torch.stack(list(v)) for v in zip(*some, strict=True))
             logits = resize(self._logits(trainer, pixels, areas), (masks.shape[-2], masks.shape[-1]))
             for values, mask, area in zip(logits[:, 0].sigmoid().cpu(), masks.bool(), areas.tolist(), strict=True):
                 found = values > threshold_for(self.config.thresholds, area)

@@ -24,6 +24,7 @@ from mal_trt.training.augment import (
     wrapped_mask,
 )
 from mal_trt.training.figures import draw_figure
+from mal_trt.training.one_size import drawn_area, size_classes
 from mal_trt.training.pictures import Order, TrainingBoxes, TrainingPicture, epoch_order
 from mal_trt.training.prior import Prior, place_prior, place_prior_off
 
@@ -53,8 +54,8 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class SampleRules:
-    """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures. jitter, strong: see
-    TrainConfig."""
+    """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures. jitter, strong,
+    sizes: see TrainConfig; sizes need an `order.one_size`, the boxes of a batch."""
 
     crop_size: int
     seed: int
@@ -63,6 +64,11 @@ class SampleRules:
     figures: float = 0.0
     jitter: float = 0.0
     strong: bool = False
+    sizes: tuple[int, int, int] | None = None
+
+    def side(self, size: int) -> int:
+        """Side of the crops of boxes of one size class, pixels."""
+        return self.sizes[size] if self.sizes else self.crop_size
 
 
 class Samples(Dataset[Sample]):
@@ -93,12 +99,13 @@ class Samples(Dataset[Sample]):
 
     def __getitem__(self, i: int) -> Sample:
         start, damaged = self.first + i, -1
+        size = self._size(start) if self.rules.sizes else None
         for number in range(start, start + SUBSTITUTES):
             rng = np.random.default_rng([self.rules.seed, number])
             drawn = rng.random() < self.rules.figures
             # A damaged picture's box gives way to the next one; a whole run must not fail for it.
             try:
-                sample = self._figure(rng) if drawn else self._box(number, rng)
+                sample = self._figure(rng, size) if drawn else self._box(number, rng, size)
             except ImageProblem:
                 damaged = self._row(number) if damaged < 0 and not drawn else damaged
                 continue
@@ -106,14 +113,19 @@ class Samples(Dataset[Sample]):
             return sample
         raise RunError(f"{SUBSTITUTES} boxes in a row have a damaged picture, such as {self._name(start)}")
 
-    def _box(self, number: int, rng: np.random.Generator) -> Sample:
+    def _size(self, number: int) -> int:
+        """Size class of the batch that a sample belongs to."""
+        row = self._row(number)
+        return int(size_classes(self.boxes.boxes[row : row + 1])[0])
+
+    def _box(self, number: int, rng: np.random.Generator, size_class: int | None) -> Sample:
         row = self._row(number)
         box = self.boxes.boxes[row]
         picture = self._read_again(int(self.boxes.picture[row]))
         margins = random_margins(rng, *self.rules.margin_rate)
         around = jittered(box, self.rules.jitter, rng) if self.rules.jitter else box
         extended = extended_box(around.tolist(), margins)
-        size = self.rules.crop_size
+        size = self.rules.crop_size if size_class is None else self.rules.side(size_class)
         crop = read_crop(picture, extended, size)
         mask = wrapped_box_mask(inclusive_pixels(box), extended, picture.shape[:2], size)
         area = float((box[2] - box[0]) * (box[3] - box[1]))
@@ -126,14 +138,16 @@ class Samples(Dataset[Sample]):
         trust = 1.0 if prior is None else prior.trust
         return self._augmented(crop, mask, placed, area, False, row, rng, trust)
 
-    def _figure(self, rng: np.random.Generator) -> Sample:
+    def _figure(self, rng: np.random.Generator, size_class: int | None) -> Sample:
         picture, mask = draw_figure(self._patch, rng)
         ys, xs = np.nonzero(mask)
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
-        size = self.rules.crop_size
-        # A figure's own size in pixels means nothing, so its size class is drawn too.
-        area = float(np.exp(rng.uniform(np.log(500), np.log(200_000))))
+        # A figure's own size in pixels means nothing, so its size class is drawn too, or that of its batch.
+        if size_class is None:
+            size, area = self.rules.crop_size, float(np.exp(rng.uniform(np.log(500), np.log(200_000))))
+        else:
+            size, area = self.rules.side(size_class), drawn_area(size_class, rng)
         crop, mask = read_crop(picture, extended, size), wrapped_mask(mask, extended, size)
         return self._augmented(crop, mask, None, area, True, -1, rng)
 

@@ -83,6 +83,7 @@ def read_exported(model: Path | str) -> Checkpoint:
         arch=contract.arch,
         layout=contract.layout,
         crop_size=contract.input_size,
+        sizes=contract.sizes,
         adjust_scale=contract.adjust_scale,
     )
     if contract.layout in ("patch", "conv_stem"):

@@ -116,7 +116,7 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
         priors = {new: priors[old] for new, old in enumerate(kept.tolist()) if old in priors}
         boxes, judged, held_back = boxes.some(kept), boxes.some(held), len(held)
         judge = BoxCriteria(config, boxes, judged)
-    rules = sample_rules(config)
+    rules = sample_rules(config, fabric.world_size)
     epoch_length = Samples(boxes, rules, 0, 0).epoch_length
     per_step = config.batch * config.accumulate * fabric.world_size
     steps_per_epoch = epoch_length // per_step
@@ -156,11 +156,20 @@ def _train(begun: Begun, console: Console) -> Path:
     return config.out / (CHECKPOINT if config.patience is None else BEST)
 
 
-def sample_rules(config: TrainConfig) -> SampleRules:
+def sample_rules(config: TrainConfig, processes: int = 1) -> SampleRules:
     """What a run's options say of its samples."""
-    order = Order(config.boxes_per_picture, config.balance, config.together)
+    # Crops of one size on all processes at once, so that none waits for one with larger ones.
+    one_size = None if config.sizes is None else config.batch * processes
+    order = Order(config.boxes_per_picture, config.balance, config.together, one_size)
     return SampleRules(
-        config.crop_size, config.seed, config.margin_rate, order, config.figures, config.jitter, config.strong
+        config.crop_size,
+        config.seed,
+        config.margin_rate,
+        order,
+        config.figures,
+        config.jitter,
+        config.strong,
+        config.sizes,
     )
 
 

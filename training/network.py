@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from mal_trt.training.pyramid import PyramidBackbone, is_pyramid
 from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit
 
 LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
+SIZELESS = ("pyramid",)  # what they compute of a crop does not depend on its side
 SKIPPING = ("hybrid", "pyramid")  # their mask head also sees the maps at S/4 and S/8
 
 
@@ -24,9 +26,11 @@ class NetworkConfig:
 
     arch: "vit-mae-base/16", "vit-deit-tiny/16", ..., "mal-lite0" or "mal-timm:<name>" (layout "pyramid"), or a timm
     model name ("resnet18"; layout "timm").
-    crop_size: side S of the square input, pixels. depth: number of ViT blocks, None = by arch.
-    mask_head_hidden_channel: also the width of the "hybrid" and "pyramid" heads. adjust_scale: mask-head grid by box
-    size; a pyramid has one grid for all. frozen_stages: 0 = patch embedding or stem, i = block or stage i,
+    crop_size: side S of the square input, pixels; the largest where there are several. sizes: side of the crops of
+    small, medium and large boxes, where each has another; only for layouts without a position table. depth: number
+    of ViT blocks, None = by arch. mask_head_hidden_channel: also the width of the "hybrid" and "pyramid" heads.
+    adjust_scale: mask-head grid by box size; a pyramid has one grid for all. frozen_stages: 0 = patch embedding or
+    stem, i = block or stage i,
     (-1,) = nothing.
     """
 
@@ -42,6 +46,7 @@ class NetworkConfig:
     vit_dpr: float = 0.0
     frozen_stages: tuple[int, ...] = (-1,)
     depth: int | None = None
+    sizes: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frozen_stages", tuple(self.frozen_stages))
@@ -61,14 +66,20 @@ class NetworkConfig:
         step = 2 * STRIDE if self.adjust_scale or self.layout == "pyramid" else STRIDE
         if self.crop_size < step or self.crop_size % step:
             raise InputError(f"crop size {self.crop_size}: expected a multiple of {step}")
+        if self.sizes is not None:
+            object.__setattr__(self, "sizes", checked_sizes(self.sizes, self.crop_size, step, self.arch, self.layout))
         if self.adjust_scale and (self.mask_scale_ratio_pre, self.mask_scale_ratio) != (1, 2.0):
             raise InputError("scale adjustment needs mask_scale_ratio_pre 1 and mask_scale_ratio 2")
         if self.mask_head_num_convs < 1:
             raise InputError(f"mask_head_num_convs {self.mask_head_num_convs}: expected at least 1")
 
+    def side(self, size: SizeClass) -> int:
+        """Side S of the crops of boxes of one size class, pixels."""
+        return self.sizes[size] if self.sizes else self.crop_size
+
     def grid(self, size: SizeClass) -> int:
         """Side of the mask head's grid: S/32, S/16, S/8; without scale adjustment S/16 * ratio_pre, or S/8."""
-        side = self.crop_size // STRIDE
+        side = self.side(size) // STRIDE
         if not self.adjust_scale:
             return side * (2 if self.layout in SKIPPING else self.mask_scale_ratio_pre)
         return side * (1, 2, 4)[size] // 2
@@ -152,6 +163,42 @@ class MALNetwork(nn.Module):
         return torch.cat(parts)[torch.argsort(order)]
 
 
+def checked_sizes(sizes: Sequence[int], crop_size: int, step: int, arch: str, layout: str) -> tuple[int, int, int]:
+    """Sides of the crops of small, medium and large boxes; InputError unless a network of the arch takes them."""
+    small, medium, large = sizes
+    for side in sizes:
+        if side < step or side % step:
+            raise InputError(f"sizes {shown_sizes(sizes)}: {side} is not a multiple of {step}, which {arch} needs")
+    if not small <= medium <= large:
+        raise InputError(f"sizes {shown_sizes(sizes)}: larger boxes need crops that are as large at least")
+    if large != crop_size:
+        raise InputError(f"crop size {crop_size}: the sizes end with {large}; leave the crop size out")
+    if layout not in SIZELESS:
+        raise InputError(f"sizes: {arch} has a table of positions for one size; take mal-lite0, or leave the sizes out")
+    return small, medium, large
+
+
+def shown_sizes(sizes: Sequence[int]) -> str:
+    """As they are given: small=128,medium=192,large=320."""
+    return ",".join(f"{size.name.lower()}={side}" for size, side in zip(SizeClass, sizes, strict=True))
+
+
 def build_network(config: NetworkConfig) -> MALNetwork:
-    """A freshly initialised network."""
-    return MALNetwork(config)
+    """A freshly initialised network; InputError if its encoder does not take one of the sizes."""
+    network = MALNetwork(config)
+    if config.arch.startswith("mal-timm:"):
+        for side in sorted(set(config.sizes or ())):
+            _try_side(network, side)
+    return network
+
+
+def _try_side(network: MALNetwork, side: int) -> None:
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval().encode(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"arch {network.config.arch}: does not take crops of {side} px too ({reason})") from None
+    finally:
+        network.train(training)

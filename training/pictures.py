@@ -15,6 +15,7 @@ from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
 from mal_trt.formats.picture_problem import MISSING
 from mal_trt.labelling.records import NO_FILE_NAME, parse_bbox, side
+from mal_trt.training.one_size import by_size, size_classes
 
 UNKNOWN = "annotation of an unknown picture"
 
@@ -138,11 +139,13 @@ def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
 
 @dataclass(frozen=True)
 class Order:
-    """How an epoch's boxes are drawn; fields as in TrainConfig."""
+    """How an epoch's boxes are drawn; fields as in TrainConfig. one_size: so many that follow each other are of one
+    size class; None: as they come."""
 
     cap: int | None = None
     balance: float = 0.0
     together: int = 1
+    one_size: int | None = None
 
 
 def epoch_order(boxes: TrainingBoxes, rule: Order, seed: int, epoch: int) -> np.ndarray:
@@ -158,6 +161,8 @@ def epoch_order(boxes: TrainingBoxes, rule: Order, seed: int, epoch: int) -> np.
         group = picture * len(order) + _rank(picture) // rule.together
         _, first, member = np.unique(group, return_index=True, return_inverse=True)
         order = order[np.argsort(first[member], kind="stable")]
+    if rule.one_size is not None:
+        order = by_size(order, size_classes(boxes.boxes[order]), rule.one_size, rng)
     return order
 
 

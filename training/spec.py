@@ -34,6 +34,7 @@ LENGTHS = {
     "train.mask_thres": (1, 3),
     "train.colour": (2,),
     "train.prior_weight": (2,),
+    "dataset.sizes": (3,),
 }
 PATHS = ("val_images", "val_boxes", "priors", "targets", "teacher", "teacher_cache", "start_from", "resume_from")
 
@@ -216,7 +217,7 @@ def _set(spec: DictConfig, name: str, value: Any, where: str, places: dict[str, 
     checked = OmegaConf.select(spec, name, throw_on_resolution_failure=False)
     if name in CHOICES and checked is not None and checked not in CHOICES[name]:
         raise InputError(f"{where}: {checked!r}; expected {' or '.join(CHOICES[name])}")
-    if name in LENGTHS and len(checked) not in LENGTHS[name]:
+    if name in LENGTHS and checked is not None and len(checked) not in LENGTHS[name]:
         raise InputError(f"{where}: {len(checked)} values; expected {' or '.join(map(str, LENGTHS[name]))}")
     places[name] = where
     if plain == CHECKPOINT:

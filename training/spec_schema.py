@@ -42,6 +42,9 @@ class Dataset:
     num_workers_per_gpu: int = opt(2, "processes that cut crops", "workers")
     load_mask: bool = opt(True, "false: no validation against masks")
     crop_size: int = opt(512, "side of the crops, pixels", "crop_size")
+    sizes: list[int] | None = opt(
+        None, "sides of the crops of small, medium and large boxes; null: crop_size for all", "sizes", True
+    )
     boxes_per_picture: int | None = opt(
         None, "at most so many boxes of a picture in an epoch", "boxes_per_picture", True
     )

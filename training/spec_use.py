@@ -110,9 +110,10 @@ class SpecUse:
         if ratio != (1, 2.0):
             name = "model.mask_scale_ratio" + ("_pre" if ratio[0] != 1 else "")
             raise InputError(f"{self.checked.places[name]}: {values[name]}; only networks of 1 and 2.0 are exported")
+        alone = self._given("dataset.crop_size") and not self._given("dataset.sizes")
         return Choice(
             weights=self.weights or Choice.weights,
-            input_size=values["dataset.crop_size"] if self._given("dataset.crop_size") else None,
+            input_size=values["dataset.crop_size"] if alone else None,
             margin=values["train.test_margin_rate"][0] if self._given("train.test_margin_rate") else None,
             head="fixed" if values["model.not_adjust_scale"] else "dynamic",
         )

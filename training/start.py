@@ -39,6 +39,8 @@ def completed(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         found = {name: found[name] for name in SHAPE if name in found}
     else:
         found["trained"] = "head_width" in found
+    if {"crop_size", "sizes"} & given.keys():  # the one without the other
+        found = {name: value for name, value in found.items() if name not in ("crop_size", "sizes")}
     taken = None
     if "layout" in found and "layout" not in given:
         taken = f"{start}: {found['layout']} layout, taken from the checkpoint"

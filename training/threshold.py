@@ -60,7 +60,6 @@ def agreement_by_threshold(
 
 def _agreement(predictor: Predictor, boxes: TrainingBoxes, rows: np.ndarray) -> np.ndarray:
     """Box agreement [n, thresholds] of the rows whose pictures can be read."""
-    crops = predictor.batch(1)
     found = []
     for row in rows:
         try:
@@ -68,6 +67,7 @@ def _agreement(predictor: Predictor, boxes: TrainingBoxes, rows: np.ndarray) -> 
         except ImageProblem:
             continue
         frame = predictor.frame(boxes.boxes[row], picture.shape[1], picture.shape[0])
+        crops = predictor.batch(1, frame.size_class)
         predictor.crop(picture, frame, crops[0])
         logits = predictor.run(crops, frame.size_class)[0]
         found.append([box_agreement(mask_from_logits(logits, frame, t), boxes.boxes[row]) for t in THRESHOLDS])
@@ -80,9 +80,10 @@ def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, see
     The figures are drawn from the pictures of the boxes and cut with the model's own margin.
     """
     predictor = Predictor(model, "cpu", backend="onnxruntime")
-    size, margin = predictor.contract.input_size, predictor.contract.margin_rate
+    contract = predictor.contract
+    size, margin = contract.input_size, contract.margin_rate
     drawn = Samples(boxes, SampleRules(size, seed, (margin, margin), figures=1.0), 0, samples)
-    crops = predictor.batch(1)
+    crops = predictor.batch(1, SizeClass.LARGE)
     found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for sample in (drawn[number] for number in range(samples)):
         true = sample["mask"].numpy() > 0
@@ -90,7 +91,7 @@ def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, see
         inner = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
         frame = Frame((0, 0, size, size), (0, 0, size, size), inner, size, size, size)
         crops[0] = sample["teacher"].numpy().transpose(2, 0, 1)
-        logits = predictor.run(crops, frame.size_class, [frame])[0]
+        logits = predictor.run(crops, SizeClass.LARGE if contract.sizes else frame.size_class, [frame])[0]
         for threshold in THRESHOLDS:
             mask = mask_from_logits(logits, frame, threshold).full(size, size)
             found[threshold].append(float((mask & true).sum() / (mask | true).sum()))

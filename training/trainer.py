@@ -238,6 +238,7 @@ def network_config(config: TrainConfig) -> NetworkConfig:
         layout=config.layout or "patch",
         depth=config.depth,
         crop_size=config.crop_size,
+        sizes=config.sizes,
         mask_head_num_convs=config.head_convs,
         mask_head_hidden_channel=config.head_width,
         mask_head_out_channel=config.head_out or config.head_width,
@@ -269,7 +270,7 @@ def network_options(path: Path) -> dict[str, Any]:
         options["head_width"] = config.mask_head_hidden_channel
         options["head_out"] = config.mask_head_out_channel
     if checkpoint.kind in ("mal-trt", "onnx"):
-        options["crop_size"] = config.crop_size
+        options["crop_size"], options["sizes"] = config.crop_size, config.sizes
         options["adjust_scale"] = config.adjust_scale
         options["scale_ratio_pre"] = config.mask_scale_ratio_pre
         options["scale_ratio"] = config.mask_scale_ratio

@@ -14,15 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import DAMAGED, ImageProblem, open_images
+from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import Frame, make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.measure.evaluate import score_labels
 from mal_trt.training.augment import normalise
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.network import MALNetwork
+from mal_trt.training.one_size import batches, size_classes
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
 from mal_trt.training.threshold import threshold_for
-from mal_trt.training.trainer import Trainer
+from mal_trt.training.trainer import Trainer, network_config
 
 MAX_AREA = 1e9
 
@@ -48,10 +50,15 @@ class ValidationCrops(Dataset[Crop]):
 
     def frame(self, row: int) -> Frame:
         width, height = self.boxes.pictures[self.boxes.picture[row]].expected
-        return make_frame(self.boxes.boxes[row], width, height, self.config.crop_size, self.config.test_margin)
+        return make_frame(self.boxes.boxes[row], width, height, self.side(row), self.config.test_margin)
+
+    def side(self, row: int) -> int:
+        """Side of the crop, pixels."""
+        return network_config(self.config).side(SizeClass(size_classes(self.boxes.boxes[row : row + 1])[0]))
 
     def __getitem__(self, i: int) -> Crop:
-        row, size = int(self.rows[i]), self.config.crop_size
+        row = int(self.rows[i])
+        size = self.side(row)
         try:
             picture = self.boxes.pictures[self.boxes.picture[row]].read()
         except ImageProblem:
@@ -90,7 +97,9 @@ class Validation:
         for network in networks:
             network.eval()
         labels = []
-        loader = DataLoader(crops, config.batch, num_workers=config.workers, pin_memory=trainer.device.type == "cuda")
+        places = list(batches(range(len(crops)), lambda place: crops.side(int(crops.rows[place])), config.batch))
+        pinned = trainer.device.type == "cuda"
+        loader = DataLoader(crops, batch_sampler=places, num_workers=config.workers, pin_memory=pinned)
         for batch in loader:
             rows = batch["row"].tolist()
             frames = [crops.frame(row) for row in rows]

@@ -18,19 +18,21 @@ WEIGHTS = ("student", "teacher", "mixed")
 MOST_MARGIN = 10.0
 REFINE = ("none", "color")
 CPU_TARGET = "cpu"
+Sizes = tuple[int, int, int]  # of small, medium and large boxes
 
 
 @dataclass(frozen=True)
 class Contract:
     """What a model file says about itself (ONNX metadata key `mal_trt`, or an engine's manifest).
 
-    input_size: side S of the square crop, pixels. margin_rate: how far a crop reaches beyond its box, in half sides of
-    the box, shared by opposite sides: 0.6 makes it 1.3 times as long. area_bounds: upper bounds of small and medium,
-    original square pixels, half-open on the low side. thresholds: mask probability above which a pixel is foreground,
-    for small, medium and large boxes. refine: what labelling does to the logits unless told otherwise, "none" or
-    "color" (see `geometry.refine`). head: "dynamic" takes the mask-head grid at run time from `head_grid`; "small",
-    "medium" and "large" have it baked in; "fixed" does not adjust its scale. extra: free-form facts (calibration,
-    notes).
+    input_size: side S of the square crop, pixels; the largest where there are several. sizes: side of the crops of
+    small, medium and large boxes, for a model that takes another for each; None is input_size for all. margin_rate:
+    how far a crop reaches beyond its box, in half sides of the box, shared by opposite sides: 0.6 makes it 1.3
+    times as long. area_bounds: upper bounds of small and medium, original square pixels, half-open on the low side.
+    thresholds: mask probability above which a pixel is foreground, for small, medium and large boxes. refine: what
+    labelling does to the logits unless told otherwise, "none" or "color" (see `geometry.refine`). head: "dynamic"
+    takes the mask-head grid at run time from `head_grid`; "small", "medium" and "large" have it baked in; "fixed"
+    does not adjust its scale. extra: free-form facts (calibration, notes).
     """
 
     arch: str
@@ -48,6 +50,7 @@ class Contract:
     source: str = ""
     source_sha256: str = ""
     producer: str = ""
+    sizes: Sizes | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -56,9 +59,18 @@ class Contract:
         """What a quantised file was made for: "cpu" if a processor's 8-bit kernels may run it, else ""."""
         return str(self.extra.get("target", ""))
 
+    def side(self, size: SizeClass) -> int:
+        """Side S of the crops of boxes of one size class, pixels."""
+        return self.sizes[size] if self.sizes else self.input_size
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The different sides of crops, the smallest first."""
+        return tuple(sorted(set(self.sizes or (self.input_size,))))
+
     def grid(self, size: SizeClass) -> int:
         """Side of the mask head's grid for boxes of one size class: S/32, S/16, S/8."""
-        return (self.input_size << size) // 32
+        return (self.side(size) << size) // 32
 
     def threshold(self, size: SizeClass) -> float:
         """Mask probability threshold (strictly greater) for boxes of one size class."""
@@ -102,6 +114,10 @@ class Contract:
             and not contract.adjust_scale
         ):
             raise _bad("head", contract.head, f"to agree with adjust_scale={contract.adjust_scale}", where)
+        if contract.sizes is not None and contract.sizes[-1] != contract.input_size:
+            raise _bad("sizes", list(contract.sizes), f"to end with the input_size {contract.input_size}", where)
+        if contract.sizes is not None and contract.head in ("small", "medium", "large"):
+            raise _bad("head", contract.head, "dynamic or fixed where there are sizes", where)
         return contract
 
 
@@ -141,6 +157,13 @@ def _checked(name: str, value: Any, where: str) -> Any:
         if not _is_number(value) or not 0 <= value <= MOST_MARGIN:
             raise _bad(name, value, f"a number from 0 to {MOST_MARGIN}", where)
         return float(value)
+    elif name == "sizes":
+        if value is None:
+            return None
+        whole = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        if not whole or len(value) != 3 or value[0] < 32 or any(v % 16 for v in value) or value != sorted(value):
+            raise _bad(name, value, "three multiples of 16, at least 32, none below the one before", where)
+        return tuple(value)
     elif name == "thresholds":
         if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) and 0 <= v < 1 for v in value):
             raise _bad(name, value, "three numbers from 0 to below 1 (small, medium, large)", where)

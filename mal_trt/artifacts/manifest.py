@@ -20,10 +20,12 @@ UNCHECKED, PASSED, KEPT_ANYWAY = "unchecked", "passed", "kept anyway"
 
 @dataclass(frozen=True)
 class Profile:
-    """Shapes an engine is built for. batch: smallest, best, largest. grid: side of `head_grid`, where there is one."""
+    """Shapes an engine is built for. batch: smallest, best, largest. grid: side of `head_grid`, where there is one.
+    side: of the crops, pixels; None is the contract's input_size."""
 
     batch: tuple[int, int, int]
     grid: int | None = None
+    side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ _KINDS: dict[str, type] = {
 
 def shapes(contract: Contract, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Smallest, best and largest shape of each input of the network."""
-    side = contract.input_size
+    side = profile.side or contract.input_size
     wanted: dict[str, tuple[tuple[int, ...], ...]] = {"image": tuple((n, 3, side, side) for n in profile.batch)}
     if profile.grid is not None:
         wanted["head_grid"] = ((1, 1, profile.grid, profile.grid),) * 3
@@ -156,8 +158,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
 
 
 def _profile(entry: Any, where: str) -> Profile:
-    batch, grid = (entry.get("batch"), entry.get("grid")) if isinstance(entry, dict) else (None, None)
+    batch, *sides = map(entry.get, ("batch", "grid", "side")) if isinstance(entry, dict) else (None, None, None)
     whole = isinstance(batch, list) and len(batch) == 3 and all(isinstance(n, int) and n > 0 for n in batch)
-    if batch is None or not whole or not (grid is None or isinstance(grid, int)):
+    if batch is None or not whole or not all(side is None or isinstance(side, int) for side in sides):
         raise InputError(f"{where}: a profile is {entry!r}; {REBUILD}")
-    return Profile(tuple(batch), grid)
+    return Profile(tuple(batch), *sides)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,14 +63,14 @@ def engine_reference(engine: Path) -> Path:
 
 def check(run: Run, reference: Path, contract: Contract, most: int) -> Verdict:
     """Compare an engine with the FP32 logits of a parity file. most: largest batch it takes."""
-    image, sizes, expected = _read(reference)
+    parts = read_references(reference)
     ious, error, finite = [], 0.0, True
-    span = float(expected.max() - expected.min()) or 1.0
-    for row, size in enumerate(sizes):
+    span = float(max(part.logits.max() for part in parts) - min(part.logits.min() for part in parts)) or 1.0
+    for size, image, expected in parts:
         threshold = contract.threshold(size)
         border = math.log(threshold / (1 - threshold)) if threshold else -math.inf
         for first in range(0, len(image), most):
-            crops, wanted = image[first : first + most], expected[row, first : first + most]
+            crops, wanted = image[first : first + most], expected[first : first + most]
             try:
                 logits = run(crops.astype(contract.input_dtype), size)
             except NanLogits:
@@ -89,11 +89,24 @@ def _iou(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.logical_and(one, other).sum() / union) if union else 1.0
 
 
-def _read(path: Path) -> tuple[np.ndarray, list[SizeClass], np.ndarray]:
-    """Crops uint8 [K,3,S,S], the G size classes, FP32 logits float32 [G,K,1,L,L]."""
+class Reference(NamedTuple):
+    """Of one size class: crops uint8 [K,3,S,S] and their FP32 logits, float32 [K,1,L,L]."""
+
+    size: SizeClass
+    image: np.ndarray
+    logits: np.ndarray
+
+
+def read_references(path: Path) -> list[Reference]:
+    """What a parity file holds, by size class; InputError if it is none."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            sizes = [SizeClass(value) for value in archive["size_classes"].tolist()]
-            return archive["image"], sizes, archive["logits"]
-    except (OSError, ValueError, KeyError) as error:
+            found = []
+            # Where each size class has crops of its own, its arrays begin with its name.
+            for before in [""] if "image" in archive else [f"{size.name.lower()}." for size in SizeClass]:
+                image, logits = archive[f"{before}image"], archive[f"{before}logits"]
+                sizes = archive[f"{before}size_classes"].tolist()
+                found += [Reference(SizeClass(size), image, logits[row]) for row, size in enumerate(sizes)]
+            return found
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"{path}: not a parity file of `mal-trt export` ({error})") from None

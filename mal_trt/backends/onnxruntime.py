@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         """See `Backend.run`."""
         if self._session is None:
             raise RunError(f"{self._path}: this backend is closed; open it again")
-        check_image(image, self.contract)
+        check_image(image, self.contract, size)
         whole = np.ascontiguousarray(image, dtype=self.contract.input_dtype)
         feeds = {}
         if self._has_grid:

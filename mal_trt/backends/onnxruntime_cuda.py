@@ -71,7 +71,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
         if not 1 <= count <= MOST:
             raise InputError(f"a batch of {count}: expected 1 to {MOST}")
         output = self.output(weights)
-        side, into = self.contract.input_size, self._side
+        side, into = self.contract.side(size), self.logits_side(size)
         with self._lock, self.driver.current():
             if self._session is None:
                 raise RunError(f"{self._path}: this backend is closed; open it again")
@@ -105,7 +105,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     def logits_side(self, size: SizeClass) -> int:
         """See `DeviceBackend.logits_side`."""
-        return self._side
+        return self.contract.side(size) * self._side // self.contract.input_size
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -128,7 +128,8 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     def _logits_side(self) -> int:
         assert self._session is not None
         told = next(o.shape[-1] for o in self._session.get_outputs() if o.name == LOGITS)
-        return told if isinstance(told, int) else self.contract.input_size // (4 if self.contract.adjust_scale else 2)
+        quarter = self.contract.adjust_scale or self.contract.layout in ("hybrid", "pyramid")
+        return told if isinstance(told, int) else self.contract.input_size // (4 if quarter else 2)
 
 
 def open_on_gpu(path: Path, device: str, threads: int | None, index: int) -> OnnxRuntimeCudaBackend | None:

@@ -9,15 +9,17 @@ import numpy as np
 
 from mal_trt.artifacts.contract import REEXPORT, Contract
 from mal_trt.base.errors import InputError
+from mal_trt.geometry.boxes import SizeClass
 
 LOGITS = "logits"
 
 
-def check_image(image: np.ndarray, contract: Contract) -> None:
-    """InputError unless a batch of crops is [N,3,S,S] and of the type that the model takes."""
-    side = contract.input_size
+def check_image(image: np.ndarray, contract: Contract, size: SizeClass) -> None:
+    """InputError unless a batch of crops is [N,3,S,S] and of the type that the model takes for a size class."""
+    side = contract.side(size)
     if image.ndim != 4 or image.shape[1:] != (3, side, side):
-        raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]")
+        boxes = f" for {size.name.lower()} boxes" if contract.sizes else ""
+        raise InputError(f"image batch of shape {image.shape}: this model takes [N, 3, {side}, {side}]{boxes}")
     if contract.input_dtype == "uint8" and image.dtype != np.uint8:
         raise InputError(f"image batch of dtype {image.dtype}: this model takes uint8, RGB 0..255")
 

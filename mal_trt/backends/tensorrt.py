@@ -70,7 +70,7 @@ class TensorRTBackend:
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""
         profile = self._profile(size)
-        check_image(image, self.contract)
+        check_image(image, self.contract, size)
         output = self.output(weights)
         logits = np.empty((len(image), 1, profile.side, profile.side), np.float32)
         with self._run_lock, self.driver.current():
@@ -264,16 +264,16 @@ def _check_tensors(loaded: Loaded, manifest: Manifest) -> tuple[str, ...]:
 def _profile_of(loaded: Loaded, manifest: Manifest, size: SizeClass) -> int:
     """Number of the optimization profile for a size class; InputError if there is none for its crops."""
     engine, contract = loaded.engine, manifest.contract
-    grid = contract.grid(size)
+    grid, side = contract.grid(size), contract.side(size)
     for index in range(engine.num_optimization_profiles):
         image = tuple(engine.get_tensor_profile_shape("image", index)[2])
-        if image[1:] != (3, contract.input_size, contract.input_size):
+        if image[1:] != (3, side, side):
             continue
         if contract.head != "dynamic":
             return index
         least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape("head_grid", index))
         if least[2] <= grid <= most[2] and least[3] <= grid <= most[3]:
             return index
-    shape = f"[N, 3, {contract.input_size}, {contract.input_size}]"
+    shape = f"[N, 3, {side}, {side}]"
     grids = f" with head_grid {grid}" if contract.head == "dynamic" else ""
     raise InputError(f"{loaded.name}: has no profile for {shape}{grids}; build it again: {manifest.command}")

@@ -11,7 +11,7 @@ from typer import Argument, Option
 from mal_trt.artifacts.contract import MOST_MARGIN
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import JsonOption, QuietOption, SpecOption, ThresholdOption, Weights, needs, numbers
+from mal_trt.cli.options import JsonOption, QuietOption, SpecOption, ThresholdOption, Weights, needs, numbers, sides
 from mal_trt.cli.output import messages, tell
 from mal_trt.cli.spec_arguments import out_file, read_arguments
 
@@ -37,6 +37,14 @@ def export(
     input_size: Annotated[
         int | None,
         Option(min=16, help="Side of the crops in pixels. Default: as it was trained, or 512 if that is unknown."),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        Option(
+            metavar="<sizes>",
+            help="Side of the crops of small, medium and large boxes, such as small=128,medium=192,large=320, of a "
+            "network trained at these. Default: as it was trained.",
+        ),
     ] = None,
     input_dtype: Annotated[Literal["uint8", "float32"], Option(help="Type of the input `image`.")] = "uint8",
     weights: Annotated[
@@ -103,7 +111,9 @@ def export(
     grid: str = head or "dynamic"
     if use is not None:
         thresholds = use.thresholds if thresholds is None else thresholds
-        input_size, grid = input_size or use.choice.input_size, str(head or use.choice.head)
+        grid = str(head or use.choice.head)
+        if sizes is None:
+            input_size = input_size or use.choice.input_size
         margin = use.choice.margin if margin is None else margin
         if use.names_arch:
             from mal_trt.training.checkpoint import read_checkpoint
@@ -114,6 +124,7 @@ def export(
         checkpoint,
         out,
         input_size=input_size,
+        sizes=sides(sizes),
         input_dtype=input_dtype,
         weights=weights,
         head=grid,

@@ -18,6 +18,7 @@ from mal_trt.cli.output import messages
 if TYPE_CHECKING:
     from mal_trt.training.spec_use import SpecUse
 
+SIZES_EXAMPLE = "small=128,medium=192,large=320"
 Weights = Literal["student", "teacher", "mixed"]
 
 # The names of `formats.reading.detect.TITLES`, which a test compares; importing them would slow every call.
@@ -216,6 +217,23 @@ def numbers(text: str | None) -> float | tuple[float, ...] | None:
     except ValueError:
         raise InputError(f"--threshold {text}: expected a number, or three with commas between") from None
     return values[0] if len(values) == 1 else values
+
+
+def sides(text: str | None) -> tuple[int, int, int] | None:
+    """`small=128,medium=192,large=320`: sides of the crops of small, medium and large boxes, pixels."""
+    if text is None:
+        return None
+    names = ("small", "medium", "large")
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, side = (word.strip() for word in part.partition("="))
+        if name not in names or not side.isdecimal() or name in given:
+            raise InputError(f"--sizes {text}: {part!r} is not understood; expected {SIZES_EXAMPLE}")
+        given[name] = side
+    if missing := [name for name in names if name not in given]:
+        raise InputError(f"--sizes {text}: nothing for {' and '.join(missing)} boxes; expected {SIZES_EXAMPLE}")
+    small, medium, large = (int(given[name]) for name in names)
+    return small, medium, large
 
 
 def take_checkpoints(quiet: bool) -> None:

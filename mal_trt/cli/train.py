@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import BoxesFormatOption, DryRunOption, JsonOption, QuietOption, SplitOption, needs
+from mal_trt.cli.options import BoxesFormatOption, DryRunOption, JsonOption, QuietOption, SplitOption, needs, sides
 from mal_trt.cli.output import messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
@@ -105,6 +105,15 @@ def train(
         bool | None, _option("adjust_scale", "Whether the mask head has a grid for each size of box.")
     ] = None,
     crop_size: Annotated[int | None, _option("crop_size", "Side of the crops in pixels.", min=16)] = None,
+    sizes: Annotated[
+        str | None,
+        _option(
+            "sizes",
+            "Side of the crops of small, medium and large boxes, such as small=128,medium=192,large=320: for one file "
+            "that spends less on small boxes. --crop-size is then the largest.",
+            metavar="<sizes>",
+        ),
+    ] = None,
     start_from: Annotated[
         Path | None,
         _option(
@@ -232,6 +241,7 @@ def train(
         if name not in OTHERS
     }
     flags["precision"] = precision or ("bf16" if amp else None)
+    flags["sizes"] = sides(sizes)
     given = {name: value for name, value in flags.items() if value is not None}
     if print_spec:
         with needs("train"):

@@ -19,7 +19,7 @@ class HostMasker:
 
     def batch(self, boxes: int, size: SizeClass) -> Batch:
         """See `Masker.batch`; crops is [boxes,3,S,S]."""
-        return Batch(boxes, size, self._predictor.batch(boxes))
+        return Batch(boxes, size, self._predictor.batch(boxes, size))
 
     def load(self, source: ImageSource, file_name: str, expected: tuple[int, int], least: float) -> Picture:
         """See `Masker.load`."""

@@ -48,7 +48,7 @@ class DeviceMasker:
 
     def batch(self, boxes: int, size: SizeClass) -> Batch:
         """See `Masker.batch`; crops is a buffer of the GPU with [boxes,3,S,S]."""
-        room = max(boxes, self._backend.least(size)) * _crop_bytes(self._predictor)
+        room = max(boxes, self._backend.least(size)) * _crop_bytes(self._predictor, size)
         buffer = self._crops.take()
         with self._driver.current():
             if buffer.size < room:
@@ -70,9 +70,9 @@ class DeviceMasker:
 
     def cut(self, picture: Picture, places: Sequence[Place]) -> None:
         """See `Masker.cut`."""
-        each = _crop_bytes(self._predictor)
+        each = {size: _crop_bytes(self._predictor, size) for size in SizeClass}
         with self._driver.current(), self._cutters.lent() as cutter:
-            into = [batch.crops.pointer + slot * each for batch, slot, _ in places]
+            into = [batch.crops.pointer + slot * each[batch.size] for batch, slot, _ in places]
             cutter.cut(picture, [frame for _, _, frame in places], into)
         for batch, slot, frame in places:
             batch.frames[slot] = frame
@@ -103,7 +103,7 @@ class _Cutter:
         self._stream = self._driver.create_stream()
         contract = predictor.contract
         self._pictures = PicturePool(self._driver)
-        self._cropper = Cropper(self._driver, contract.input_size, contract.input_dtype)
+        self._croppers = {side: Cropper(self._driver, side, contract.input_dtype) for side in contract.sides}
 
     def cut(self, picture: Picture, frames: Sequence[Frame], into: Sequence[int]) -> None:
         with ExitStack() as closing:
@@ -113,7 +113,10 @@ class _Cutter:
                 height, width, _ = picture.shape
                 pixels = Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
             try:
-                self._cropper.cut([pixels] * len(frames), frames, into, self._stream)
+                for side, cropper in self._croppers.items():
+                    here = [place for place, frame in enumerate(frames) if frame.size == side]
+                    some = [frames[place] for place in here]
+                    cropper.cut([pixels] * len(here), some, [into[place] for place in here], self._stream)
             except BaseException:
                 with suppress(CudaError):
                     self._driver.synchronize(self._stream)
@@ -121,7 +124,8 @@ class _Cutter:
             self._driver.synchronize(self._stream)
 
     def close(self) -> None:
-        self._cropper.close()
+        for cropper in self._croppers.values():
+            cropper.close()
         self._pictures.close()
         self._driver.destroy_stream(self._stream)
 
@@ -134,7 +138,7 @@ class _Lane:
         self._stream = self._driver.create_stream()
         self._logits, self._others, self._mirrored = (DeviceBuffer(self._driver) for _ in range(3))
         contract = predictor.contract
-        self._refiner = Refiner(self._driver, contract.input_size, contract.input_dtype)
+        self._refiners = {side: Refiner(self._driver, side, contract.input_dtype) for side in contract.sides}
         self._paster = Paster(self._driver)
         self._seen = PinnedBuffer(self._driver)
 
@@ -150,27 +154,30 @@ class _Lane:
 
     def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass, keep: bool) -> list[Mask | None]:
         count, side = len(frames), self._backend.logits_side(size)
+        refiner = self._refiners[self._predictor.contract.side(size)]
         shape = (count, side, side)
         room = max(count, self._backend.least(size)) * side * side * 4
         logits = self._logits.reserve(room)
         self._run(crops, logits, count, size)
         if self._predictor.flip:
-            mirrored = self._mirrored.reserve(max(count, self._backend.least(size)) * _crop_bytes(self._predictor))
-            self._refiner.mirror(crops, mirrored, count, self._stream)
+            mirrored = self._mirrored.reserve(
+                max(count, self._backend.least(size)) * _crop_bytes(self._predictor, size)
+            )
+            refiner.mirror(crops, mirrored, count, self._stream)
             self._run(mirrored, self._others.reserve(room), count, size)
-            self._refiner.average(logits, self._others.pointer, shape, self._stream)
+            refiner.average(logits, self._others.pointer, shape, self._stream)
         # A slot without a crop gets the frame of another one; its mask is dropped.
         some = next(frame for frame in frames if frame)
         whole = [frame or some for frame in frames]
         if self._predictor.refine == "color":
-            self._refiner.refine(crops, logits, shape, whole, self._stream)
+            refiner.refine(crops, logits, shape, whole, self._stream)
         thresholds = [self._predictor.thresholds[size]] * count
         self._paster.queue(logits, shape, whole, thresholds, self._stream)
         size_in_bytes = count * side * side * 4
         seen = self._seen.reserve(size_in_bytes)[:size_in_bytes]
         self._driver.copy_to_host(seen, logits, self._stream)
         edges = self._paster.edges(self._stream)
-        if self._refiner.found_nan():
+        if refiner.found_nan():
             raise NanLogits(f"{self._predictor.provider}: the model gave NaN logits; export it with --precision fp32")
         values, threshold = seen.view(np.float32).reshape(shape), thresholds[0]
         masks: list[Mask | None] = []
@@ -185,10 +192,12 @@ class _Lane:
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
         self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)
         side = self._backend.logits_side(size)
-        self._refiner.check(logits, (count, side, side), self._stream)
+        self._refiners[self._predictor.contract.side(size)].check(logits, (count, side, side), self._stream)
 
     def close(self) -> None:
-        for part in (self._refiner, self._paster, self._seen, self._logits, self._others, self._mirrored):
+        for refiner in self._refiners.values():
+            refiner.close()
+        for part in (self._paster, self._seen, self._logits, self._others, self._mirrored):
             part.close()
         self._driver.destroy_stream(self._stream)
 
@@ -238,5 +247,5 @@ class _Pool(Generic[T]):
                 thing.close()
 
 
-def _crop_bytes(predictor: Predictor) -> int:
-    return 3 * predictor.contract.input_size**2 * np.dtype(predictor.contract.input_dtype).itemsize
+def _crop_bytes(predictor: Predictor, size: SizeClass) -> int:
+    return 3 * predictor.contract.side(size) ** 2 * np.dtype(predictor.contract.input_dtype).itemsize

@@ -13,7 +13,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends import Backend, DeviceBackend, open_backend
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError
-from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop, reduced_by, reduction
 from mal_trt.geometry.frames import make_frames
 from mal_trt.geometry.paste import rle_from_logits, tight_threshold
@@ -71,7 +71,7 @@ class Predictor:
             if not 0 <= slack <= most:
                 raise InputError(f"slack {slack}: expected 0 to {most:g}; the model sees no more around a box")
             # Shows at once whether the model runs and has these weights.
-            self.run(self.batch(1), SizeClass.LARGE)
+            self.run(self.batch(1, SizeClass.LARGE), SizeClass.LARGE)
         except BaseException:
             self.close()
             raise
@@ -94,15 +94,29 @@ class Predictor:
 
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
-        return make_frame(box, width, height, self.contract.input_size, self.contract.margin_rate, self.slack)
+        return make_frame(box, width, height, self._side(box), self.contract.margin_rate, self.slack)
 
     def frames(self, boxes: Sequence[Sequence[float]], sides: Sequence[tuple[int, int]]) -> list[Frame]:
         """`frame` of many boxes at once, each in a picture of the (width, height) at its place in `sides`."""
-        return make_frames(boxes, sides, self.contract.input_size, self.contract.margin_rate, self.slack)
+        contract = self.contract
+        if contract.sizes is None:
+            return make_frames(boxes, sides, contract.input_size, contract.margin_rate, self.slack)
+        places: dict[int, list[int]] = {}
+        for place, box in enumerate(boxes):
+            places.setdefault(self._side(box), []).append(place)
+        found: dict[int, Frame] = {}
+        for side, at in places.items():
+            some = [boxes[i] for i in at], [sides[i] for i in at]
+            found.update(zip(at, make_frames(*some, side, contract.margin_rate, self.slack), strict=True))
+        return [found[place] for place in range(len(boxes))]
 
-    def batch(self, boxes: int) -> np.ndarray:
-        """Room for the crops of so many boxes: zeros [boxes,3,S,S], of the type the model takes."""
-        side = self.contract.input_size
+    def _side(self, box: Sequence[float]) -> int:
+        """Side of the crop of an XYXY box, pixels."""
+        return self.contract.side(size_class((box[2] - box[0]) * (box[3] - box[1])))
+
+    def batch(self, boxes: int, size: SizeClass) -> np.ndarray:
+        """Room for the crops of so many boxes of a size class: zeros [boxes,3,S,S], of the type the model takes."""
+        side = self.contract.side(size)
         return np.zeros((boxes, 3, side, side), self.contract.input_dtype)
 
     def crop(self, picture: np.ndarray, frame: Frame, into: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from mal_trt.backends.choice import on_processor
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.crops import make_frame
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.labelling.run import label
 from mal_trt.measure.agreement import agreement_iou
@@ -53,15 +54,18 @@ class Runner:
         """One round of the model's batch sizes in the network alone; yields after each of them."""
         predictor = self._open(subject.model, subject.backend)
         try:
-            pool = self._crops(predictor)
-            # Where there is one head, the size of a box makes no difference.
-            shares = self.shares if predictor.contract.head == "dynamic" else {SizeClass.MEDIUM: 1.0}
+            # Where there is one head and one side of crops, the size of a box makes no difference.
+            contract = predictor.contract
+            one = contract.head != "dynamic" and contract.sizes is None
+            shares = {SizeClass.MEDIUM: 1.0} if one else self.shares
+            pool = {side: self._crops(predictor, side) for side in contract.sides}
             for batch in subject.batches:
                 if batch not in subject.failed:
                     try:
-                        stopwatch = open_stopwatch(
-                            predictor.backend, pool[np.arange(batch) % len(pool)], self.options["weights"]
-                        )
+                        crops = {side: some[np.arange(batch) % len(some)] for side, some in pool.items()}
+                        by_size = {size: crops[contract.side(size)] for size in shares}
+                        given = by_size if contract.sizes else crops[contract.input_size]
+                        stopwatch = open_stopwatch(predictor.backend, given, self.options["weights"])
                         try:
                             began = time.perf_counter()
                             found = measure(stopwatch, shares, self.budget)
@@ -133,8 +137,10 @@ class Runner:
         keys = ("threshold", "flip", "refine", "weights", "threads")
         return Predictor(model, self.options["device"], backend=backend, **{key: self.options[key] for key in keys})
 
-    def _crops(self, predictor: Predictor) -> np.ndarray:
-        """Some of the samples' crops, [n,3,S,S] of the model's type; InputError if no picture can be read."""
+    def _crops(self, predictor: Predictor, side: int) -> np.ndarray:
+        """Some of the samples' boxes cut with one side S, [n,3,S,S] of the model's type; InputError if no picture can
+        be read."""
+        contract = predictor.contract
         crops: list[np.ndarray] = []
         picture: tuple[str, np.ndarray | None] = "", None
         problem = ""
@@ -145,8 +151,8 @@ class Runner:
                 except ImageProblem as error:
                     picture, problem = (name, None), f"{name}: {error}"
             if picture[1] is not None:
-                crop = predictor.batch(1)[0]
-                predictor.crop(picture[1], predictor.frame(box, width, height), crop)
+                crop = np.zeros((3, side, side), contract.input_dtype)
+                predictor.crop(picture[1], make_frame(box, width, height, side, contract.margin_rate), crop)
                 crops.append(crop)
         if not crops:
             raise InputError(f"{self.samples.name}: no picture can be read ({problem})")

@@ -44,8 +44,8 @@ class Subject:
                 network.append({"batch": batch, "error": self.failed[batch]})
             elif batch in self.samples:
                 row = {"batch": batch, "clock": self.clock, **figures(self.samples[batch], batch)}
-                if self.facts["head"] != "dynamic":
-                    del row["runs_by_size"]
+                if self.facts["head"] != "dynamic" and not self.facts["sizes"]:
+                    del row["runs_by_size"], row["boxes_per_s_by_size"]
                 network.append(self._with_power(row, batch))
         return {**self.facts, "network": network, "label": self._label(), "quality": self.quality or None}
 
@@ -86,6 +86,7 @@ def model_facts(model: str | Path, predictor: Predictor) -> Document:
         "backend": backend_of(predictor.provider),
         "provider": predictor.provider,
         "input_size": predictor.contract.input_size,
+        "sizes": predictor.contract.sizes,
         "head": predictor.contract.head,
         "refine": predictor.refine,
         **_engine_facts(path),

@@ -125,6 +125,7 @@ def _facts(model: str | Path, predictor: Predictor) -> dict[str, Any]:
         "backend": backend_of(predictor.provider),
         "provider": predictor.provider,
         "input_size": predictor.contract.input_size,
+        "sizes": predictor.contract.sizes,
         "thresholds": list(predictor.thresholds),
         "refine": predictor.refine,
     }

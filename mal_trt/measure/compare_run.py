@@ -54,7 +54,10 @@ class Comparison:
         self.skipped: Counter[str] = Counter()
         self._predictors = predictors
         self._batch = batch
-        kinds = [(p.contract.input_size, p.contract.margin_rate, p.contract.input_dtype) for p in predictors]
+        kinds = [
+            (p.contract.sizes or p.contract.input_size, p.contract.margin_rate, p.contract.input_dtype)
+            for p in predictors
+        ]
         self._cutters = [predictors[kinds.index(kind)] for kind in dict.fromkeys(kinds)]
         self._kind = [list(dict.fromkeys(kinds)).index(kind) for kind in kinds]  # of each model
         self._picture: tuple[str, np.ndarray | ImageProblem] | None = None  # the cutting thread's
@@ -109,7 +112,7 @@ class Comparison:
         crop = _Crop(box, [], [])
         for predictor in self._cutters:
             frame = predictor.frame(box.xyxy, box.width, box.height)
-            pixels = predictor.batch(1)[0]
+            pixels = predictor.batch(1, frame.size_class)[0]
             predictor.crop(picture, frame, pixels)
             crop.pixels.append(pixels)
             crop.frames.append(frame)

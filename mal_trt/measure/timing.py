@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, cycle, islice, pairwise
@@ -49,13 +48,37 @@ class Stopwatch(Protocol):
         ...
 
 
-def open_stopwatch(backend: Backend, crops: np.ndarray, weights: str | None = None) -> Stopwatch:
-    """A stopwatch for a batch of crops, [N,3,S,S] of the model's type: on the GPU if runs can be queued there."""
+def open_stopwatch(
+    backend: Backend, crops: np.ndarray | Mapping[SizeClass, np.ndarray], weights: str | None = None
+) -> Stopwatch:
+    """A stopwatch for a batch of crops, [N,3,S,S] of the model's type, or of each size class its own: on the GPU if
+    runs can be queued there."""
+    if isinstance(crops, Mapping):
+        return SizedStopwatch({size: open_stopwatch(backend, own, weights) for size, own in crops.items()})
     return (
         DeviceStopwatch(backend, crops, weights)
         if isinstance(backend, DeviceBackend)
         else HostStopwatch(backend, crops, weights)
     )
+
+
+class SizedStopwatch:
+    """A stopwatch for each size class, because its crops have a side of their own."""
+
+    chunk = 1
+
+    def __init__(self, stopwatches: Mapping[SizeClass, Stopwatch]) -> None:
+        self._stopwatches = stopwatches
+        self.clock = next(iter(stopwatches.values())).clock
+
+    def time(self, sizes: Sequence[SizeClass]) -> list[float]:
+        """See `Stopwatch.time`."""
+        return [self._stopwatches[size].time([size])[0] for size in sizes]
+
+    def close(self) -> None:
+        """See `Stopwatch.close`."""
+        for stopwatch in self._stopwatches.values():
+            stopwatch.close()
 
 
 class HostStopwatch:
@@ -180,9 +203,13 @@ def figures(samples: Sequence[Sample], batch: int) -> dict[str, Any]:
     """Figures of timed runs of one batch size: how many, of what boxes, latency in milliseconds, boxes a second."""
     seconds = np.array([second for _, second in samples])
     marks = np.percentile(seconds, PERCENTILES)
+    by_size = {size: [second for other, second in samples if other is size] for size in SizeClass}
     return {
         "runs": len(samples),
-        "runs_by_size": {size.name.lower(): runs for size, runs in sorted(Counter(s for s, _ in samples).items())},
+        "runs_by_size": {size.name.lower(): len(found) for size, found in by_size.items() if found},
+        "boxes_per_s_by_size": {
+            size.name.lower(): batch * len(found) / sum(found) for size, found in by_size.items() if found
+        },
         "mean_ms": 1e3 * float(seconds.mean()),
         **{f"p{percent}_ms": 1e3 * float(mark) for percent, mark in zip(PERCENTILES, marks, strict=True)},
         "boxes_per_s": batch * len(samples) / float(seconds.sum()),

@@ -47,6 +47,7 @@ def open_source(model: str | Path, server: str) -> Source:
         raise InputError(f"{path}: not a .onnx file or an engine; `mal-trt export` turns a checkpoint into one")
     facts = read_onnx(path)
     contract = contract_of(facts.metadata, path)
+    _check_sizes(path, contract, server)
     outputs = {name: _dims(shape) for name, shape in facts.outputs.items() if name.startswith(LOGITS)}
     if LOGITS not in outputs:
         raise InputError(f"{path}: it has no output called `{LOGITS}`; write it again with `mal-trt export`")
@@ -72,6 +73,7 @@ def check_card(sources: list[Source], wanted: str | None) -> None:
 
 def _engine(path: Path, server: str) -> Source:
     _, manifest = load_engine(path)
+    _check_sizes(path, manifest.contract, server)
     if manifest.flavor != "tensorrt":
         raise InputError(
             f"{path}: an engine of {TITLES[manifest.flavor]}, which {server} cannot load; build one with `--flavor "
@@ -83,6 +85,14 @@ def _engine(path: Path, server: str) -> Source:
     if least > 1:
         raise InputError(f"{path}: takes no batch below {least}; build it with --batch 1,BEST,MOST for {server}")
     return Source(path, manifest.contract, manifest, _engine_outputs(path, manifest.contract))
+
+
+def _check_sizes(path: Path, contract: Contract, server: str) -> None:
+    if contract.sizes is not None:
+        raise InputError(
+            f"{path}: takes crops of several sizes, and a package for {server} has one; export its checkpoint with "
+            f"--input-size {contract.input_size}"
+        )
 
 
 def _engine_outputs(path: Path, contract: Contract) -> dict[str, Dims] | None:

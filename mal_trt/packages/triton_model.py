@@ -77,7 +77,7 @@ class ServedNetwork:
 
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""
-        check_image(image, self.contract)
+        check_image(image, self.contract, size)
         tensors = {"image": np.ascontiguousarray(image, dtype=self.contract.input_dtype)}
         if self.contract.head == "dynamic":
             grid = self.contract.grid(size)
