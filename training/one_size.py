@@ -34,11 +34,12 @@ def by_size(order: np.ndarray, classes: np.ndarray, group: int, rng: np.random.G
     if not groups or len(present) == 1:
         return order[: groups * group] if groups else order
     exact = counts * groups / len(order)
-    quotas = np.floor(exact).astype(int)
-    quotas[np.argsort(quotas - exact, kind="stable")[: groups - quotas.sum()]] += 1
-    while groups >= len(present) and not quotas.all():
-        quotas[np.argmin(quotas)] += 1
-        quotas[np.argmax(quotas)] -= 1
+    least = int(groups >= len(present))
+    quotas = np.maximum(np.floor(exact).astype(int), least)
+    while quotas.sum() < groups:
+        quotas[np.argmax(exact - quotas)] += 1
+    while quotas.sum() > groups:
+        quotas[np.argmax(np.where(quotas > least, quotas - exact, -np.inf))] -= 1
     rows = [
         np.resize(order[classes == size], (quota, group))
         for size, quota in zip(present, quotas, strict=True)

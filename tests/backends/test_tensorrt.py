@@ -93,6 +93,20 @@ def test_each_size_has_a_context_of_its_profile(opened: Opened) -> None:
         np.testing.assert_array_equal(backend.run(crops(4), size), cpu.run(crops(4), size))
 
 
+@pytest.mark.parametrize("head", ["dynamic", "fixed"])
+def test_crops_of_a_side_for_each_size(opened: Opened, head: str) -> None:
+    sides = (32, 64, 64)
+    backend = opened({"sizes": sides, "head": head})
+    cpu = open_backend(opened.folder / "tiny.onnx", device="cpu", threads=1)
+    for size, side in zip(SizeClass, sides, strict=True):
+        image = np.random.default_rng(side).integers(0, 256, (5, 3, side, side), np.uint8)
+        np.testing.assert_array_equal(backend.run(image, size), cpu.run(image, size))
+        assert backend.logits_side(size) == side // 4
+    assert len(opened.faults.contexts) == (3 if head == "dynamic" else 2)
+    with pytest.raises(InputError, match=r"takes \[N, 3, 32, 32\] for small boxes"):
+        backend.run(crops(1), SizeClass.SMALL)
+
+
 def test_one_profile_for_several_grids(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not as build-engine makes them, but each size still gets its own grid."""
     shapes = host_tensorrt._Engine.get_tensor_profile_shape

@@ -71,7 +71,7 @@ def test_crops_are_those_of_labelling(encoder: Write, pictures: Write) -> None:
         for image, frame, spot in zip(batch.image, batch.frames, batch.spots, strict=True):
             pixels = np.asarray(Image.open(images / spot.picture))
             assert frame == predictor.frame(spot.box, spot.width, spot.height)
-            into = predictor.batch(1)[0]
+            into = predictor.batch(1, SizeClass.LARGE)[0]
             predictor.crop(pixels, frame, into)
             np.testing.assert_array_equal(image, into)
             x, y, w, h = spot.record["bbox"]

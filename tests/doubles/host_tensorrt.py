@@ -26,7 +26,7 @@ from mal_trt.artifacts.flavor import Flavor
 from mal_trt.artifacts.manifest import Manifest, Profile, manifest_path
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.base.gpu import platform_tag
-from mal_trt.geometry.boxes import SizeClass
+from mal_trt.engines.profiles import profiles as make_profiles
 
 HEADER = 64
 VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
@@ -91,8 +91,7 @@ def write_engine(
     """A made-up plan of an ONNX file with its manifest. changes: other values for fields of the manifest."""
     contract = read_contract(onnx)
     if profiles is None:
-        grids = [contract.grid(size) for size in SizeClass] if contract.head == "dynamic" else [None]
-        profiles = [Profile(batch, grid) for grid in grids]
+        profiles = make_profiles(contract, batch)
     plan = make_plan(onnx.read_bytes(), profiles, flavor)
     out.write_bytes(plan)
     facts: dict[str, Any] = {
@@ -122,7 +121,7 @@ def write_engine(
 
 def make_plan(onnx: bytes, profiles: Sequence[Profile], flavor: str = "tensorrt") -> bytes:
     magic = next(start for start, name in MAGIC.items() if name == flavor)
-    shapes = json.dumps([[profile.batch, profile.grid] for profile in profiles]).encode()
+    shapes = json.dumps([[profile.batch, profile.grid, profile.side] for profile in profiles]).encode()
     size = HEADER + 8 + len(shapes) + len(onnx)
     head = magic.ljust(16, b"\0") + size.to_bytes(8, "little")
     return head.ljust(HEADER, b"\0") + len(shapes).to_bytes(8, "little") + shapes + onnx
@@ -143,7 +142,7 @@ class _Runtime:
         length = int.from_bytes(plan[HEADER : HEADER + 8], "little")
         start = HEADER + 8 + length
         try:
-            profiles = [(tuple(batch), grid) for batch, grid in json.loads(plan[HEADER + 8 : start])]
+            profiles = [(tuple(batch), grid, side) for batch, grid, side in json.loads(plan[HEADER + 8 : start])]
             session = onnxruntime.InferenceSession(plan[start:], providers=["CPUExecutionProvider"])
         except Exception:
             self.log("Serialization assertion magicTag == rt::kPLAN_MAGIC_TAG failed.")
@@ -173,11 +172,11 @@ class _Engine:
         return DataType[NUMPY[self.arguments[name].type][0]]
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        batch, grid = self.profiles[index]
+        batch, grid, side = self.profiles[index]
         if name == "head_grid":
             return [(1, 1, grid, grid)] * 3
         _, *crop = self.arguments[name].shape
-        return [(count, *crop) for count in batch]
+        return [(count, *([3, side, side] if side else crop)) for count in batch]
 
     def create_execution_context(self, how: Any) -> _Context | None:
         faults = self.runtime.faults
@@ -230,7 +229,8 @@ class _Context:
         if name in self.engine.inputs:
             return self.shapes[name]
         _, *rest = self.engine.arguments[name].shape
-        return (self.shapes["image"][0], *rest)
+        count, _, _, side = self.shapes["image"]
+        return (count, *(entry if isinstance(entry, int) else side // 4 for entry in rest))
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert name in self.engine.arguments, name

@@ -21,13 +21,15 @@ def write_tiny_model(
     head: str = "dynamic",
     dtype: str = "uint8",
     source_sha256: str = "",
+    sizes: tuple[int, int, int] | None = None,
 ) -> Path:
     """A model whose bright pixels are the object: logits = gain * (mean of a 4x4 patch / 255 - 0.5), [N,1,16,16].
 
     coupled: add the mean of the whole batch, so that a box's mask tells with whom it shared its batch.
     weights "mixed": also `logits_student` (the same) and `logits_teacher` (the opposite sign). grid_gain: added for
     each step of the head grid. head "large": no `head_grid`. dtype: of `image`.
-    source_sha256: of the checkpoint that it says it was made of.
+    source_sha256: of the checkpoint that it says it was made of. sizes: sides of the crops by size of box; the last one
+    is the model's `side`.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -48,8 +50,11 @@ def write_tiny_model(
         helper.make_node("Mul", ["together", "share"], ["shared"]),
         helper.make_node("Add", ["centred", "offset"], ["logits"]),
     ]
+    side = side if sizes is None else sizes[-1]
+    crop = [side, side] if sizes is None else ["s", "s"]
+    map_ = [side // 4, side // 4] if sizes is None else ["l", "l"]
     image = TensorProto.UINT8 if dtype == "uint8" else TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("image", image, ["n", 3, side, side])]
+    inputs = [helper.make_tensor_value_info("image", image, ["n", 3, *crop])]
     if head == "dynamic":
         # The head grid must be read, or ONNX Runtime drops the input.
         nodes[-1:-1] = [
@@ -72,7 +77,7 @@ def write_tiny_model(
         nodes,
         "tiny",
         inputs,
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, side // 4, side // 4]) for n in outputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, *map_]) for n in outputs],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -85,6 +90,8 @@ def write_tiny_model(
         weights=weights,
         thresholds=(0.5, 0.5, 0.5),
         source_sha256=source_sha256,
+        sizes=sizes,
+        adjust_scale=head != "fixed",
     )
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(model)

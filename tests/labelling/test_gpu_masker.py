@@ -31,6 +31,7 @@ from mal_trt.labelling.cpu_masker import HostMasker
 from mal_trt.labelling.gpu_masker import DeviceMasker
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
+from tiny_model import write_tiny_model
 
 Write = Callable[..., Any]
 QUIET = {"progress": False, "threads": 4}
@@ -95,6 +96,23 @@ def test_the_labels_are_those_of_the_cpu(
     assert device.read_bytes() == cpu.read_bytes()
     assert summary.provider == "TensorRT 10.3.0 (host memory (test double))"
     assert driver.calls["launch"] and nothing_lives(driver)
+
+
+@pytest.mark.parametrize("head", ["dynamic", "fixed"])
+def test_crops_of_a_side_for_each_size_are_those_of_the_cpu(
+    tmp_path: Path, gpu: Gpu, data_set: Write, head: str
+) -> None:
+    boxes = [[10, 10, 30, 30], [60, 20, 50, 50], [5, 30, 190, 140], [50, 50, 30, 25]]
+    records = [{"id": i, "image_id": 1 + i % 3, "category_id": 3, "bbox": boxes[i % 4]} for i in range(24)]
+    images, document = data_set(pictures=3, size=(200, 180), records=records)
+    onnx = write_tiny_model(tmp_path / "sized.onnx", sizes=(32, 64, 96), head=head, coupled=True)
+    engine = write_engine(onnx, tmp_path / "sized.engine")
+    driver = gpu.use(mode="deferred")
+    options = {"batch": 4, "flip": True, "refine": "color", **QUIET}
+    cpu, device = tmp_path / "cpu.json", tmp_path / "gpu.json"
+    assert label(images, document, onnx, cpu, device="cpu", **options).labelled == 24
+    assert label(images, document, engine, device, **options).labelled == 24
+    assert device.read_bytes() == cpu.read_bytes() and nothing_lives(driver)
 
 
 def test_a_picture_that_cannot_be_read_leaves_a_hole(
