@@ -74,9 +74,9 @@ class Teacher:
 
     def _views(self, picture: np.ndarray, box: list[float], row: int) -> _Views:
         height, width = picture.shape[:2]
-        size = self._predictor.contract.input_size
-        frames = [make_frame(box, width, height, size, margin) for margin in self.margins]
-        crops = self._predictor.batch(len(frames))
+        sized = self._predictor.frame(box, width, height)
+        frames = [make_frame(box, width, height, sized.size, margin) for margin in self.margins]
+        crops = self._predictor.batch(len(frames), sized.size_class)
         for crop, frame in zip(crops, frames, strict=True):
             self._predictor.crop(picture, frame, crop)
         return _Views(row, frames, crops)

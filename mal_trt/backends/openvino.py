@@ -64,7 +64,7 @@ class OpenVinoBackend:
         """See `Backend.run`."""
         if self._compiled is None:
             raise RunError(f"{self._path}: this backend is closed; open it again")
-        check_image(image, self.contract)
+        check_image(image, self.contract, size)
         output = output_name(weights, self.contract, self.outputs, str(self._path))
         whole = np.ascontiguousarray(image, dtype=self.contract.input_dtype)
         feeds = {}
