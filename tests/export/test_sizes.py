@@ -202,7 +202,7 @@ def test_inspect_and_benchmark_say_the_sizes(model: Path, data: tuple[Path, Path
     result = CliRunner().invoke(app, [*words, "--runs", "6", "--rounds", "1", "--threads", "1", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)["result"]["models"][0]
-    assert found["sizes"] == list(SIZES) and found["label"]["boxes"] == 18
+    assert found["sizes"] == list(SIZES) and found["label"]["boxes"] == 72
     (row,) = found["network"]
     assert row["runs_by_size"] == {"small": 2, "medium": 2, "large": 2}
     rates = row["boxes_per_s_by_size"]
