@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def half_contract(contract: Contract, kept: tuple[str, ...]) -> Contract:
     return replace(contract, precision="fp16", extra=extra | ({"fp32_nodes": list(kept)} if kept else {}))
 
 
-def describe_drop(agreement: dict[str, Any]) -> str:
+def describe_drop(agreement: Mapping[str, Any]) -> str:
     """The figure that `drop_of` is taken from, in words."""
     if agreement["not_finite"]["count"]:
         return f"logits of {agreement['not_finite']['count']} boxes are not finite"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 
+from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.backends import open_backend
 from mal_trt.base.errors import NanLogits, RunError
 from mal_trt.calibration.emulate import emulate
@@ -20,11 +21,13 @@ from mal_trt.calibration.targets import Target
 from mal_trt.geometry.refine import refine_colour
 from mal_trt.measure.agreement import Agreement, Answer, Truth, answers
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What quantising one layer alone costs: `change` of the masks as in `change_of`, `error` the mean error of the
-    logits by their range."""
+    """What quantising or pruning one layer alone costs: `change` of the masks as in `change_of`, `error` the mean error
+    of the logits by their range."""
 
     layer: str
     change: float
@@ -35,12 +38,13 @@ class Check:
     """Crops on which models are compared with a reference, whose answers are kept.
 
     reference: an ONNX file of `mal-trt export`. trial: name for the file of a model under test. threads: CPU
-    threads of the network.
+    threads of the network. contract: the reference's.
     """
 
     def __init__(self, reference: Path, batches: Iterable[CropBatch], trial: Path, threads: int | None = None) -> None:
         self._batches, self._trial, self._threads = list(batches), trial, threads
         self._truths = [[truth(spot) for spot in batch.spots] for batch in self._batches]
+        self.contract = read_contract(reference)
         self._reference = self._run(reference, nan=False)
 
     @property
@@ -133,13 +137,13 @@ def sensitivity(
 
 
 def largest_set(
-    order: Sequence[Layer], drop: Callable[[Sequence[Layer]], float], limit: float, rest: str = "FP16"
-) -> tuple[list[Layer], float]:
+    order: Sequence[T], drop: Callable[[Sequence[T]], float], limit: float, rest: str = "FP16"
+) -> tuple[list[T], float]:
     """The most layers that stay within the limit when the dearest are left out first, and the drop they give.
 
-    order: dearest first. drop: of a model with just these layers quantised; measured O(log n) times, taking it
-    to fall as layers are left out. rest: precision of what is not quantised. RunError if even the cheapest layer alone
-    passes the limit.
+    order: dearest first. drop: of a model with just these layers quantised or pruned; measured O(log n) times, taking
+    it to fall as layers are left out. rest: precision of what is not quantised. RunError if even the cheapest layer
+    alone passes the limit.
     """
     found = drop(order)
     if found <= limit:

@@ -23,18 +23,21 @@ from mal_trt.engines import timing_cache
 from mal_trt.engines.job import Job
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.network import Parsed, parse
+from mal_trt.engines.sparsity import FLAG, Sparse, said
 from mal_trt.engines.worker import run_beside
 
 
 @dataclass(frozen=True)
 class Built:
-    """An engine in memory. seconds: what TensorRT took; cached: whether a timing cache fitted; warnings: known ones."""
+    """An engine in memory. seconds: what TensorRT took; cached: whether a timing cache fitted; warnings: known ones.
+    sparse: layers with sparse kernels, where --sparse asked for them."""
 
     plan: bytes
     manifest: Manifest
     seconds: float
     cached: bool
     warnings: tuple[str, ...]
+    sparse: Sparse | None = None
 
 
 def inspect_network(job: Job) -> dict[str, dict[str, int]]:
@@ -63,7 +66,8 @@ def _build(job: Job, monitor: Monitor) -> Built:
         timing_cache.store(config, job.timing_cache)
     content = bytes(plan)
     heard = {sentence: None for _, text in messages.all if (sentence := known(text))}
-    return Built(content, _manifest(job, content, parsed), seconds, cached, tuple(heard))
+    sparse = said(messages.sparsity) if FLAG in job.flags else None
+    return Built(content, _manifest(job, content, parsed), seconds, cached, tuple(heard), sparse)
 
 
 def write(built: Built, out: Path, reference: Path) -> None:

@@ -15,6 +15,8 @@ from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine, find_gpus
 from mal_trt.engines.profiles import default_batch, profiles
+from mal_trt.engines.sparsity import FLAG as SPARSE
+from mal_trt.engines.sparsity import check_sparse
 from mal_trt.engines.timing_cache import default_path
 
 # With --low-memory: scratch memory, and how hard TensorRT tries.
@@ -32,6 +34,7 @@ class EngineOptions:
     - `opt_level`: from 0 (builds fast) to 5 (tries most).
     - `compute_capabilities`: GPUs to build for, such as "8.6"; TensorRT-RTX only.
     - `version_compatible`, `hardware_compatible`: run under later TensorRT versions, on every GPU from Ampere on.
+    - `sparse`: use the 2:4 zeros that `mal-trt prune` made.
     - `strip_weights`: leave the weights out of the plan.
     - `low_memory`: profiles one at a time, little scratch memory, `opt_level` 2 at most; see `engines.low_memory`.
     """
@@ -47,6 +50,7 @@ class EngineOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     strip_weights: bool = False
+    sparse: bool = False
     low_memory: bool = False
 
 
@@ -86,6 +90,11 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
     flavor = choose_flavor(options.flavor, machine)
     gpu, notes = machine.gpu, []
     flags = [("VERSION_COMPATIBLE", options.version_compatible), ("STRIP_PLAN", options.strip_weights)]
+    if options.sparse:
+        notes.append(check_sparse(onnx))
+        flags.append((SPARSE, True))
+        if contract.precision == "fp32":
+            notes.append("sparse kernels are for FP16 and INT8: give --precision fp16, or a model of that type")
     if flavor.name == "tensorrt-rtx":
         _check_rtx(flavor, options, gpu)
         runs_on = options.compute_capabilities or (PORTABLE,)
@@ -94,6 +103,10 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
         cache = None
         if options.timing_cache is not None:
             notes.append("TensorRT-RTX measures nothing while it builds: --timing-cache has no effect")
+        if options.sparse:
+            notes.append(
+                "TensorRT-RTX chooses kernels on the GPU that runs the engine, and does not say which are sparse"
+            )
     else:
         assert gpu is not None  # choose_flavor saw to it
         _check_tensorrt(options, gpu)
@@ -210,7 +223,7 @@ def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -
         words += ["--opt-level", str(options.opt_level)]
     if options.compute_capabilities:
         words += ["--compute-capability", ",".join(options.compute_capabilities)]
-    for option in ("version_compatible", "hardware_compatible", "strip_weights", "low_memory"):
+    for option in ("version_compatible", "hardware_compatible", "strip_weights", "sparse", "low_memory"):
         if getattr(options, option):
             words.append("--" + option.replace("_", "-"))
     return shlex.join(words)

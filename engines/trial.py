@@ -19,6 +19,7 @@ from mal_trt.base.errors import MalTrtError
 from mal_trt.base.gpu import find_gpus
 from mal_trt.engines.build import Built
 from mal_trt.engines.job import Job
+from mal_trt.engines.sparsity import sparse_kernels
 from mal_trt.geometry.boxes import SizeClass
 
 # Types by what the inspector's "Format/Datatype" says of them, the narrowest first.
@@ -77,13 +78,16 @@ def try_out(open_plan: Open, built: Built, job: Job, reference: Path) -> tuple[B
     tried = open_plan(built, job)
     try:
         verdict = check(tried.run, reference, job.contract, job.profiles[0].batch[2]) if reference.is_file() else None
-        found = precision(tried.layers())
+        layers = tried.layers()
+        found, kernels = precision(layers), sparse_kernels(layers)
     finally:
         tried.close()
     unchecked = {"status": UNCHECKED, "reason": f"{reference.name} is not beside the model"}
     manifest = replace(built.manifest, parity=verdict.document() if verdict is not None else unchecked)
     if found:
         manifest = replace(manifest, precision=found, precision_source="engine")
+    if built.sparse is not None and kernels is not None:
+        built = replace(built, sparse=replace(built.sparse, chosen=kernels))
     return replace(built, manifest=manifest), verdict
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from mal_trt.base.version import __version__
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
+from mal_trt.calibration.sparsity import sparse_layers
 from mal_trt.export.graph import ExportGraph, trace
 from mal_trt.export.parity import (
     Parity,
@@ -35,7 +36,9 @@ from mal_trt.export.parity import (
 from mal_trt.export.weights import round_weights, store_half
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
+from mal_trt.training.exported import TRIMMED
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network, shown_sizes
+from mal_trt.training.sparse import META
 
 HEADS = {"small": SizeClass.SMALL, "medium": SizeClass.MEDIUM, "large": SizeClass.LARGE}
 PROTOBUF_LIMIT = 2**31 - 1
@@ -119,7 +122,7 @@ def export_onnx(
         source=checkpoint.name,
         source_sha256=file_sha256(checkpoint),
         producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
-        extra=_extra(source, fp16_weights),
+        extra=_extra(source, config, fp16_weights),
     )
     say("running PyTorch on the parity crops")
     crops = _parity_crops(contract, parity_images, parity_boxes)
@@ -137,6 +140,7 @@ def export_onnx(
         store_half(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     check_graph(model)
+    _check_zeros(model, networks, source)
     parity_path = out.with_suffix(".parity.npz")
     say("comparing ONNX Runtime with PyTorch")
     half = None
@@ -196,10 +200,26 @@ def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Seque
     return parity
 
 
-def _extra(source: Checkpoint, fp16_weights: bool) -> dict[str, Any]:
-    """Where the encoder's first weights came from, if that is known, and how the weights are stored."""
-    origin = source.meta.get("pretrained")
-    return ({"fp16_weights": True} if fp16_weights else {}) | ({"pretrained": origin} if origin else {})
+def _extra(source: Checkpoint, config: NetworkConfig, fp16_weights: bool) -> dict[str, Any]:
+    """Where the encoder's first weights came from, if that is known; what pruning did; how the weights are stored."""
+    extra: dict[str, Any] = {"fp16_weights": True} if fp16_weights else {}
+    extra |= {name: source.meta[name] for name in ("pretrained", META) if source.meta.get(name)}
+    if config.trimmed:
+        shape = ("depth", "mask_head_num_convs", "mask_head_hidden_channel", "mask_head_out_channel", "trimmed")
+        extra[TRIMMED] = {name: getattr(config, name) for name in shape}
+    return extra
+
+
+def _check_zeros(model: onnx.ModelProto, networks: Iterable[str], source: Checkpoint) -> None:
+    """RunError if a layer that the checkpoint says is 2:4 sparse is not so in the graph."""
+    found = {name.partition("/")[0]: sparse for name, sparse in sparse_layers(model).items()}
+    wanted = [f"{part}.{name}" for part in networks for name in source.meta.get(META, ())]
+    lost = [name for name in wanted if not found.get(name)]
+    if lost:
+        raise RunError(
+            f"{source.path}: {len(lost)} of {len(wanted)} sparse layers lost their zeros, such as {lost[0]}; nothing "
+            "was written, prune it again"
+        )
 
 
 def _check_options(

@@ -133,6 +133,9 @@ def save_checkpoint(
     plain["frozen_stages"] = list(config.frozen_stages)
     if config.sizes is None:  # versions that know none can read it
         del plain["sizes"]
+    plain["trimmed"] = [list(entry) for entry in config.trimmed]
+    if not config.trimmed:
+        del plain["trimmed"]  # which versions before it do not know
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,

@@ -36,9 +36,10 @@ class TrainConfig:
     teacher's momentum arrives at the run's end, along a cosine; None keeps it. clip: gradient norm, 0 = off.
     colour: exponent of the colour term in the self-training target, at the run's start and end; 0 leaves it out.
     prior_weight: of the priors in the target, likewise. targets: soft masks of an ensemble (`training.ensemble`),
-    which replace the self-training target where it trusts them. jitter: how far each side of the box that a crop is
-    cut around may lie off, as a share of the box; the loss keeps the true box. strong: the student sees blurred,
-    noisy and partly erased crops too.
+    which replace the self-training target where it trusts them. trimmed: see NetworkConfig. dense: a network whose
+    masks are the target in the place of all others, that which this one was pruned from. jitter: how far each side of
+    the box that a crop is cut around may lie off, as a share of the box; the loss keeps the true box. strong: the
+    student sees blurred, noisy and partly erased crops too.
     boxes_per_picture: in an epoch. balance: 0 draws boxes as they come, 1 every class equally often, 0.5 by the
     square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
     sizes: sides of the crops of small, medium and large boxes, pixels; a batch then holds boxes of one size class.
@@ -62,6 +63,7 @@ class TrainConfig:
     arch: str = "vit-mae-base/16"
     layout: str | None = None
     depth: int | None = None
+    trimmed: tuple[tuple[str, int], ...] = ()
     head_convs: int = 4
     head_width: int = 256
     head_out: int | None = None
@@ -115,6 +117,7 @@ class TrainConfig:
     prior_weight: tuple[float, float] = (0.6, 0.2)
     colour: tuple[float, float] = (0.5, 0.5)
     targets: Path | None = None
+    dense: Path | None = None
     figures: float = 0.0
     seed: int = 1234
     precision: Precision = "auto"

@@ -28,12 +28,14 @@ from mal_trt.training.loading import State
 from mal_trt.training.network import NetworkConfig
 from mal_trt.training.pretrained import is_hub_name, is_package
 from mal_trt.training.pyramid import fusion
+from mal_trt.training.sparse import META
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
 
 HALF = re.compile(r"[./]fp16$")  # what weights stored in half precision, and those of an FP16 graph, are called
 # The exporter writes GroupNorm as a Mul and an Add, whose constants have no name.
 GROUP_NORM = re.compile(r"(?:student|teacher)\.backbone\.(?:patch_embed\.proj\.\d\.1|norm)")
 PARAMETER = {"Mul": "weight", "Add": "bias"}
+TRIMMED = "trimmed"  # fields of the network's configuration, in the contract of one whose widths were cut
 NORMALISATION = ("backbone.rescale", "backbone.reshift")
 
 
@@ -79,7 +81,7 @@ def read_exported(model: Path | str) -> Checkpoint:
         raise InputError(f"{path}: its weights do not have their modules' names; {REEXPORT}")
     first = next(iter(networks.values()))
     config = replace(
-        _pyramid_config(first, contract.arch) if contract.layout == "pyramid" else mal_config(path, first),
+        _config(path, first, contract),
         arch=contract.arch,
         layout=contract.layout,
         crop_size=contract.input_size,
@@ -94,9 +96,19 @@ def read_exported(model: Path | str) -> Checkpoint:
         "test_margin": contract.margin_rate,
         "refine": contract.refine,
     }
-    if "pretrained" in contract.extra:
-        meta["pretrained"] = contract.extra["pretrained"]
+    meta |= {name: contract.extra[name] for name in ("pretrained", META) if name in contract.extra}
     return Checkpoint(path, "onnx", config, networks.get("student"), networks.get("teacher"), meta=meta)
+
+
+def _config(path: Path, state: State, contract: Contract) -> NetworkConfig:
+    """Configuration of an exported network but for what its contract says: read off its tensors, or, of one whose
+    widths were cut, as the file tells it."""
+    if TRIMMED in contract.extra:
+        try:
+            return NetworkConfig(**{"arch": contract.arch, "layout": contract.layout, **contract.extra[TRIMMED]})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: damaged metadata of a pruned network ({error}); export it again") from None
+    return _pyramid_config(state, contract.arch) if contract.layout == "pyramid" else mal_config(path, state)
 
 
 def _pyramid_config(state: State, arch: str) -> NetworkConfig:

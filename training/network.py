@@ -14,6 +14,7 @@ from mal_trt.training.backbones import TimmBackbone
 from mal_trt.training.heads import HybridHead, KHead, VHead, dot, resize
 from mal_trt.training.pyramid import PyramidBackbone, is_pyramid
 from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit
+from mal_trt.training.widths import trim
 
 LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
 SIZELESS = ("pyramid",)  # what they compute of a crop does not depend on its side
@@ -30,8 +31,8 @@ class NetworkConfig:
     small, medium and large boxes, where each has another; only for layouts without a position table. depth: number
     of ViT blocks, None = by arch. mask_head_hidden_channel: also the width of the "hybrid" and "pyramid" heads.
     adjust_scale: mask-head grid by box size; a pyramid has one grid for all. frozen_stages: 0 = patch embedding or
-    stem, i = block or stage i,
-    (-1,) = nothing.
+    stem, i = block or stage i, (-1,) = nothing. trimmed: what pruning left of inner widths, (name of the width, how
+    much), see `training.widths`.
     """
 
     arch: str = "vit-mae-base/16"
@@ -47,9 +48,11 @@ class NetworkConfig:
     frozen_stages: tuple[int, ...] = (-1,)
     depth: int | None = None
     sizes: tuple[int, int, int] | None = None
+    trimmed: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frozen_stages", tuple(self.frozen_stages))
+        object.__setattr__(self, "trimmed", tuple((str(name), int(left)) for name, left in self.trimmed))
         if is_pyramid(self.arch):
             if self.layout not in ("patch", "pyramid"):
                 raise InputError(f"layout {self.layout!r} is for vit-* arch names, not for {self.arch!r}")
@@ -114,6 +117,7 @@ class MALNetwork(nn.Module):
             self.roi_head = KHead(channels[0], 256, out)
             self.mask_head = VHead(channels[0], hidden, out, config.mask_head_num_convs, config.mask_scale_ratio)
         self.backbone.freeze(config.frozen_stages)
+        trim(self, dict(config.trimmed))
 
     def encode(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """ImageNet-normalised image [B,3,S,S] -> (feature maps, K vectors [B,C]). All but the mask head."""

@@ -14,7 +14,7 @@ from mal_trt.training.trainer import network_options
 from mal_trt.training.vit import is_vit, parse_vit
 
 # Of the network alone, and never the size of its crops, which an arch that is named beside it leaves open.
-SHAPE = ("layout", "depth", "head_convs", "head_width", "head_out")
+SHAPE = ("layout", "depth", "head_convs", "head_width", "head_out", "trimmed")
 
 
 def completed(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -57,7 +57,8 @@ def shaped(config: TrainConfig) -> tuple[TrainConfig, str | None]:
     names = ("arch", "layout", "depth", "start_from", "out", "resume", "resume_from")
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
     found, taken = completed(given)
-    new = replace(config, layout=found.get("layout"), depth=found.get("depth"))
+    trimmed = config.trimmed or found.get("trimmed", ())
+    new = replace(config, layout=found.get("layout"), depth=found.get("depth"), trimmed=trimmed)
     return new, None if new.layout == config.layout else taken
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.augment import normalise
-from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
+from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.colour import ColourBatch, ColourLoss
 from mal_trt.training.config import FREE, TrainConfig
 from mal_trt.training.data import Sample
+from mal_trt.training.dense import Dense, dense_loss
 from mal_trt.training.devices import make_fabric
 from mal_trt.training.distil_loss import DistilLoss
 from mal_trt.training.exported import read_start
@@ -27,6 +28,7 @@ from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.optimiser import build_optimizer
 from mal_trt.training.pretrained import is_package
 from mal_trt.training.schedule import CosineSchedule, momentum_at, update_teacher
+from mal_trt.training.sparse import META, Zeros, zeros_of
 from mal_trt.training.stopping import Stopping
 
 # Share of the run over which the colour target gains its full weight.
@@ -73,6 +75,8 @@ class Trainer:
             mean_field=field,
         )
         self.distil_loss = DistilLoss(mil_weight=config.mil_weight)
+        self.dense = Dense(config.dense, self.device) if config.dense is not None else None
+        self.zeros = Zeros({})
         self.origin: dict[str, Any] | None = None
         self.stopping = Stopping(config.patience)
         self._student = self.fabric.setup_module(self.student, move_to_device=False)
@@ -109,6 +113,7 @@ class Trainer:
         if self.config.recipe != "tao":
             self._set_lr(self.schedule((self.step + 1) / self.steps_per_epoch))
         self._optimizer.step()
+        self.zeros.keep(self.student)
         if self.config.recipe == "tao":
             # Published order: the rate is set after the step, so step 0 runs at the base rate (with zero loss).
             self._set_lr(self.schedule(self.step / self.steps_per_epoch))
@@ -122,6 +127,11 @@ class Trainer:
         area = batch["area"].to(self.device)
         image = normalise(student_crop)
         student_logits = self._student(image, area)
+        if self.dense is not None:
+            with self.fabric.autocast():
+                dense = self.dense(image, area)
+            self.seen = batch, student_logits.detach(), dense
+            return dense_loss(student_logits, dense)
         if self.config.recipe == "distill":
             return self._distilled(student_logits, mask, batch)
         crop = batch["teacher"].to(self.device, non_blocking=True)
@@ -192,6 +202,7 @@ class Trainer:
                 "thresholds": list(self.config.thresholds),
                 "test_margin": self.config.test_margin,
                 **({"pretrained": self.origin} if self.origin else {}),
+                **({META: list(self.zeros.left)} if self.zeros.left else {}),
             },
             trainer=state if resumable else None,
         )
@@ -213,14 +224,19 @@ class Trainer:
         self.step = int(checkpoint.trainer["step"])
         if "stopping" in checkpoint.trainer:
             self.stopping.load(checkpoint.trainer["stopping"])
-        self.origin = checkpoint.meta.get("pretrained")
+        self._know(checkpoint)
 
     def start(self, path: Path) -> None:
         """Weights to begin with, from any checkpoint, pretrained encoder or exported model."""
         checkpoint = read_start(path)
         for network, part in ((self.student, "student"), (self.teacher, "teacher")):
             load_into(network, checkpoint, part)
+        self._know(checkpoint)
+
+    def _know(self, checkpoint: Checkpoint) -> None:
+        """What a checkpoint says of its weights: where they began, and which zeros stay."""
         self.origin = checkpoint.meta.get("pretrained")
+        self.zeros = zeros_of(self.student, checkpoint.meta.get(META, ()), str(checkpoint.path))
 
 
 class BadLoss(RunError):
@@ -247,6 +263,7 @@ def network_config(config: TrainConfig) -> NetworkConfig:
         mask_scale_ratio=config.scale_ratio,
         vit_dpr=config.drop_path,
         frozen_stages=config.frozen_stages,
+        trimmed=config.trimmed,
     )
 
 
@@ -265,6 +282,8 @@ def network_options(path: Path) -> dict[str, Any]:
     if config is None:
         return {}
     options: dict[str, Any] = {"arch": config.arch, "layout": config.layout, "depth": config.depth}
+    if config.trimmed:
+        options["trimmed"] = config.trimmed
     if checkpoint.kind != "vit":
         options["head_convs"] = config.mask_head_num_convs
         options["head_width"] = config.mask_head_hidden_channel

@@ -118,16 +118,22 @@ MORE = MappingProxyType(
     }
 )
 LOUD = ("WARNING", "ERROR", "INTERNAL_ERROR")
+SPARSITY = "(Sparsity)"  # what TensorRT says of 2:4 sparse layers begins so
 KEPT = 200  # messages: a warning with every batch must not fill the memory
 
 
 @dataclass
 class Messages:
-    """What the library logged: warnings and errors, in order, as (severity, text); the last of them."""
+    """What the library logged: warnings and errors, in order, as (severity, text); the last of them. sparsity: what it
+    said of sparse layers, of any severity."""
 
     all: list[tuple[str, str]] = field(default_factory=list)
+    sparsity: list[str] = field(default_factory=list)
 
     def add(self, severity: str, text: str) -> None:
+        if SPARSITY in text:
+            self.sparsity.append(text)
+            del self.sparsity[:-KEPT]
         if severity in LOUD:
             self.all.append((severity, text))
             del self.all[:-KEPT]

@@ -25,6 +25,7 @@ from mal_trt.cli.label import label
 from mal_trt.cli.merge import merge
 from mal_trt.cli.output import answered, failed, wants_json
 from mal_trt.cli.package import package
+from mal_trt.cli.prune import prune
 from mal_trt.cli.report import report
 from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
@@ -86,7 +87,7 @@ def _root(
 
 VERBS = (
     *(label, merge, convert, report, evaluate, compare, benchmark),
-    *(export, train, calibrate, build_engine, serve, inspect, doctor),
+    *(export, train, prune, calibrate, build_engine, serve, inspect, doctor),
 )
 for verb in VERBS:
     app.command()(verb)

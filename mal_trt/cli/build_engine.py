@@ -27,6 +27,7 @@ from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
 if TYPE_CHECKING:
     from mal_trt.engines import EngineOptions, EngineReport
     from mal_trt.engines.job import Job
+    from mal_trt.engines.sparsity import Sparse
     from mal_trt.training.spec_use import SpecUse
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -116,6 +117,10 @@ def build_engine(
             "--strip-weights", help="Leave the weights out. They are then read from the .onnx file beside the engine."
         ),
     ] = False,
+    sparse: Annotated[
+        bool,
+        Option("--sparse", help="Use the 2:4 zeros of a pruned model where that is faster. See `mal-trt prune`."),
+    ] = False,
     weights: Annotated[Weights, Option(help="Which network of a checkpoint to use.")] = "student",
     keep_anyway: Annotated[
         bool, Option("--keep-anyway", help="Keep the engine even if its masks are not those of the FP32 model.")
@@ -149,6 +154,7 @@ def build_engine(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         strip_weights=strip_weights,
+        sparse=sparse,
         low_memory=low_memory,
     )
     say = messages(quiet)
@@ -238,6 +244,7 @@ def _document(report: EngineReport) -> dict[str, Any]:
         "timing_cache_used": built.cached,
         "warnings": built.warnings,
         "notes": report.job.notes,
+        "sparse": built.sparse,
         "manifest": built.manifest,
     }
 
@@ -250,6 +257,8 @@ def _print_report(report: EngineReport) -> None:
     )
     _print_job(report.job)
     _print_precision(manifest.precision)
+    if built.sparse is not None:
+        typer.echo(f"  sparse: {_sparse(built.sparse)}")
     for warning in built.warnings:
         typer.echo(f"  note: {warning}")
     if report.verdict is None:
@@ -258,6 +267,15 @@ def _print_report(report: EngineReport) -> None:
     else:
         kept = "" if report.verdict.passed else "; kept all the same (--keep-anyway)"
         typer.echo(f"  accuracy: {report.verdict.describe()}{kept}")
+
+
+def _sparse(sparse: Sparse) -> str:
+    """The layers with sparse kernels, as far as TensorRT says."""
+    if sparse.chosen is None:
+        return "this TensorRT does not say which layers have sparse kernels"
+    names = ", ".join(name for name in sparse.chosen if name) or "none named"
+    of = "" if sparse.eligible is None else f" of {len(sparse.eligible)} that could have"
+    return f"{len(sparse.chosen)} layers have sparse kernels{of} ({names})"
 
 
 def _print_job(job: Job) -> None:

@@ -1,0 +1,141 @@
+"""What a pruning begins with: the dense network, its answers on real crops, and the boxes they are cut from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.base.digest import file_sha256
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.calibration.sample import CropBatch, Spot, crops, draw, split
+from mal_trt.export.export import export_onnx
+from mal_trt.export.prune_recovery import DENSE
+from mal_trt.export.prune_settings import PruneSettings
+from mal_trt.formats.boxes import BoxesLike, boxes_sha256
+from mal_trt.training.checkpoint import load_into, save_checkpoint
+from mal_trt.training.exported import read_start
+from mal_trt.training.network import MALNetwork, build_network
+from mal_trt.training.sparse import META, sparse_candidates
+from mal_trt.training.widths import widths
+
+Source = tuple[Path | None, BoxesLike]
+ENDINGS = (".pth", ".pt")
+TOLD = ("thresholds", "test_margin", "refine", "pretrained")  # what a result takes over from the dense network
+# What may be different when a recovery goes on.
+FREE = ("max_miou_drop", "threads", "device", "preload")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """network: the dense one, evaluated in FP32. meta: how its masks are made. learn: boxes that scores come from;
+    held: those that the result is checked on. key: tells this pruning from others. warnings: see `draw`."""
+
+    path: Path
+    network: MALNetwork
+    meta: dict[str, Any]
+    learn: list[Spot]
+    held: list[Spot]
+    key: str
+    warnings: list[str]
+
+
+def begin(
+    model: Path | str,
+    out: Path,
+    sources: Sequence[Source],
+    settings: PruneSettings,
+    annotations: Source | None,
+    weights: str,
+) -> Begun:
+    """Read and check everything; InputError for what cannot be used, and nothing is written."""
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(f"{out}: the output is a checkpoint, whose name must end in .pth")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+    if not sources:
+        raise InputError("nothing says the boxes: give --boxes; networks are pruned and checked on real crops")
+    if weights not in ("student", "teacher"):
+        raise InputError(f"--weights {weights}: one network is pruned at a time; give student or teacher")
+    source = read_start(model)
+    if source.config is None or source.backbone is not None:
+        raise InputError(f"{model}: holds only an encoder, no mask head; train from it first, then prune")
+    if source.meta.get(META):
+        raise InputError(f"{model}: is 2:4 sparse already; prune the dense network that it was made from")
+    network = build_network(source.config).eval()
+    load_into(network, source, weights)
+    _known(network, settings)
+    warnings: list[str] = []
+    learn, held = _spots(sources, settings, annotations, warnings)
+    file = resolve_model(model) if str(model) == BUNDLED else Path(model)
+    moving = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    told = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
+    key = sha256(json.dumps(told, default=str).encode()).hexdigest()
+    meta = {name: source.meta[name] for name in TOLD if name in source.meta}
+    return Begun(file, network, meta, learn, held, key, warnings)
+
+
+def _known(network: MALNetwork, settings: PruneSettings) -> None:
+    """InputError if the settings ask for what this network does not have."""
+    candidates = sparse_candidates(network)
+    names = [*candidates, *widths(network)]
+    for part in settings.skip:
+        if not any(part in name for name in names):
+            raise InputError(f"--skip {part}: no layer is called so; they are called such as {names[0]}")
+    if settings.sparsity != "none" and not chosen(network, settings):
+        has = ", ".join(sorted(set(candidates.values()))) or "none"
+        raise InputError(f"{network.config.arch}: no layer of these kinds can be 2:4 sparse; it has {has}")
+    if settings.macs is not None and not widths(network):
+        raise InputError(f"--macs: {network.config.arch} has no width that can be cut")
+
+
+def chosen(network: MALNetwork, settings: PruneSettings) -> list[str]:
+    """The layers that are to be 2:4 sparse."""
+    kinds = sparse_candidates(network)
+    return [n for n, kind in kinds.items() if kind in settings.layers and not any(part in n for part in settings.skip)]
+
+
+def _spots(
+    sources: Sequence[Source], settings: PruneSettings, annotations: Source | None, warnings: list[str]
+) -> tuple[list[Spot], list[Spot]]:
+    """Boxes for the scores, and others to check on."""
+    wanted = settings.crops + (0 if annotations else settings.check_crops)
+    drawn = draw(sources, wanted, warnings)
+    if len(drawn) < wanted:
+        raise InputError(
+            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
+            "and --check-crops"
+        )
+    if annotations is None:
+        return split(drawn, (settings.crops, settings.check_crops))
+    held = [spot for spot in draw([annotations], settings.check_crops, warnings) if spot.truth is not None]
+    if not held:
+        raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
+    return drawn, held
+
+
+def dense_model(begun: Begun, folder: Path) -> tuple[Path, Contract]:
+    """The dense network as a checkpoint and as an ONNX file in a folder; the file, and its contract."""
+    checkpoint, onnx = folder / DENSE, folder / "dense.onnx"
+    save_checkpoint(checkpoint, begun.network.config, student=begun.network.state_dict(), meta=begun.meta)
+    return onnx, export_as_told(checkpoint, onnx, begun.meta)
+
+
+def export_as_told(checkpoint: Path, onnx: Path, meta: dict[str, Any]) -> Contract:
+    """Export a checkpoint whose masks are refined as the dense network's are."""
+    export_onnx(checkpoint, onnx, refine=meta.get("refine", "none"))
+    return read_contract(onnx)
+
+
+def read_crops(spots: Sequence[Spot], contract: Contract, batch: int) -> list[CropBatch]:
+    """Crops of boxes, as the model takes them; RunError if no picture can be read."""
+    found = list(crops(spots, contract, batch))
+    if not found:
+        raise RunError(f"none of the {len(spots)} pictures could be read")
+    return found
