@@ -95,14 +95,14 @@ def half_contract(contract: Contract, kept: tuple[str, ...]) -> Contract:
     return replace(contract, precision="fp16", extra=extra | ({"fp32_nodes": list(kept)} if kept else {}))
 
 
-def describe_drop(agreement: Mapping[str, Any]) -> str:
-    """The figure that `drop_of` is taken from, in words."""
+def describe_drop(agreement: Mapping[str, Any], whose: str = "the FP32 model's") -> str:
+    """The figure that `drop_of` is taken from, in words. whose: masks it was compared with."""
     if agreement["not_finite"]["count"]:
         return f"logits of {agreement['not_finite']['count']} boxes are not finite"
     if agreement["miou"] is not None:
         figures = agreement["miou"]
         return f"mIoU {figures['other']['all']:.4f}, was {figures['reference']['all']:.4f}"
-    return f"mean IoU {agreement['mask_iou']['mean']:.4f} with the FP32 model's masks"
+    return f"mean IoU {agreement['mask_iou']['mean']:.4f} with {whose} masks"
 
 
 def _batches(source: Path, contract: Contract, images: Path | str | None, boxes: Path | str | None) -> list[CropBatch]:

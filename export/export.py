@@ -74,7 +74,7 @@ def export_onnx(
     fp16_weights: bool = False,
     thresholds: Sequence[float] | None = None,
     margin: float | None = None,
-    refine: str = "none",
+    refine: str | None = None,
     parity_images: Path | str | None = None,
     parity_boxes: Path | str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -94,7 +94,8 @@ def export_onnx(
     - `opset`: version of the ONNX operators. `arch`: the network, if the file does not tell it.
     - `thresholds`: one or three mask probabilities. `margin`: how much crops show around their boxes; a crop is
       1 + margin / 2 times as long as its box. None: what training validated with, or MAL's 0.1 and 0.6.
-    - `refine`: whether labelling sharpens masks by colour, unless told otherwise.
+    - `refine`: whether labelling sharpens masks by colour, unless told otherwise. None: as the checkpoint says of the
+      network that it was pruned from, or "none".
     - `parity_images`, `parity_boxes`: pictures and COCO boxes to compare on, instead of those in the package.
     """
     say = progress or (lambda text: None)
@@ -115,7 +116,7 @@ def export_onnx(
         input_dtype=input_dtype,
         thresholds=_thresholds(source.meta.get("thresholds", (0.1,)) if thresholds is None else thresholds),
         margin_rate=_margin(source.meta.get("test_margin", TEST_MARGIN_RATE) if margin is None else margin),
-        refine=refine,
+        refine=refine or str(source.meta.get("refine", "none")),
         adjust_scale=config.adjust_scale,
         head=head if config.adjust_scale else "fixed",
         weights=weights,
@@ -223,13 +224,13 @@ def _check_zeros(model: onnx.ModelProto, networks: Iterable[str], source: Checkp
 
 
 def _check_options(
-    out: Path, input_dtype: str, weights: str, head: str, opset: int, precision: str, refine: str
+    out: Path, input_dtype: str, weights: str, head: str, opset: int, precision: str, refine: str | None
 ) -> None:
     choices = (
         ("--input-dtype", input_dtype, INPUT_DTYPES),
         ("--weights", weights, WEIGHTS),
         ("--head", head, ("dynamic", *HEADS, "fixed")),
-        ("--refine", refine, REFINE),
+        ("--refine", refine or REFINE[0], REFINE),
         ("--precision", precision, ("fp32", "fp16")),
         ("--opset", opset, OPSETS),
     )

@@ -24,11 +24,12 @@ from mal_trt.base.progress import Progress
 from mal_trt.calibration.convert import describe_drop
 from mal_trt.calibration.gate import Check, Cost
 from mal_trt.calibration.sample import CropBatch
+from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import START, recover
 from mal_trt.export.prune_settings import RECOVERABLE, PruneSettings
-from mal_trt.export.prune_start import Begun, Source, begin, dense_model, export_as_told, read_crops
+from mal_trt.export.prune_start import Begun, Source, begin, dense_model, read_crops
 from mal_trt.export.prune_steps import narrower, sparse_weights
-from mal_trt.export.prune_trial import Trial, costs, every, most_layers, passed
+from mal_trt.export.prune_trial import DENSE_MASKS, Trial, costs, every, most_layers, passed
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.importance import work
 from mal_trt.training.network import MALNetwork, build_network
@@ -94,7 +95,7 @@ def prune(
         if settings.recover:
             before = _agreement(pruned, begun, folder, check)
             _save(folder / START, pruned, begun)
-            say(f"recovering on {settings.recover} crops; before: {describe_drop(before)}")
+            say(f"recovering on {settings.recover} crops; before: {describe_drop(before, DENSE_MASKS)}")
             console = Console(stderr=True, quiet=not progress)
             done = recover(folder, sources, begun.held if annotations is None else (), settings, console, progress)
             load_into(pruned.network, read_checkpoint(done), "student")
@@ -131,7 +132,7 @@ def _prune(
         pruned.network = _built(pruned.network, begun)
         reference = folder / "narrower.onnx"
         _save(folder / "narrower.pth", pruned, begun)
-        export_as_told(folder / "narrower.pth", reference, begun.meta)
+        export_onnx(folder / "narrower.pth", reference)
     if settings.sparsity == "none":
         return pruned
     say(f"2:4 zeros by {settings.score}")
@@ -164,7 +165,7 @@ def _agreement(pruned: _Pruned, begun: Begun, folder: Path, check: Check) -> dic
     """Of the pruned network, exported, with the dense one. The export checks that the zeros stand in the file."""
     checkpoint, model = folder / "candidate.pth", folder / "candidate.onnx"
     _save(checkpoint, pruned, begun)
-    export_as_told(checkpoint, model, begun.meta)
+    export_onnx(checkpoint, model)
     return check.agreement(onnx.load(model))
 
 
@@ -244,7 +245,7 @@ def _document(
     return {
         "model": begun.path.name,
         "settings": asdict(settings),
-        "verdict": describe_drop(agreement),
+        "verdict": describe_drop(agreement, DENSE_MASKS),
         "agreement": agreement,
         "recovery": recovered or None,
         "multiplications": {"dense": int(dense.total()), "left": int(narrow.total())},

@@ -11,7 +11,6 @@ from typing import Any
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import BUNDLED, resolve_model
-from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.sample import CropBatch, Spot, crops, draw, split
@@ -124,13 +123,7 @@ def dense_model(begun: Begun, folder: Path) -> tuple[Path, Contract]:
     """The dense network as a checkpoint and as an ONNX file in a folder; the file, and its contract."""
     checkpoint, onnx = folder / DENSE, folder / "dense.onnx"
     save_checkpoint(checkpoint, begun.network.config, student=begun.network.state_dict(), meta=begun.meta)
-    return onnx, export_as_told(checkpoint, onnx, begun.meta)
-
-
-def export_as_told(checkpoint: Path, onnx: Path, meta: dict[str, Any]) -> Contract:
-    """Export a checkpoint whose masks are refined as the dense network's are."""
-    export_onnx(checkpoint, onnx, refine=meta.get("refine", "none"))
-    return read_contract(onnx)
+    return onnx, export_onnx(checkpoint, onnx).contract
 
 
 def read_crops(spots: Sequence[Spot], contract: Contract, batch: int) -> list[CropBatch]:

@@ -15,6 +15,7 @@ from mal_trt.calibration.gate import Check, Cost, change_of, drop_of, largest_se
 from mal_trt.calibration.sample import CropBatch
 
 SHOWN = 5
+DENSE_MASKS = "the dense network's"
 
 
 def with_weights(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.ModelProto:
@@ -79,7 +80,7 @@ def passed(agreement: Mapping[str, Any], limit: float, ranked: Sequence[Cost], w
         return
     dearest = f"; dearest alone: {ranking(ranked)}; leave them out with --skip" if ranked else ""
     raise RunError(
-        f"the pruned network's masks are not the dense one's: {describe_drop(agreement)} (limit {limit:g}){dearest}; "
+        f"the pruned network's masks are not the dense one's: {describe_drop(agreement, DENSE_MASKS)} (limit {limit:g}){dearest}; "
         f"nothing was written, {what}"
     )
 

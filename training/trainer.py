@@ -236,7 +236,8 @@ class Trainer:
     def _know(self, checkpoint: Checkpoint) -> None:
         """What a checkpoint says of its weights: where they began, and which zeros stay."""
         self.origin = checkpoint.meta.get("pretrained")
-        self.zeros = zeros_of(self.student, checkpoint.meta.get(META, ()), str(checkpoint.path))
+        same = checkpoint.config is not None and checkpoint.config.arch == self.network_config.arch
+        self.zeros = zeros_of(self.student, checkpoint.meta.get(META, ()) if same else (), str(checkpoint.path))
 
 
 class BadLoss(RunError):

@@ -78,9 +78,12 @@ def export(
         ),
     ] = None,
     refine: Annotated[
-        Literal["none", "color"],
-        Option(help="Whether `label` sharpens this model's masks by colour, unless told otherwise."),
-    ] = "none",
+        Literal["none", "color"] | None,
+        Option(
+            help="Whether `label` sharpens this model's masks by colour, unless told otherwise. Default: none, or as the "
+            "network did that the checkpoint was pruned from."
+        ),
+    ] = None,
     parity_images: Annotated[
         Path | None, Option(help="Compare with PyTorch on these pictures instead of those in the package.")
     ] = None,
