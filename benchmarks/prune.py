@@ -2,9 +2,10 @@
 
     python benchmarks/prune.py --data DATA --out benchmarks/results/prune.json
 
-DATA holds a folder a data set, each with images-00.tar and train_boxes.json. Half the crops give the scores; on the others the masks, at
-the threshold .3 and not refined, are compared with the dense network's (mean IoU). The zeros by magnitude are compared with
-those of PyTorch's torch.ao.pruning, and with --modelopt with NVIDIA ModelOpt's, from an environment that has it.
+DATA holds a folder a data set, each with images-00.tar and train_boxes.json. Half the crops give the scores; on the
+others the masks, at the threshold .3 and not refined, are compared with the dense network's (mean IoU). The zeros by
+magnitude are compared with those of PyTorch's torch.ao.pruning, and with --modelopt with NVIDIA ModelOpt's, from an
+environment that has it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from mal_trt.training.sparse import KINDS, SCORES
 
 LEAST_CROPS = 16
 # How many times the limit may be passed before a recovery, which brings that much back (docs/verbs/prune.md).
-RECOVERABLE = 4.0
+RECOVERABLE = 1.4
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ def passed(agreement: Mapping[str, Any], limit: float, ranked: Sequence[Cost], w
         return
     dearest = f"; dearest alone: {ranking(ranked)}; leave them out with --skip" if ranked else ""
     raise RunError(
-        f"the pruned network's masks are not the dense one's: {describe_drop(agreement, DENSE_MASKS)} (limit {limit:g}){dearest}; "
-        f"nothing was written, {what}"
+        f"the pruned network's masks are not the dense one's: {describe_drop(agreement, DENSE_MASKS)} "
+        f"(limit {limit:g}){dearest}; nothing was written, {what}"
     )
 
 

@@ -51,9 +51,9 @@ def _of(network: nn.Module, name: str, module: nn.Module) -> Iterator[Width]:
         attention: Any = module.attn
         # timm before 1.0.20 knows no attention narrower than its tokens.
         if hasattr(attention, "attn_dim") and attention.gate is None and isinstance(attention.norm, nn.Identity):
-            made = ((f"{name}.attn.qkv", 3),)
+            qkv = ((f"{name}.attn.qkv", 3),)
             yield Width(
-                f"{name}.attn", "heads", attention.num_heads, attention.head_dim, made, takers=(f"{name}.attn.proj",)
+                f"{name}.attn", "heads", attention.num_heads, attention.head_dim, qkv, takers=(f"{name}.attn.proj",)
             )
         hidden = module.mlp.fc1.out_features
         yield Width(f"{name}.mlp", "neurons", hidden, 1, ((f"{name}.mlp.fc1", 1),), takers=(f"{name}.mlp.fc2",))

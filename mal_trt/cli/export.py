@@ -80,8 +80,8 @@ def export(
     refine: Annotated[
         Literal["none", "color"] | None,
         Option(
-            help="Whether `label` sharpens this model's masks by colour, unless told otherwise. Default: none, or as the "
-            "network did that the checkpoint was pruned from."
+            help="Whether `label` sharpens this model's masks by colour, unless told otherwise. Default: none, or "
+            "as the network did that the checkpoint was pruned from."
         ),
     ] = None,
     parity_images: Annotated[
