@@ -66,14 +66,18 @@ def sparse(network: MALNetwork, kinds: tuple[str, ...], score: str, moments: Mom
 
 
 def of_torch(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
-    """Zeros of torch.ao's WeightNormSparsifier in Linears and 1x1 convolutions, which it sees as matrices."""
+    """Zeros of torch.ao's WeightNormSparsifier, which takes matrices only: 1x1 convolutions are given as Linears."""
     from torch.ao.pruning import WeightNormSparsifier
 
-    model = copy.deepcopy(network)
+    weights = [network.get_submodule(name).weight.detach() for name in names]
+    model = torch.nn.Sequential(*(torch.nn.Linear(weight.shape[1], weight.shape[0]) for weight in weights))
+    for linear, weight in zip(model, weights, strict=True):
+        linear.weight.data.copy_(weight.flatten(1))
     sparsifier = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
-    sparsifier.prepare(model, [{"tensor_fqn": f"{name}.weight"} for name in names])
+    sparsifier.prepare(model, [{"tensor_fqn": f"{index}.weight"} for index in range(len(names))])
     sparsifier.step()
-    return {name: model.get_submodule(name).weight.detach() for name in names}
+    made = [linear.weight.detach() for linear in model]
+    return {name: one.view_as(weight) for name, one, weight in zip(names, made, weights, strict=True)}
 
 
 def of_modelopt(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
@@ -85,11 +89,12 @@ def of_modelopt(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
 
 
 def same_zeros(network: MALNetwork, other: Callable[[MALNetwork, list[str]], dict[str, Tensor]]) -> dict[str, int]:
-    """Of the Linears and 1x1 convolutions: how many layers the other tool gives just our zeros, and leaves dense."""
+    """Of the Linears and 1x1 convolutions: in how many layers the other tool keeps weights of just our
+    magnitude (of equal ones it may keep others), and how many it leaves dense."""
     names = [name for name, kind in sparse_candidates(network).items() if kind != "conv"]
     theirs = other(network, names)
     ours = {name: sparse_weight(network.get_submodule(name).weight, "magnitude", None) for name in names}  # type: ignore[arg-type]
-    equal = sum(torch.equal(theirs[name] != 0, ours[name] != 0) for name in names)
+    equal = sum(torch.allclose(theirs[name].abs().sum(), ours[name].abs().sum(), rtol=1e-6) for name in names)
     return {"layers": len(names), "equal": equal, "dense": sum(not is_two_four(theirs[name]) for name in names)}
 
 
