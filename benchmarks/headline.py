@@ -28,9 +28,9 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import MalTrtError
 from mal_trt.base.gpu import find_gpus
+from mal_trt.base.processor import usable_cores
 from mal_trt.formats.boxes import as_boxes
 from mal_trt.formats.images import open_images
-from mal_trt.labelling.pipeline import usable_cores
 from mal_trt.measure.benchmark_data import choose_samples
 from mal_trt.measure.hardware import hardware, one_line
 

@@ -30,7 +30,7 @@ from cells import Cells, figure, line, peak_mb, write_between
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
-from mal_trt.labelling.pipeline import usable_cores
+from mal_trt.base.processor import usable_cores
 from mal_trt.measure.hardware import hardware, one_line
 
 HERE = Path(__file__).resolve().parent
