@@ -78,6 +78,9 @@ def quantize_for_processor(
     folded = fold_constants(model)
     nodes = {node.name: node for node in folded.graph.node}
     seen = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    # ONNX Runtime before 1.20 writes the range of every softmax, and only where one stands.
+    probabilities = TensorData(lowest=np.float32(0), highest=np.float32(1))
+    seen |= {node.output[0]: probabilities for node in folded.graph.node if node.op_type == "Softmax"}
     weights = {layer.weight: _scales(folded, nodes[layer.name], layer, ranges[layer.input]) for layer in chosen}
     quantizer = QDQQuantizer(
         folded,
