@@ -191,8 +191,8 @@ def main() -> None:
         ):  # without OpenVINO, or a file that it cannot read: the rest
             feeds, runs = batches_of(predictor, crops, batch), open_it()
             logits = np.concatenate(runs(feeds))[:, 0]
-            refined = [predictor.refined(*one) for one in zip(logits, crops, frames, strict=True)]
-            masks[name] = [predictor.mask(one, frame).rle for one, frame in zip(refined, frames, strict=True)]
+            refined = np.stack([predictor.refined(*one) for one in zip(logits, crops, frames, strict=True)])
+            masks[name] = [mask.rle for mask in predictor.masks(refined, frames)]
             opened[name] = feeds, runs
     seconds: dict[str, list[float]] = {name: [] for name in opened}
     processor: dict[str, list[float]] = {name: [] for name in opened}

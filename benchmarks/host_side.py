@@ -2,10 +2,11 @@
 that does nothing and a network that takes no time.
 
     python benchmarks/host_side.py --boxes val.json [--count 12000] [--batch 64] [--threads 2] [--rounds 3]
-        [--profile] [--json FILE]
+        [--decoded host|gpu] [--processes 1] [--profile] [--json FILE]
 
-The boxes are those of a COCO document, over and over, in pictures that are decoded already. Every mask comes back as
-EDGES switches, as many as masks of coco have. boxes/s, the best of the rounds.
+The boxes are those of a COCO document, over and over, in pictures that are decoded already: in the host's memory, from
+where their bytes are copied, or in the GPU's. Every mask comes back as EDGES switches, as many as masks of coco have.
+boxes/s, the best of the rounds, of all processes together; each has a plan and a journal of its own, as shards have.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import argparse
 import cProfile
 import itertools
 import json
+import multiprocessing
 import pstats
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ SIDE = 48
 
 
 class NoDriver:
-    """See `Driver`: nothing happens, but what a batch brings down is there: switches and logits."""
+    """See `Driver`: nothing happens, but what a batch brings down is there: switches, how many, and qualities."""
 
     provider = "none"
 
@@ -51,9 +54,6 @@ class NoDriver:
         pairs = np.arange(EDGES // 2)
         one = np.stack([3000 + 480 * pairs, 3040 + 480 * pairs + pairs % 7], 1).ravel().astype(np.uint32)
         self._edges = np.tile(one, most).view(np.uint8)
-        y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
-        noise = np.random.default_rng(0).normal(0, 0.5, (most, SIDE, SIDE))
-        self._logits = (6 - 60 * (x**2 + y**2) + noise).astype(np.float32).view(np.uint8).ravel()
         self._totals = np.full(most, EDGES, np.int64).view(np.uint8)
 
     def current(self) -> Any:
@@ -75,8 +75,7 @@ class NoDriver:
         size = memory.nbytes
         if size == 4:
             return
-        each = self._logits if size % (SIDE * SIDE * 4) == 0 else self._edges
-        memory[:] = (self._totals if size <= self._totals.nbytes else each)[:size]
+        memory[:] = (self._totals if size <= self._totals.nbytes else self._edges)[:size]
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
@@ -110,16 +109,25 @@ class NoNetwork:
     def close(self) -> None: ...
 
 
+class OnGpu:
+    """A picture that was decoded there."""
+
+    __cuda_array_interface__ = {"data": (0x1000, False)}  # noqa: RUF012
+
+    def __init__(self, width: int, height: int) -> None:
+        self.shape = height, width, 3
+
+
 class Decoded(ImageSource):
-    """Pictures of the document's sizes, all black, decoded already."""
+    """Pictures of the document's sizes, all black, decoded already, in the host's memory or in the GPU's."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, on_gpu: bool) -> None:
         super().__init__()
-        self._pixels = np.zeros(3 * largest, np.uint8)
+        self._pixels, self._on_gpu = np.zeros(3 * largest, np.uint8), on_gpu
 
-    def load(self, file_name: str, expected: tuple[int, int] | None = None, by: int = 1) -> np.ndarray:
+    def load(self, file_name: str, expected: tuple[int, int] | None = None, by: int = 1) -> Any:
         width, height = expected or (1, 1)
-        return self._pixels[: 3 * width * height].reshape(height, width, 3)
+        return OnGpu(width, height) if self._on_gpu else self._pixels[: 3 * width * height].reshape(height, width, 3)
 
     def find(self, file_name: str) -> str:
         return file_name
@@ -149,6 +157,34 @@ def repeated(path: Path, count: int, out: Path) -> int:
     return max(image["width"] * image["height"] for image in images)
 
 
+def measured(arguments: argparse.Namespace, barrier: Any, number: int) -> list[tuple[int, float, float]]:
+    """Boxes, seconds and processor seconds of each round."""
+    network: Any = NoNetwork(arguments.batch)
+    predictor = Predictor(network)
+    masker = DeviceMasker(predictor)
+    found = []
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "boxes.json"
+            source = Decoded(repeated(arguments.boxes, arguments.count, path), arguments.decoded == "gpu")
+            journal = Journal(Path(name) / "out.journal")
+            write_plan(journal, {}, path, None, source, arguments.batch)
+            planned, _ = journal.planned_boxes()
+            profile = cProfile.Profile() if arguments.profile else nullcontext()
+            if barrier:
+                barrier.wait()
+            began, own = time.perf_counter(), time.process_time()
+            with profile:
+                run_plan(journal, source, predictor, masker, arguments.batch, arguments.threads)
+            found.append((planned, time.perf_counter() - began, time.process_time() - own))
+            labelled, _ = journal.count()
+            assert labelled == planned
+            journal.close()
+        if arguments.profile:
+            pstats.Stats(profile).sort_stats("tottime").print_stats(20)  # type: ignore[arg-type]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--boxes", type=Path, required=True)
@@ -156,36 +192,29 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--decoded", choices=("host", "gpu"), default="host")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    network: Any = NoNetwork(arguments.batch)
-    predictor = Predictor(network)
-    masker = DeviceMasker(predictor)
-    found, used = [], []
-    for _ in range(arguments.rounds):
-        with tempfile.TemporaryDirectory() as name:
-            path = Path(name) / "boxes.json"
-            source = Decoded(repeated(arguments.boxes, arguments.count, path))
-            journal = Journal(Path(name) / "out.journal")
-            write_plan(journal, {}, path, None, source, arguments.batch)
-            planned, _ = journal.planned_boxes()
-            profile = cProfile.Profile() if arguments.profile else nullcontext()
-            began, own = time.perf_counter(), time.process_time()
-            with profile:
-                run_plan(journal, source, predictor, masker, arguments.batch, arguments.threads)
-            found.append(planned / (time.perf_counter() - began))
-            used.append((time.process_time() - own) / planned * 1e6)
-            labelled, _ = journal.count()
-            assert labelled == planned
-            journal.close()
-        if arguments.profile:
-            pstats.Stats(profile).sort_stats("tottime").print_stats(20)  # type: ignore[arg-type]
+    if arguments.processes == 1:
+        runs = [measured(arguments, None, 0)]
+    else:
+        with multiprocessing.Manager() as manager:
+            barrier = manager.Barrier(arguments.processes)
+            with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+                runs = pool.map(partial(measured, arguments, barrier), range(arguments.processes), chunksize=1)
+    rounds = list(zip(*runs, strict=True))
+    boxes = [sum(count for count, _, _ in one) for one in rounds]
+    speeds = [count / max(seconds for _, seconds, _ in one) for count, one in zip(boxes, rounds, strict=True)]
+    used = [sum(own for _, _, own in one) / count * 1e6 for count, one in zip(boxes, rounds, strict=True)]
     figures = {
-        "boxes": planned,
+        "boxes": boxes[0],
         "batch": arguments.batch,
         "threads": arguments.threads,
-        "boxes_per_s": round(max(found)),
+        "processes": arguments.processes,
+        "decoded": arguments.decoded,
+        "boxes_per_s": round(max(speeds)),
         "processor_us_per_box": round(min(used), 1),
     }
     print(json.dumps(figures))

@@ -26,7 +26,9 @@ from mal_trt import label
 from mal_trt.backends import DeviceBackend, open_backend
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.frames import Frames
 from mal_trt.labelling import predictor as predictor_module
+from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import LARGEST_BATCH, Predictor
 
@@ -146,12 +148,12 @@ def masker_alone(model: str, device: str, seconds: float, rounds: int, **options
         corners = [(x, y, x + w, y + h) for x, y, w, h in given]
         frames = [predictor.frame(box, entry["width"], entry["height"]) for box in corners]
         if frames:
-            batches.append((picture, [frames[slot % len(frames)] for slot in range(BATCH)]))
+            batches.append((picture, Frames.of([frames[slot % len(frames)] for slot in range(BATCH)])))
 
     def work(turn: int) -> int:
         picture, frames = batches[turn % len(batches)]
-        batch = masker.batch(BATCH, SizeClass.LARGE)
-        masker.cut(picture, [(batch, slot, frame) for slot, frame in enumerate(frames)])
+        batch = masker.batch(frames, SizeClass.LARGE)
+        masker.cut([picture], Places.filling(batch))
         return sum(mask is not None for mask in masker.masks(batch))
 
     found = []

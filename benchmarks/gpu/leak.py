@@ -17,6 +17,8 @@ from PIL import Image
 
 from mal_trt.base.gpu import find_gpus
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.frames import Frames
+from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
 
@@ -52,11 +54,11 @@ def main() -> None:
         if number in (arguments.batches // 10, arguments.batches // 2, arguments.batches):
             marks.append({"batches": number, "process": process_bytes(), "gpu": gpu_bytes()})
         count = int(rng.integers(1, BOXES + 1))
-        batch = masker.batch(count, SizeClass.LARGE)
         corners = rng.uniform(0, (width - 120, height - 120), (count, 2))
         boxes = np.hstack([corners, corners + rng.uniform(100, 119, (count, 2))])
         frames = [predictor.frame(box, width, height) for box in boxes]
-        masker.cut(picture, [(batch, slot, frame) for slot, frame in enumerate(frames)])
+        batch = masker.batch(Frames.of(frames), SizeClass.LARGE)
+        masker.cut([picture], Places.filling(batch))
         assert all(masker.masks(batch))
     result = {"device": arguments.device, "seconds": round(time.monotonic() - began, 1), "marks": marks}
     masker.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.groups import groups_within
 from mal_trt.cuda.module import Kernels
 from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.frames import Frames
 
 # Bytes of half-resized rows held at once; a single crop whose rows are more takes what it needs.
 ROWS_LIMIT = 1 << 28
+ALIGNMENT = 256  # bytes, of each picture among others
 # Bytes that a pool of pictures keeps for the next ones.
 IDLE_LIMIT = 1 << 26
 
@@ -42,20 +45,20 @@ class Pixels(NamedTuple):
     height: int
 
 
-class DevicePicture:
-    """A picture on the GPU, uint8 [height,width,3] at `pointer`, until it is closed."""
+class DevicePictures:
+    """Pictures on the GPU, uint8 [height,width,3] each, until they are closed."""
 
-    def __init__(self, pool: PicturePool, memory: Staging, width: int, height: int) -> None:
+    def __init__(self, pool: PicturePool, memory: Staging, pictures: list[Pixels]) -> None:
         self._pool, self._memory = pool, memory
-        self.pointer, self.width, self.height = memory.pointer, width, height
+        self.pictures = pictures
 
     def close(self) -> None:
-        """Give its memory back; may be called twice. No queued work may use it."""
-        pointer, self.pointer = self.pointer, 0
-        if pointer:
+        """Give their memory back; may be called twice. No queued work may use it."""
+        if self.pictures:
+            self.pictures = []
             self._pool.give(self._memory)
 
-    def __enter__(self) -> DevicePicture:
+    def __enter__(self) -> DevicePictures:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,14 +77,20 @@ class PicturePool:
         self._sizes: dict[Staging, int] = {}
         self._lock = threading.Lock()
 
-    def upload(self, pixels: np.ndarray, stream: int) -> DevicePicture:
-        """Queue a picture, uint8 [H,W,3], on its way to the GPU; `pixels` may be let go at once."""
-        height, width = pixels.shape[:2]
-        memory = self._take(pixels.nbytes)
+    def upload(self, pictures: Sequence[np.ndarray], stream: int) -> DevicePictures:
+        """Queue pictures, uint8 [H,W,3], on their way to the GPU together; they may be let go at once."""
+        ends = list(accumulate(-(-picture.nbytes // ALIGNMENT) * ALIGNMENT for picture in pictures))
+        if not ends:
+            return DevicePictures(self, Staging(self._driver), [])
+        memory = self._take(ends[-1])
         try:
-            np.copyto(memory.reserve(pixels.nbytes)[: pixels.nbytes].reshape(pixels.shape), pixels)
-            memory.upload(pixels.nbytes, stream)
-            return DevicePicture(self, memory, width, height)
+            room = memory.reserve(ends[-1])
+            found = []
+            for first, picture in zip([0, *ends], pictures, strict=False):
+                np.copyto(room[first : first + picture.nbytes].reshape(picture.shape), picture)
+                found.append(Pixels(memory.pointer + first, picture.shape[1], picture.shape[0]))
+            memory.upload(ends[-1], stream)
+            return DevicePictures(self, memory, found)
         except BaseException:
             self.give(memory)
             raise
@@ -118,13 +127,17 @@ class Cropper:
     """Cuts crops into images [3,size,size], "uint8" or "float32"; one stream's and one thread's at a time."""
 
     def __init__(self, driver: Driver, size: int, dtype: Any = np.uint8) -> None:
-        self._size, self._dtype = size, np.dtype(dtype)
+        self._size, self._dtype = size, str(np.dtype(dtype))
         self._kernels = Kernels(driver, "crop.cu")
         self._crops = Staging(driver)
         self._weights, self._bounds, self._rows = (DeviceBuffer(driver) for _ in range(3))
 
     def cut(
-        self, pictures: Sequence[DevicePicture | Pixels], frames: Sequence[Frame], into: Sequence[int], stream: int
+        self,
+        pictures: Sequence[Pixels],
+        frames: Sequence[Frame] | Frames,
+        into: Sequence[int] | np.ndarray,
+        stream: int,
     ) -> None:
         """Queue the crops of boxes, each with its picture and the pointer its image goes to.
 
@@ -133,12 +146,13 @@ class Cropper:
         count, size = len(frames), self._size
         if not count:
             return
+        extended = Frames.of(frames).extended
         crops = self._crops.reserve(count * CROP.itemsize)[: count * CROP.itemsize].view(CROP)
         crops["picture"] = [picture.pointer for picture in pictures]
         crops["width"] = [picture.width for picture in pictures]
         crops["height"] = [picture.height for picture in pictures]
         crops["image"] = into
-        crops["extended"] = extended = np.array([frame.extended for frame in frames])
+        crops["extended"] = extended
         sides = extended[:, 2:] - extended[:, :2]
         weights = (np.ceil(2 * np.maximum(sides / size, 1)).astype(np.int64) * 2 + 1) * size
         crops["weights"] = np.cumsum(weights).reshape(count, 2) - weights

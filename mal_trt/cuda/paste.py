@@ -13,6 +13,7 @@ from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.groups import groups_within
 from mal_trt.cuda.module import Kernels
 from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.frames import Frames
 
 SEGMENT = 64  # SEGMENT and CHUNK in paste.cu
 CHUNK = 32
@@ -73,19 +74,19 @@ class Paster:
         self,
         logits: int,
         shape: tuple[int, int, int],
-        frames: Sequence[Frame],
-        thresholds: Sequence[float],
+        frames: Sequence[Frame] | Frames,
+        thresholds: float | Sequence[float],
         stream: int,
     ) -> None:
-        """Queue the masks of a batch: probability strictly above each box's threshold, inside the box and the picture.
+        """Queue the masks of a batch: probability strictly above its threshold, inside the box and the picture.
 
-        logits: pointer to float32 [N,h,w], which must stay until `edges` is back. InputError for a picture of more
-        than MOST_PIXELS.
+        logits: pointer to float32 [N,h,w], which must stay until `edges` is back. thresholds: of all masks, or of each.
+        InputError for a picture of more than MOST_PIXELS.
         """
-        for frame in frames:
-            if frame.width * frame.height > MOST_PIXELS:
-                raise InputError(f"a picture of {frame.width}x{frame.height} px is too large here; use --crops cpu")
-        count, size = len(frames), frames[0].size
+        frames = Frames.of(frames)
+        for width, height in frames.sides[frames.sides.prod(axis=1) > MOST_PIXELS].tolist():
+            raise InputError(f"a picture of {width}x{height} px is too large here; use --crops cpu")
+        count, size = len(frames), frames.side
         masks = self._masks.reserve(count * MASK.itemsize)[: count * MASK.itemsize].view(MASK)
         groups = _describe(masks, shape, frames, thresholds)
         self._totals.reserve(count * 8)
@@ -100,10 +101,11 @@ class Paster:
         self._masks.upload(masks.nbytes, stream)
         self._paste(stream)
 
-    def edges(self, stream: int) -> list[np.ndarray]:
-        """Wait for the batch; for each box the indices that `rle_from_edges` takes, int64 [2n]."""
+    def edges(self, stream: int) -> tuple[np.ndarray, np.ndarray]:
+        """Wait for the batch; the indices that `rles_from_edges` takes, and how many each box has, int [N]. Both last
+        until the next `queue`."""
         if self._queued is None:
-            return []
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         count = self._queued[-1][-1].last
         self._driver.synchronize(stream)
         totals = self._totals.reserve(count * 8)[: count * 8].view(np.int64)
@@ -115,9 +117,7 @@ class Paster:
             self._edges.download(total * 4, stream)
             self._driver.synchronize(stream)
         self._queued = None
-        found = self._edges.reserve(total * 4)[: total * 4].view(np.uint32).astype(np.int64)
-        ends = np.cumsum(totals).tolist()
-        return [found[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+        return self._edges.reserve(total * 4)[: total * 4].view(np.uint32), totals
 
     def close(self) -> None:
         """Free its memory; no queued work may use it."""
@@ -165,13 +165,11 @@ def _line(threads: int) -> tuple[int, int, int]:
 
 
 def _describe(
-    masks: np.ndarray, shape: tuple[int, int, int], frames: Sequence[Frame], thresholds: Sequence[float]
+    masks: np.ndarray, shape: tuple[int, int, int], frames: Frames, thresholds: float | Sequence[float]
 ) -> list[_Group]:
     """Fill in the descriptions, [n] of MASK; how they are grouped."""
-    count, size = len(frames), frames[0].size
-    extended = np.array([frame.extended for frame in frames])
-    inner = np.array([frame.inner for frame in frames])
-    sides = np.array([(frame.width, frame.height) for frame in frames])
+    count, size = len(frames), frames.side
+    extended, inner, sides = frames.extended, frames.inner, frames.sides
     corner, length = extended[:, :2], extended[:, 2:] - extended[:, :2]
     # Picture pixels that the box can reach, and at least one more on each side: what is too much comes out empty.
     scale = size / length

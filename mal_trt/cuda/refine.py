@@ -11,6 +11,7 @@ from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.module import Kernels
 from mal_trt.geometry.crops import Frame
+from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.refine import BINS
 
 BLOCK = 128
@@ -20,14 +21,14 @@ class Refiner:
     """For crops [3,size,size] of a dtype, "uint8" or "float32"; one stream's and one thread's at a time."""
 
     def __init__(self, driver: Driver, size: int, dtype: Any = np.uint8) -> None:
-        self._driver, self._size, self._dtype = driver, size, np.dtype(dtype)
+        self._driver, self._size, self._dtype = driver, size, str(np.dtype(dtype))
         self._kernels = Kernels(driver, "refine.cu")
         self._boxes, self._flag = Staging(driver), Staging(driver)
         self._sums, self._pixels = DeviceBuffer(driver), DeviceBuffer(driver)
         self._flag_is_clear = False
 
     def refine(
-        self, crops: int, logits: int, shape: tuple[int, int, int], frames: Sequence[Frame], stream: int
+        self, crops: int, logits: int, shape: tuple[int, int, int], frames: Sequence[Frame] | Frames, stream: int
     ) -> None:
         """Queue `refine_colour` of a batch, in place. crops: pointer to [N,3,S,S]; logits: to float32 [N,h,w].
 
@@ -36,7 +37,7 @@ class Refiner:
         count, height, width = shape
         values, cells = count * height * width, 2 * BINS**3
         boxes = self._boxes.reserve(count * 16)[: count * 16].view(np.int32)
-        boxes[:] = np.array([frame.inner for frame in frames]).ravel()
+        boxes[:] = Frames.of(frames).inner.ravel()
         # The sums of both weights in each cell, and their totals behind them.
         sums = self._sums.reserve(count * (cells + 2) * 8)
         totals = np.uint64(sums + count * cells * 8)

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from mal_trt.base.progress import Progress
 from mal_trt.distributed.place import Place
 from mal_trt.distributed.plan import FILES, Plan, read_plan
 from mal_trt.distributed.shard_file import read_record, read_rows
-from mal_trt.geometry.quality import marks
+from mal_trt.geometry.marks import marks
+from mal_trt.geometry.rle import RLE
 from mal_trt.writers.coco import write_list
 from mal_trt.writers.files import text_file
+
+TOGETHER = 256  # masks looked at at once
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
                             numbers.pictures += 1
                             pictures[image.get("id")] = image["id"] = numbers.pictures
                         yield json.dumps(image)
-                    for row in read_rows(shard):
+                    for row, told in _told(read_rows(shard)):
                         record = json.loads(row["record"])
                         if numbers.again:
                             numbers.boxes += 1
@@ -136,7 +140,7 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
                             record["image_id"] = pictures.get(record.get("image_id"), record.get("image_id"))
                         record["category_id"] = kinds.get(record.get("category_id"), record.get("category_id"))
                         if row["reason"] is None:
-                            masks.write(f"{',' if written else ''}\n{json.dumps(_labelled(record, row))}")
+                            masks.write(f"{',' if written else ''}\n{json.dumps(_labelled(record, row, told))}")
                             written += 1
                             continue
                         entry = {"id": record.get("id"), "image_id": record.get("image_id"), "reason": row["reason"]}
@@ -166,12 +170,25 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
     return count, written, dict(skipped.most_common())
 
 
-def _labelled(record: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+def _told(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows, each with what `geometry.marks` tells of its mask; nothing of those without a mask or a score."""
+    while page := list(islice(rows, TOGETHER)):
+        scored = [row for row in page if row["reason"] is None and row["score"] is not None]
+        boxes = [[row[f"bbox_{name}"] for name in ("x", "y", "width", "height")] for row in scored]
+        corners = [(x, y, x + w, y + h) for x, y, w, h in boxes]
+        found = iter(marks([_rle(row) for row in scored], [row["area"] for row in scored], corners))
+        for row in page:
+            yield row, next(found) if row["reason"] is None and row["score"] is not None else {}
+
+
+def _rle(row: dict[str, Any]) -> RLE:
+    return {"size": [row["height"], row["width"]], "counts": row["counts"]}
+
+
+def _labelled(record: dict[str, Any], row: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     """An annotation as `label` writes it."""
-    rle = {"size": [row["height"], row["width"]], "counts": row["counts"]}
-    x, y, w, h = (row[f"bbox_{name}"] for name in ("x", "y", "width", "height"))
-    found = {**record, "segmentation": rle, "area": row["area"]}
+    found = {**record, "segmentation": _rle(row), "area": row["area"]}
     found.setdefault("iscrowd", 0)
     if row["score"] is not None:
-        found["quality"] = {"score": row["score"], **marks(rle, row["area"], (x, y, x + w, y + h))}
+        found["quality"] = {"score": row["score"], **told}
     return found

@@ -1,29 +1,93 @@
-"""Many crops' geometry at once: `make_frame` for a whole batch of boxes, with the same result."""
+"""Many crops' geometry at once: `make_frame` for a whole batch of boxes, with the same result, kept as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE
 from mal_trt.geometry.crops import Frame, resize_line
 
-NEAR = 4  # crop pixels looked at around each side of a box
+NEAR = (2, 4)  # crop pixels looked at around each side of a box: first so many, then where that did not tell
 STEEPEST = 8  # source pixels to a crop's pixel, up to which the filter's taps are summed here
 PRECISION = 2.0**-22  # of Pillow's weights, which are whole multiples of it
 
 
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """`Frame`s of n boxes.
+
+    box: float64 [n,4]. extended, inner: int64 [n,4], XYXY as in `Frame`. sides: width and height of each box's
+    picture, int64 [n,2]. size: side of each crop, int64 [n].
+    """
+
+    box: np.ndarray
+    extended: np.ndarray
+    inner: np.ndarray
+    sides: np.ndarray
+    size: np.ndarray
+
+    @staticmethod
+    def of(frames: Sequence[Frame] | Frames) -> Frames:
+        """The same frames as arrays; at least one."""
+        if isinstance(frames, Frames):
+            return frames
+        return Frames(
+            np.array([frame.box for frame in frames], np.float64),
+            np.array([frame.extended for frame in frames], np.int64),
+            np.array([frame.inner for frame in frames], np.int64),
+            np.array([(frame.width, frame.height) for frame in frames], np.int64),
+            np.array([frame.size for frame in frames], np.int64),
+        )
+
+    @staticmethod
+    def room(boxes: int, size: int) -> Frames:
+        """Frames of so many boxes, all zeros until they are `put`."""
+        extended, inner, sides = (np.zeros((boxes, wide), np.int64) for wide in (4, 4, 2))
+        return Frames(np.zeros((boxes, 4)), extended, inner, sides, np.full(boxes, size, np.int64))
+
+    def part(self, at: np.ndarray | slice) -> Frames:
+        """Those at some places, int or bool [m]."""
+        return Frames(self.box[at], self.extended[at], self.inner[at], self.sides[at], self.size[at])
+
+    def put(self, at: np.ndarray, frames: Frames) -> None:
+        """Other frames in the places `at`, int [m]."""
+        self.box[at], self.extended[at], self.inner[at] = frames.box, frames.extended, frames.inner
+        self.sides[at], self.size[at] = frames.sides, frames.size
+
+    @property
+    def side(self) -> int:
+        """Side of all crops, where they are alike and there is one."""
+        return int(self.size[0])
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+    def __getitem__(self, at: int) -> Frame:
+        """One of them by itself."""
+        x0, y0, x1, y1 = self.box[at].tolist()
+        left, top, right, bottom = self.extended[at].tolist()
+        ix0, iy0, ix1, iy1 = self.inner[at].tolist()
+        width, height = self.sides[at].tolist()
+        extended, inner = (left, top, right, bottom), (ix0, iy0, ix1, iy1)
+        return Frame((x0, y0, x1, y1), extended, inner, width, height, int(self.size[at]))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[at] for at in range(len(self)))
+
+
 def make_frames(
-    boxes: Sequence[Sequence[float]],
-    sides: Sequence[tuple[int, int]],
+    boxes: np.ndarray | Sequence[Sequence[float]],
+    sides: np.ndarray | Sequence[tuple[int, int]],
     size: int,
     margin_rate: float = TEST_MARGIN_RATE,
     slack: float = 0.0,
-) -> list[Frame]:
+) -> Frames:
     """`make_frame` of each XYXY box in a picture with the (width, height) at its place in `sides`."""
     if not len(boxes):
-        return []
+        return Frames.room(0, size)
     box = np.array(boxes, np.float64)
     limits = np.array(sides, np.int64)
     low, high = box[:, :2], box[:, 2:]
@@ -36,14 +100,8 @@ def make_frames(
     first = np.maximum(low.astype(np.int64), 0) - start
     last = np.minimum(high.astype(np.int64) + 1, limits) - start
     spans = resized_spans(first.ravel(), last.ravel(), (stop - start).ravel(), size).reshape(-1, 2, 2)
-    inner = spans.transpose(0, 2, 1).reshape(-1, 4)
-    rows = zip(
-        map(tuple, box.tolist()), map(tuple, np.hstack([start, stop]).tolist()), map(tuple, inner.tolist()), strict=True
-    )
-    return [
-        Frame(given, extended, inside, int(width), int(height), size)  # type: ignore[arg-type]
-        for (given, extended, inside), (width, height) in zip(rows, sides, strict=True)
-    ]
+    inner = np.ascontiguousarray(spans.transpose(0, 2, 1)).reshape(-1, 4)
+    return Frames(box, np.hstack([start, stop]), inner, limits, np.full(len(box), size, np.int64))
 
 
 def resized_spans(first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
@@ -55,33 +113,49 @@ def resized_spans(first: np.ndarray, last: np.ndarray, length: np.ndarray, size:
     """
     first, last = np.clip(first, 0, length), np.clip(last, 0, length)
     spans = np.zeros((len(first), 2), np.int64)
-    sure = (length <= STEEPEST * size) & (first < last)
-    if sure.any():
-        at = np.flatnonzero(sure)
-        for side, ends in enumerate((first, last)):
-            inside, near, told = _near(ends[at], first[at], last[at], length[at], size)
-            ones = inside if side == 0 else ~inside
-            # From zeros to ones, or back, once.
-            told &= ~ones[:, 0] & ones[:, -1] & (ones[:, 1:] >= ones[:, :-1]).all(axis=1)
-            spans[at, side] = near + ones.argmax(axis=1)
-            sure[at] &= told
-    for at in np.flatnonzero(~sure).tolist():
-        line = np.zeros(int(length[at]), np.uint8)
-        line[int(first[at]) : int(last[at])] = 1
-        found = np.flatnonzero(resize_line(line, size))
-        spans[at] = (int(found[0]), int(found[-1]) + 1) if found.size else (0, 0)
+    summed = (length <= STEEPEST * size) & (first < last)
+    sure = np.zeros(len(first), bool)
+    for near in NEAR:
+        left = np.flatnonzero(summed & ~sure)
+        # Lines that are shrunk alike have alike many taps.
+        shrunk = -(-length[left] // size)
+        for times in np.unique(shrunk).tolist():
+            at = left[shrunk == times]
+            found, told = _ends(first[at], last[at], length[at], size, near)
+            spans[at[told]] = found[told]
+            sure[at[told]] = True
+    for one in np.flatnonzero(~sure).tolist():
+        line = np.zeros(int(length[one]), np.uint8)
+        line[int(first[one]) : int(last[one])] = 1
+        inside = np.flatnonzero(resize_line(line, size))
+        spans[one] = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     return spans
 
 
+def _ends(
+    first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int, near: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`resized_spans` by `near` pixels at each end, int64 [n,2], and which lines that is certain of, bool [n]."""
+    spans = np.empty((len(first), 2), np.int64)
+    told = np.ones(len(first), bool)
+    for side, ends in enumerate((first, last)):
+        inside, start, certain = _near(ends, first, last, length, size, near)
+        ones = inside if side == 0 else ~inside
+        # From zeros to ones, or back, once.
+        told &= certain & ~ones[:, 0] & ones[:, -1] & (ones[:, 1:] >= ones[:, :-1]).all(axis=1)
+        spans[:, side] = start + ones.argmax(axis=1)
+    return spans, told
+
+
 def _near(
-    ends: np.ndarray, first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int
+    ends: np.ndarray, first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int, near: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each of NEAR pixels of the resized line is one, bool [n,NEAR]; the first of them, and which lines it is
+    """Whether each of `near` pixels of the resized line is one, bool [n,near]; the first of them, and which lines it is
     certain of."""
     scale = length / size
     wide = np.maximum(scale, 1)[:, None, None]
-    near = np.floor(ends / scale - 0.5).astype(np.int64) - NEAR // 2 + 1
-    centre = ((near[:, None] + np.arange(NEAR) + 0.5) * scale[:, None])[:, :, None]
+    start = np.ceil(ends / scale - 0.5).astype(np.int64) - near // 2
+    centre = ((start[:, None] + np.arange(near) + 0.5) * scale[:, None])[:, :, None]
     lowest = np.maximum((centre - 2 * wide + 0.5).astype(np.int64), 0)
     highest = np.minimum((centre + 2 * wide + 0.5).astype(np.int64), length[:, None, None])
     taps = lowest + np.arange(4 * int(np.ceil(wide.max())) + 2)
@@ -93,5 +167,5 @@ def _near(
     ones = (taps >= first[:, None, None]) & (taps < last[:, None, None])
     total = weight.sum(axis=2)
     share = (weight * ones).sum(axis=2) / np.where(total > 0, total, 1)  # 0 only far outside, which is not told
-    told = (np.abs(share - 0.5) > taps.shape[2] * PRECISION).all(axis=1) & (near >= 0) & (near + NEAR <= size)
-    return share >= 0.5, near, told
+    told = (np.abs(share - 0.5) > taps.shape[2] * PRECISION).all(axis=1) & (start >= 0) & (start + near <= size)
+    return share >= 0.5, start, told

@@ -37,13 +37,18 @@ def mask_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> Loca
 
 def rle_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> RLE:
     """encode_rle(mask_from_logits(...)) without holding the mask: for boxes of any size."""
+    return rle_from_edges(edges_from_logits(logits, frame, threshold), frame.height, frame.width)
+
+
+def edges_from_logits(logits: np.ndarray, frame: Frame, threshold: float) -> np.ndarray:
+    """Where the mask of `mask_from_logits` switches on and off, as `rle_from_edges` takes it, int64 [2n]."""
     window = _Window(logits, frame)
-    edges = []
+    edges = [np.zeros(0, np.int64)]
     x0 = window.x0
     for band in window.bands(threshold):
         edges.append(column_edges(band, x0, window.y0, frame.height))
         x0 += len(band)
-    return rle_from_edges(np.concatenate([*edges, np.zeros(0, np.int64)]), frame.height, frame.width)
+    return np.concatenate(edges)
 
 
 def tight_threshold(logits: np.ndarray, frame: Frame) -> float:

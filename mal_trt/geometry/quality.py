@@ -1,14 +1,10 @@
-"""Signs of how good a mask is, from the mask, its box and its probabilities; what is true only a drawn mask can say."""
+"""How sure the network is of a mask; what is true only a drawn mask can say. What it tells itself: `geometry.marks`."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.rle import RLE, run_lengths
 
 DIGITS = 4
 
@@ -19,8 +15,7 @@ def soft_iou(logits: np.ndarray, frame: Frame, threshold: float) -> float:
     sum(p * m) / sum(max(p, m)) over the logits' own grid inside the box; p the probability, m 1 where p is above the
     threshold. logits: float32 [h,w] of the whole crop that `frame` describes.
     """
-    x0, x1 = _cells(frame.inner[0], frame.inner[2], frame.size, logits.shape[1])
-    y0, y1 = _cells(frame.inner[1], frame.inner[3], frame.size, logits.shape[0])
+    x0, y0, x1, y1 = inner_cells(np.array([frame.inner]), frame.size, *logits.shape)[0].tolist()
     # The exponential of float64 is the same on every processor in the digits that are kept.
     with np.errstate(over="ignore"):
         sure = 1 / (1 + np.exp(-logits[y0:y1, x0:x1].astype(np.float64)))
@@ -30,65 +25,7 @@ def soft_iou(logits: np.ndarray, frame: Frame, threshold: float) -> float:
     return round(inside / either, DIGITS) if either else 0.0
 
 
-def marks(rle: RLE, area: int, box: Sequence[float]) -> dict[str, Any]:
-    """What can be told of a mask, COCO RLE of so many pixels, and its box, XYXY.
-
-    box_share: of the box's area. edges: sides of the box, 0 to 4, that the mask comes to within a pixel. parts:
-    connected parts; pixels that meet at a corner are of one.
-    """
-    column, first, last = _column_runs(rle)
-    share = area / ((box[2] - box[0]) * (box[3] - box[1]))
-    edges = 0
-    if len(column):
-        edges = sum(
-            (
-                int(column[0]) <= box[0] + 1,
-                int(first.min()) <= box[1] + 1,
-                int(column[-1]) + 1 >= box[2] - 1,
-                int(last.max()) >= box[3] - 1,
-            )
-        )
-    return {
-        "box_share": round(share, DIGITS),
-        "edges": edges,
-        "parts": _parts(column.tolist(), first.tolist(), last.tolist()),
-    }
-
-
-def _cells(first: int, last: int, size: int, cells: int) -> tuple[int, int]:
-    """The cells of a crop's side that its pixels first..last touch."""
-    return first * cells // size, -(-last * cells // size)
-
-
-def _column_runs(rle: RLE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Column, first row and last row (exclusive) of each run within a column, in the order of the RLE."""
-    height = int(rle["size"][0])
-    edges = np.cumsum(run_lengths(rle))
-    starts, ends = edges[0::2][: len(edges) // 2], edges[1::2]
-    solid = ends > starts
-    starts, ends = starts[solid], ends[solid]
-    over = (ends - 1) // height - starts // height + 1  # columns that each run goes through
-    column = np.repeat(starts // height, over) + np.arange(int(over.sum())) - np.repeat(np.cumsum(over) - over, over)
-    first = np.maximum(np.repeat(starts, over), column * height) - column * height
-    last = np.minimum(np.repeat(ends, over), (column + 1) * height) - column * height
-    return column, first, last
-
-
-def _parts(column: list[int], first: list[int], last: list[int]) -> int:
-    """Connected parts of runs that are sorted by column and row."""
-    parent = list(range(len(column)))
-
-    def root(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = run = parent[parent[run]]
-        return run
-
-    before = 0  # the first run that may touch this one
-    for run in range(len(column)):
-        while column[before] < column[run] - 1 or (column[before] < column[run] and last[before] < first[run]):
-            before += 1
-        other = before
-        while column[other] < column[run] and first[other] <= last[run]:
-            parent[root(other)] = root(run)
-            other += 1
-    return sum(parent[run] == run for run in range(len(column)))
+def inner_cells(inner: np.ndarray, size: int, height: int, width: int) -> np.ndarray:
+    """The cells of height x width logits that boxes touch, XYXY, int [n,4]. inner: of their `Frame`s, int [n,4]."""
+    cells = inner * np.array([width, height, width, height])
+    return np.hstack([cells[:, :2] // size, -(-cells[:, 2:] // size)])

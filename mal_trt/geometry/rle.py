@@ -1,6 +1,6 @@
 """COCO's run length encoding (RLE) of a mask: written, read, and made from where each column switches on and off.
 
-How a mask is found from logits is `geometry.paste`.
+How a mask is found from logits is `geometry.paste`; many masks' run lengths at once are `geometry.rles`.
 """
 
 from __future__ import annotations

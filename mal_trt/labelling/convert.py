@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +13,9 @@ from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name, open_images
 from mal_trt.formats.segmentations import to_rle
-from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.journal import Journal, Result
 from mal_trt.labelling.outputs import write_outputs, write_skipped
+from mal_trt.labelling.page import Planned
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.record import skipped_path
 from mal_trt.labelling.told import told
@@ -24,7 +24,6 @@ from mal_trt.writers.options import Options
 
 NO_MASK, NO_SIZE = "no mask", "picture size unknown"
 BATCH = 1 << 20  # the plan's batches mean nothing here
-ROWS = 256  # masks kept at once
 
 
 @dataclass(frozen=True)
@@ -110,26 +109,25 @@ def convert(
 def read_masks(journal: Journal, progress: bool) -> None:
     """Give every planned box of labels the mask that its record holds, or the reason why it has none."""
     with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
-        pending = journal.pending()
-        while page := list(islice(pending, ROWS)):
-            journal.add([_result(journal, box) for box in page])
+        for page in journal.pages():
+            boxes = zip(page.seq.tolist(), page.image.tolist(), strict=True)
+            journal.add([_result(journal, seq, page.pictures[image]) for seq, image in boxes])
             bar.advance(len(page))
 
 
-def _result(journal: Journal, box: Box) -> Result:
-    _, width, height = journal.picture(box.image)
-    (text,) = journal.execute("SELECT record FROM annotation WHERE seq=?", (box.seq,)).fetchone()
+def _result(journal: Journal, seq: int, picture: Planned) -> Result:
+    (text,) = journal.execute("SELECT record FROM annotation WHERE seq=?", (seq,)).fetchone()
     segmentation = json.loads(text).get("segmentation")
     if not segmentation:
-        return Result(box.seq, None, None, NO_MASK)
+        return Result(seq, None, None, NO_MASK)
     try:
-        rle = to_rle(segmentation, height, width)
+        rle = to_rle(segmentation, picture.height, picture.width)
     except ValueError as error:
-        return Result(box.seq, None, None, str(error))
+        return Result(seq, None, None, str(error))
     from pycocotools import mask as coco
 
     area = int(coco.area({**rle, "counts": rle["counts"].encode("ascii")}))
-    return Result(box.seq, json.dumps(rle, separators=(",", ":")), area)
+    return Result(seq, json.dumps(rle, separators=(",", ":")), area)
 
 
 def _pictures(boxes: Boxes, images: str | Path | None) -> ImageSource:

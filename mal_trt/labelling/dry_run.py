@@ -19,7 +19,8 @@ from mal_trt.base.processor import usable_cores
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.journal import Journal, Result
+from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
@@ -163,19 +164,11 @@ class _Sample:
         """Begin again, with these batches."""
         self.numbers, self.done, self.failed = numbers, 0, dict[str, int]()
 
-    def pending(self) -> Iterator[Box]:
+    def pages(self) -> Iterator[Page]:
         marks = ",".join("?" * len(self.numbers))
         rows = self._journal.execute(f"SELECT * FROM box WHERE batch IN ({marks}) ORDER BY place", self.numbers)
-        yield from (Box(*row) for row in rows.fetchall())
-
-    def picture(self, image: int) -> tuple[str, int, int]:
-        return self._journal.picture(image)
-
-    def least(self, image: int) -> float:
-        return self._journal.least(image)
-
-    def batch(self, number: int) -> tuple[SizeClass, int]:
-        return self._journal.batch(number)
+        if found := rows.fetchall():
+            yield self._journal.page(found)
 
     def add(self, results: Sequence[Result]) -> None:
         self.done += len(results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -12,17 +12,17 @@ import numpy as np
 from mal_trt.backends import DeviceBackend
 from mal_trt.base.errors import NanLogits
 from mal_trt.cuda.buffers import DeviceBuffer, PinnedBuffer
-from mal_trt.cuda.crop import Cropper, DevicePicture, PicturePool, Pixels
+from mal_trt.cuda.crop import Cropper, PicturePool, Pixels
 from mal_trt.cuda.decode import JpegDecoder
 from mal_trt.cuda.driver import CudaError
 from mal_trt.cuda.paste import Paster
+from mal_trt.cuda.quality import Rater
 from mal_trt.cuda.refine import Refiner
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.quality import soft_iou
-from mal_trt.geometry.rle import rle_from_edges
-from mal_trt.labelling.masker import Batch, Mask, Picture, Place
+from mal_trt.geometry.frames import Frames
+from mal_trt.geometry.rles import rles_from_edges
+from mal_trt.labelling.masker import Batch, Mask, Picture, Places
 from mal_trt.labelling.predictor import Predictor
 
 
@@ -32,6 +32,8 @@ class DeviceMasker:
     Each thread that cuts, and each batch in the network, has a stream and buffers of its own for as long as it
     works; they wait in pools for the next one, so that after the first few batches nothing is allocated.
     """
+
+    boxes_at_once, pixels_at_once = (16, 64), 1 << 22
 
     def __init__(self, predictor: Predictor, decode: str = "cpu") -> None:
         self._predictor = predictor
@@ -46,9 +48,9 @@ class DeviceMasker:
             with self._driver.current(), self._decoders.lent():
                 pass
 
-    def batch(self, boxes: int, size: SizeClass) -> Batch:
+    def batch(self, frames: Frames, size: SizeClass) -> Batch:
         """See `Masker.batch`; crops is a buffer of the GPU with [boxes,3,S,S]."""
-        room = max(boxes, self._backend.least(size)) * _crop_bytes(self._predictor, size)
+        room = max(len(frames), self._backend.least(size)) * _crop_bytes(self._predictor, size)
         buffer = self._crops.take()
         with self._driver.current():
             if buffer.size < room:
@@ -59,7 +61,7 @@ class DeviceMasker:
                     self._driver.synchronize(stream)
                 finally:
                     self._driver.destroy_stream(stream)
-        return Batch(boxes, size, buffer)
+        return Batch(frames, size, buffer)
 
     def load(self, source: ImageSource, file_name: str, expected: tuple[int, int], least: float) -> Picture:
         """See `Masker.load`."""
@@ -68,23 +70,26 @@ class DeviceMasker:
         with self._driver.current(), self._decoders.lent() as decoder:
             return decoder.load(source, file_name, expected)
 
-    def cut(self, picture: Picture, places: Sequence[Place]) -> None:
+    def cut(self, pictures: Sequence[Picture], places: Places) -> None:
         """See `Masker.cut`."""
-        each = {size: _crop_bytes(self._predictor, size) for size in SizeClass}
+        starts = np.array([batch.crops.pointer for batch in places.batches], np.uint64)
+        each = np.array([_crop_bytes(self._predictor, batch.size) for batch in places.batches], np.int64)
+        into = starts[places.batch] + (places.slot * each[places.batch]).astype(np.uint64)
         with self._driver.current(), self._cutters.lent() as cutter:
-            into = [batch.crops.pointer + slot * each[batch.size] for batch, slot, _ in places]
-            cutter.cut(picture, [frame for _, _, frame in places], into)
-        for batch, slot, frame in places:
-            batch.frames[slot] = frame
+            cutter.cut(pictures, places.picture.tolist(), places.frames, into)
 
     def masks(self, batch: Batch, logits: bool = False) -> list[Mask | None]:
         """See `Masker.masks`."""
         buffer, batch.crops = batch.crops, None
         try:
-            if not any(batch.frames):
-                return [None] * len(batch.frames)
+            if not batch.cut.any():
+                return [None] * len(batch.cut)
+            # A slot without a crop gets the frame of another one; its mask is dropped.
+            empty = np.flatnonzero(~batch.cut)
+            batch.frames.put(empty, batch.frames.part(np.full(len(empty), batch.cut.argmax())))
             with self._driver.current(), self._lanes.lent() as lane:
-                return lane.masks(buffer.pointer, batch.frames, batch.size, logits)
+                found = lane.masks(buffer.pointer, batch.frames, batch.size, logits)
+            return [mask if cut else None for mask, cut in zip(found, batch.cut.tolist(), strict=True)]
         finally:
             self._crops.give(buffer)
 
@@ -105,18 +110,16 @@ class _Cutter:
         self._pictures = PicturePool(self._driver)
         self._croppers = {side: Cropper(self._driver, side, contract.input_dtype) for side in contract.sides}
 
-    def cut(self, picture: Picture, frames: Sequence[Frame], into: Sequence[int]) -> None:
-        with ExitStack() as closing:
-            if isinstance(picture, np.ndarray):
-                pixels: DevicePicture | Pixels = closing.enter_context(self._pictures.upload(picture, self._stream))
-            else:
-                height, width, _ = picture.shape
-                pixels = Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
+    def cut(self, pictures: Sequence[Picture], which: Sequence[int], frames: Frames, into: np.ndarray) -> None:
+        """The crop of each frame from one of the pictures, which[n], to a pointer, uint64 [n]."""
+        with self._pictures.upload([p for p in pictures if isinstance(p, np.ndarray)], self._stream) as uploaded:
+            arrived = iter(uploaded.pictures)
+            held = [next(arrived) if isinstance(p, np.ndarray) else _on_gpu(p) for p in pictures]
             try:
                 for side, cropper in self._croppers.items():
-                    here = [place for place, frame in enumerate(frames) if frame.size == side]
-                    some = [frames[place] for place in here]
-                    cropper.cut([pixels] * len(here), some, [into[place] for place in here], self._stream)
+                    at = np.flatnonzero(frames.size == side)
+                    if len(at):
+                        cropper.cut([held[which[n]] for n in at.tolist()], frames.part(at), into[at], self._stream)
             except BaseException:
                 with suppress(CudaError):
                     self._driver.synchronize(self._stream)
@@ -139,11 +142,11 @@ class _Lane:
         self._logits, self._others, self._mirrored = (DeviceBuffer(self._driver) for _ in range(3))
         contract = predictor.contract
         self._refiners = {side: Refiner(self._driver, side, contract.input_dtype) for side in contract.sides}
-        self._paster = Paster(self._driver)
+        self._paster, self._rater = Paster(self._driver), Rater(self._driver)
         self._seen = PinnedBuffer(self._driver)
 
-    def masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass, keep: bool) -> list[Mask | None]:
-        """Mask of each slot that has a frame. crops: pointer to [n,3,S,S]. keep: a copy of its logits, too."""
+    def masks(self, crops: int, frames: Frames, size: SizeClass, keep: bool) -> list[Mask]:
+        """Mask of each slot. crops: pointer to [n,3,S,S]. keep: a copy of its logits, too."""
         try:
             return self._masks(crops, frames, size, keep)
         except BaseException:
@@ -152,7 +155,7 @@ class _Lane:
                 self._driver.synchronize(self._stream)
             raise
 
-    def _masks(self, crops: int, frames: Sequence[Frame | None], size: SizeClass, keep: bool) -> list[Mask | None]:
+    def _masks(self, crops: int, frames: Frames, size: SizeClass, keep: bool) -> list[Mask]:
         count, side = len(frames), self._backend.logits_side(size)
         refiner = self._refiners[self._predictor.contract.side(size)]
         shape = (count, side, side)
@@ -166,28 +169,22 @@ class _Lane:
             refiner.mirror(crops, mirrored, count, self._stream)
             self._run(mirrored, self._others.reserve(room), count, size)
             refiner.average(logits, self._others.pointer, shape, self._stream)
-        # A slot without a crop gets the frame of another one; its mask is dropped.
-        some = next(frame for frame in frames if frame)
-        whole = [frame or some for frame in frames]
         if self._predictor.refine == "color":
-            refiner.refine(crops, logits, shape, whole, self._stream)
-        thresholds = [self._predictor.thresholds[size]] * count
-        self._paster.queue(logits, shape, whole, thresholds, self._stream)
-        size_in_bytes = count * side * side * 4
-        seen = self._seen.reserve(size_in_bytes)[:size_in_bytes]
-        self._driver.copy_to_host(seen, logits, self._stream)
-        edges = self._paster.edges(self._stream)
+            refiner.refine(crops, logits, shape, frames, self._stream)
+        threshold = self._predictor.thresholds[size]
+        self._paster.queue(logits, shape, frames, threshold, self._stream)
+        self._rater.queue(logits, shape, frames, threshold, self._stream)
+        kept: Sequence[np.ndarray | None] = [None] * count
+        if keep:
+            seen = self._seen.reserve(count * side * side * 4)[: count * side * side * 4]
+            self._driver.copy_to_host(seen, logits, self._stream)
+        edges, counts = self._paster.edges(self._stream)
         if refiner.found_nan():
             raise NanLogits(f"{self._predictor.provider}: the model gave NaN logits; export it with --precision fp32")
-        values, threshold = seen.view(np.float32).reshape(shape), thresholds[0]
-        masks: list[Mask | None] = []
-        for at, own, frame in zip(edges, values, frames, strict=True):
-            if frame is None:
-                masks.append(None)
-                continue
-            rle = rle_from_edges(at, frame.height, frame.width)
-            masks.append(Mask(rle, soft_iou(own, frame, threshold), own.copy() if keep else None))
-        return masks
+        if keep:
+            kept = [own.copy() for own in seen.view(np.float32).reshape(shape)]
+        rles, areas = rles_from_edges(edges, counts, frames.sides)
+        return [Mask(*one) for one in zip(rles, areas, self._rater.qualities(), kept, strict=True)]
 
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
         self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)
@@ -197,9 +194,14 @@ class _Lane:
     def close(self) -> None:
         for refiner in self._refiners.values():
             refiner.close()
-        for part in (self._paster, self._seen, self._logits, self._others, self._mirrored):
+        for part in (self._paster, self._rater, self._seen, self._logits, self._others, self._mirrored):
             part.close()
         self._driver.destroy_stream(self._stream)
+
+
+def _on_gpu(picture: Picture) -> Pixels:
+    height, width, _ = picture.shape
+    return Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
 
 
 class _Closes(Protocol):

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.page import Page, Planned
 
 FORMAT = "3"
-PAGE = 256  # rows a page of the plan holds
+PAGE = 1024  # rows a page of the plan holds
+VALUES = 500  # in one statement; every SQLite takes 999
 
 # Ids have no declared type: 7 and "7" stay different.
 TABLES = """
@@ -50,10 +52,6 @@ class Box(NamedTuple):
     batch: int
     slot: int
 
-    @property
-    def xyxy(self) -> tuple[float, float, float, float]:
-        return self.x0, self.y0, self.x1, self.y1
-
 
 class Result(NamedTuple):
     """What became of one box: its RLE as JSON, its mask's area in pixels and quality, or why it was skipped."""
@@ -71,6 +69,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._columns: dict[str, int] = {}
         try:
             # Autocommit: transactions are opened by `transaction` alone.
             self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
@@ -112,35 +111,43 @@ class Journal:
                 "go on with what it was begun with, or delete it to start over"
             )
 
-    def pending(self) -> Iterator[Box]:
-        """Planned boxes without a result, in the order of the plan. Results may be added meanwhile."""
+    def pages(self) -> Iterator[Page]:
+        """Planned boxes without a result, in the order of the plan, many at a time. Results may be added meanwhile."""
         place = -1
         while rows := self.execute(
             "SELECT box.* FROM box LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
             "ORDER BY place LIMIT ?",
             (place, PAGE),
         ).fetchall():
-            yield from (Box(*row) for row in rows)
+            yield self.page(rows)
             place = rows[-1][0]
+
+    def page(self, rows: Sequence[Any]) -> Page:
+        """Rows of the table `box` with what the plan says of their pictures and batches."""
+        pictures = self._among("SELECT position, file_name, width, height, least FROM image WHERE position", rows, 2)
+        batches = self._among("SELECT number, size, boxes FROM batch WHERE number", rows, 7)
+        return Page.of(
+            rows,
+            {position: Planned(*rest) for position, *rest in pictures},
+            {number: (SizeClass(size), boxes) for number, size, boxes in batches},
+        )
 
     def picture(self, image: int) -> tuple[str, int, int]:
         """File name, width and height, pixels, of a planned picture."""
         row = self.execute("SELECT file_name, width, height FROM image WHERE position=?", (image,)).fetchone()
         return str(row[0]), int(row[1]), int(row[2])
 
-    def least(self, image: int) -> float:
-        """Shortest side of all planned boxes of a picture, pixels."""
-        return float(self.execute("SELECT least FROM image WHERE position=?", (image,)).fetchone()[0])
-
-    def batch(self, number: int) -> tuple[SizeClass, int]:
-        """Size class of a planned batch, and how many boxes it holds."""
-        size, boxes = self.execute("SELECT size, boxes FROM batch WHERE number=?", (number,)).fetchone()
-        return SizeClass(size), int(boxes)
-
     def add(self, results: Iterable[Result]) -> None:
-        """Record the outcome of a batch, all of it or nothing; doing so twice is harmless."""
+        """Record the outcome of whole batches, all of it or nothing; doing so twice is harmless."""
         with self.transaction():
             self.insert("result", results)
+
+    def _among(self, select: str, rows: Sequence[Any], column: int) -> Iterator[Any]:
+        """What a SELECT finds for the values that one column of some rows has."""
+        wanted = list({row[column]: None for row in rows})
+        for start in range(0, len(wanted), VALUES):
+            part = wanted[start : start + VALUES]
+            yield from self.execute(f"{select} IN ({','.join('?' * len(part))})", part)
 
     def count(self) -> tuple[int, int]:
         """(boxes labelled so far, records in the document)."""
@@ -184,8 +191,9 @@ class Journal:
 
     def insert(self, table: str, rows: Iterable[Sequence[Any]], ignore: bool = False) -> None:
         """Insert rows that fill the table's columns in order. ignore: keep a row that is already there."""
-        columns = len(self.execute(f"PRAGMA table_info({table})").fetchall())
-        marks = ",".join("?" * columns)
+        if table not in self._columns:
+            self._columns[table] = len(self.execute(f"PRAGMA table_info({table})").fetchall())
+        marks = ",".join("?" * self._columns[table])
         with self.guard():
             self._db.executemany(f"INSERT {'OR IGNORE ' * ignore}INTO {table} VALUES({marks})", rows)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 from mal_trt.labelling.journal import Journal
-from mal_trt.writers.labels import Category, Object, Picture
+from mal_trt.writers.labels import Category, Object, Picture, Together
 
 UNNAMED = "object"
+TOGETHER = 256  # objects read at once
 OBJECT = "record, category_id, x0, y0, x1, y1, rle, area, quality"
 
 
@@ -38,8 +39,7 @@ class JournalLabels:
             "WHERE rle IS NOT NULL ORDER BY place"
         )
         for position, boxes in groupby(rows, lambda row: row[0]):
-            objects = [self._object(row[1:]) for row in boxes]
-            yield Picture(*self._journal.picture(position), objects)
+            yield Picture(*self._journal.picture(position), self._objects([row[1:] for row in boxes]))
         for name, width, height in self._journal.execute(
             "SELECT file_name, width, height FROM image WHERE reason IS NULL AND width IS NOT NULL "
             "AND NOT EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) ORDER BY position"
@@ -51,7 +51,8 @@ class JournalLabels:
             f"SELECT {OBJECT} FROM annotation JOIN result USING(seq) JOIN box USING(seq) "
             "WHERE rle IS NOT NULL ORDER BY annotation.seq"
         )
-        return map(self._object, rows)
+        while page := rows.fetchmany(TOGETHER):
+            yield from self._objects(page)
 
     def pieces(self) -> list[tuple[str, str | None]]:
         return self._journal.execute("SELECT key, value FROM part ORDER BY position").fetchall()
@@ -59,9 +60,15 @@ class JournalLabels:
     def image_records(self) -> Iterator[str]:
         return (record for (record,) in self._journal.execute("SELECT record FROM image ORDER BY position"))
 
-    def _object(self, row: Any) -> Object:
-        record, category, x0, y0, x1, y1, rle, area, quality = row
-        return Object(json.loads(record), self.categories[category], (x0, y0, x1, y1), json.loads(rle), area, quality)
+    def _objects(self, rows: Sequence[Any]) -> list[Object]:
+        records, categories, x0, y0, x1, y1, texts, areas, qualities = zip(*rows, strict=True)
+        together = Together([json.loads(text) for text in texts], areas, list(zip(x0, y0, x1, y1, strict=True)))
+        return [
+            Object(json.loads(record), self.categories[category], box, rle, area, quality, together, at)
+            for at, (record, category, box, rle, area, quality) in enumerate(
+                zip(records, categories, together.boxes, together.rles, areas, qualities, strict=True)
+            )
+        ]
 
 
 def category_names(journal: Journal) -> dict[Any, str]:

@@ -21,8 +21,10 @@ from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
 from mal_trt.formats.pixels import open_picture
 from mal_trt.geometry.boxes import SizeClass, clip_box
+from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
+from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
 
@@ -172,8 +174,8 @@ class Labeler:
             places = [i for i, frame in frames.items() if frame.size_class is size]
             for start in range(0, len(places), self._batch):
                 part = places[start : start + self._batch]
-                batch = self._masker.batch(len(part), size)
-                self._masker.cut(pixels, [(batch, slot, frames[place]) for slot, place in enumerate(part)])
+                batch = self._masker.batch(Frames.of([frames[place] for place in part]), size)
+                self._masker.cut([pixels], Places.filling(batch))
                 for place, mask in zip(part, self._masker.masks(batch), strict=True):
                     if mask is not None:
                         local[place], quality[place] = decode_rle(mask.rle), mask.quality

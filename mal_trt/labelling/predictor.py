@@ -15,10 +15,11 @@ from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.crops import Frame, make_frame, read_crop, reduced_by, reduction
-from mal_trt.geometry.frames import make_frames
-from mal_trt.geometry.paste import rle_from_logits, tight_threshold
+from mal_trt.geometry.frames import Frames, make_frames
+from mal_trt.geometry.paste import edges_from_logits, tight_threshold
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
+from mal_trt.geometry.rles import rles_from_edges
 from mal_trt.labelling.masker import Mask
 
 TIGHT = "tight"
@@ -96,19 +97,17 @@ class Predictor:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
         return make_frame(box, width, height, self._side(box), self.contract.margin_rate, self.slack)
 
-    def frames(self, boxes: Sequence[Sequence[float]], sides: Sequence[tuple[int, int]]) -> list[Frame]:
-        """`frame` of many boxes at once, each in a picture of the (width, height) at its place in `sides`."""
+    def frames(self, boxes: np.ndarray, sides: np.ndarray) -> Frames:
+        """`frame` of many boxes at once, [n,4], each in a picture of the (width, height) at its place in `sides`."""
         contract = self.contract
         if contract.sizes is None:
             return make_frames(boxes, sides, contract.input_size, contract.margin_rate, self.slack)
-        places: dict[int, list[int]] = {}
-        for place, box in enumerate(boxes):
-            places.setdefault(self._side(box), []).append(place)
-        found: dict[int, Frame] = {}
-        for side, at in places.items():
-            some = [boxes[i] for i in at], [sides[i] for i in at]
-            found.update(zip(at, make_frames(*some, side, contract.margin_rate, self.slack), strict=True))
-        return [found[place] for place in range(len(boxes))]
+        found = Frames.room(len(boxes), contract.input_size)
+        own = np.array([self._side(box) for box in boxes.tolist()], np.int64)
+        for side in contract.sides:
+            at = np.flatnonzero(own == side)
+            found.put(at, make_frames(boxes[at], sides[at], side, contract.margin_rate, self.slack))
+        return found
 
     def _side(self, box: Sequence[float]) -> int:
         """Side of the crop of an XYXY box, pixels."""
@@ -128,7 +127,7 @@ class Predictor:
         """See `geometry.crops.reduction`, for the crops of this model."""
         return reduction(least, self.contract.input_size, self.contract.margin_rate)
 
-    def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | None = None) -> np.ndarray:
+    def run(self, crops: np.ndarray, size: SizeClass, frames: Sequence[Frame] | Frames | None = None) -> np.ndarray:
         """Mask logits of a batch of crops of one size class, float32 [N,h,w]; refined only where `frames` are given."""
         logits = self.backend.run(crops, size, self.weights)
         if self.flip:
@@ -145,11 +144,17 @@ class Predictor:
         """Mask probability for one box."""
         return tight_threshold(logits, frame) if self.tight else self.thresholds[frame.size_class]
 
-    def mask(self, logits: np.ndarray, frame: Frame, keep: bool = False) -> Mask:
-        """The mask of one box from its logits [h,w], of which a copy is kept with it if `keep`."""
-        threshold = self.threshold(logits, frame)
-        rle, quality = rle_from_logits(logits, frame, threshold), soft_iou(logits, frame, threshold)
-        return Mask(rle, quality, logits.copy() if keep else None)
+    def masks(self, logits: np.ndarray, frames: Sequence[Frame] | Frames, keep: bool = False) -> list[Mask]:
+        """The mask of each box from its logits [n,h,w], of which a copy is kept with it if `keep`."""
+        edges, quality = [], []
+        for own, frame in zip(logits, frames, strict=True):
+            threshold = self.threshold(own, frame)
+            edges.append(edges_from_logits(own, frame, threshold))
+            quality.append(soft_iou(own, frame, threshold))
+        counts = np.array([len(one) for one in edges], np.int64)
+        rles, areas = rles_from_edges(np.concatenate(edges), counts, Frames.of(frames).sides)
+        kept = [own.copy() for own in logits] if keep else [None] * len(logits)
+        return [Mask(*one) for one in zip(rles, areas, quality, kept, strict=True)]
 
     def close(self) -> None:
         """Free the model."""

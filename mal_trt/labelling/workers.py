@@ -13,13 +13,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.images import ImageSource, open_images
-from mal_trt.geometry.boxes import SizeClass
-from mal_trt.labelling.journal import Box, Result
+from mal_trt.labelling.journal import Result
 from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.open_masker import open_masker
+from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import Plan, lanes, network_threads, run_plan
 from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
 
@@ -224,59 +226,35 @@ class _Child:
         )
 
 
-@dataclass(frozen=True)
-class _Share:
-    """Some batches of a plan: what a process needs to label them."""
-
-    boxes: list[Box]
-    pictures: dict[int, tuple[str, int, int]]
-    least: dict[int, float]
-    batches: dict[int, tuple[SizeClass, int]]
-
-
 class _Part:
-    """A share as a `Plan`: results go to the process that holds the journal."""
+    """A page of whole batches as a `Plan`: results go to the process that holds the journal."""
 
-    def __init__(self, share: _Share, connection: Connection) -> None:
-        self._share, self._connection = share, connection
+    def __init__(self, page: Page, connection: Connection) -> None:
+        self._page, self._connection = page, connection
 
-    def pending(self) -> Iterator[Box]:
-        return iter(self._share.boxes)
-
-    def picture(self, image: int) -> tuple[str, int, int]:
-        return self._share.pictures[image]
-
-    def least(self, image: int) -> float:
-        return self._share.least[image]
-
-    def batch(self, number: int) -> tuple[SizeClass, int]:
-        return self._share.batches[number]
+    def pages(self) -> Iterator[Page]:
+        yield self._page
 
     def add(self, results: Sequence[Result]) -> None:
         self._connection.send(results)
 
 
-def _shares(journal: Plan) -> Iterator[_Share]:
+def _shares(journal: Plan) -> Iterator[Page]:
     """The pending boxes in whole batches, about SHARE boxes at a time, in the order of the plan."""
-    filling: dict[int, list[Box]] = {}
-    whole: list[Box] = []
-    for box in journal.pending():
-        filling.setdefault(box.batch, []).append(box)
-        if len(filling[box.batch]) == journal.batch(box.batch)[1]:
-            whole += filling.pop(box.batch)
-        if len(whole) >= SHARE:
-            yield _share(journal, whole)
+    whole: list[Page] = []
+    rest: list[Page] = []  # of batches whose last boxes are still to come
+    for page in journal.pages():
+        page = Page.joined([*rest, page])
+        numbers, of, boxes = np.unique(page.batch, return_inverse=True, return_counts=True)
+        complete = (boxes == [page.batches[number][1] for number in numbers.tolist()])[of]
+        whole.append(page.part(complete))
+        rest = [page.part(~complete)]
+        if sum(map(len, whole)) >= SHARE:
+            yield Page.joined(whole)
             whole = []
-    whole += [box for boxes in filling.values() for box in boxes]
-    if whole:
-        yield _share(journal, whole)
-
-
-def _share(journal: Plan, boxes: list[Box]) -> _Share:
-    boxes = sorted(boxes, key=lambda box: box.place)
-    pictures = {image: journal.picture(image) for image in dict.fromkeys(box.image for box in boxes)}
-    batches = {number: journal.batch(number) for number in dict.fromkeys(box.batch for box in boxes)}
-    return _Share(boxes, pictures, {image: journal.least(image) for image in pictures}, batches)
+    last = Page.joined([*whole, *rest]) if whole or rest else None
+    if last:
+        yield last
 
 
 def _work(connection: Connection, settings: Settings, device: str, threads: int, images: str | Path) -> None:
@@ -292,8 +270,8 @@ def _work(connection: Connection, settings: Settings, device: str, threads: int,
                 if message is None:
                     connection.send(predictor.notes)
                     continue
-                share, batch = message
-                run_plan(_Part(share, connection), source, predictor, masker, batch, threads)
+                page, batch = message
+                run_plan(_Part(page, connection), source, predictor, masker, batch, threads)
                 connection.send(None)
         finally:
             masker.close()

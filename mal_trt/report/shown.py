@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mal_trt.geometry.boxes import SizeClass, size_class
-from mal_trt.geometry.quality import marks
+from mal_trt.geometry.marks import marks
 from mal_trt.geometry.rle import RLE
 
 # Of its box, and parts, that a mask seldom has.
@@ -81,7 +81,7 @@ def quality_of(given: Any, rle: RLE, area: int, box: tuple[float, float, float, 
     if isinstance(given, dict) and all(_is_number(given.get(name)) for name in ("box_share", "edges", "parts")):
         found = {name: given[name] for name in ("box_share", "edges", "parts")}
     else:
-        found = marks(rle, area, box)
+        (found,) = marks([rle], [area], [box])
     score = given.get("score") if isinstance(given, dict) else None
     return {**found, "score": score if _is_number(score) else None}
 

@@ -17,11 +17,12 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.geometry.boxes import SizeClass, clip_box
+from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.rle import RLE, encode_rle
 from mal_trt.labelling.labeler import NOTHING, checked_boxes
-from mal_trt.labelling.masker import Masker
+from mal_trt.labelling.masker import Masker, Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.pipeline import LANES
 from mal_trt.labelling.predictor import Predictor, batch_size
@@ -171,18 +172,16 @@ class Inference:
                 self._watch(size, len(batch), monotonic() - began)
 
     def _label(self, predictor: Predictor, masker: Masker, size: SizeClass, batch: Sequence[Waiting]) -> None:
-        slots = masker.batch(len(batch), size)
-        by_job: dict[int, list[int]] = {}
-        for slot, one in enumerate(batch):
-            by_job.setdefault(id(one.job), []).append(slot)
+        jobs = list({id(one.job): one.job for one in batch}.values())
+        at = {id(job): number for number, job in enumerate(jobs)}
         frames = []
         for one in batch:
             box = one.job.boxes[one.place]
             assert box is not None
             height, width = one.job.picture.shape[:2]
             frames.append(predictor.frame(box, width, height))
-        for own in by_job.values():
-            masker.cut(batch[own[0]].job.picture, [(slots, slot, frames[slot]) for slot in own])
+        slots = masker.batch(Frames.of(frames), size)
+        masker.cut([job.picture for job in jobs], Places.filling(slots, [at[id(one.job)] for one in batch]))
         for one, frame, mask in zip(batch, frames, masker.masks(slots, logits=True), strict=True):
             assert mask is not None
             one.job.put(one.place, Result(frame, mask.logits, mask.rle, mask.quality))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.quality import marks
+from mal_trt.geometry.marks import marks
 from mal_trt.geometry.rle import RLE, decode_rle
 
 
@@ -18,6 +18,20 @@ class Category(NamedTuple):
     key: Any
     number: int
     name: str
+
+
+@dataclass(frozen=True)
+class Together:
+    """Objects that are read together: what is dear to find out for one is found out for all, when it is asked for."""
+
+    rles: Sequence[RLE]
+    areas: Sequence[int]
+    boxes: Sequence[tuple[float, float, float, float]]
+
+    @cached_property
+    def marks(self) -> list[dict[str, Any]]:
+        """See `geometry.marks`."""
+        return marks(self.rles, self.areas, self.boxes)
 
 
 @dataclass(frozen=True)
@@ -34,15 +48,18 @@ class Object:
     rle: RLE
     area: int
     quality: float | None = None
+    together: Together | None = None
+    at: int = 0
 
     @property
     def marks(self) -> dict[str, Any] | None:
         """What helps to find the masks that should be looked at: `score`, see `geometry.quality.soft_iou`, and what
-        `geometry.quality.marks` tells; of labels that are converted, what they say; or None."""
+        `geometry.marks` tells; of labels that are converted, what they say; or None."""
         if self.quality is None:
             before = self.record.get("quality")
             return before if isinstance(before, dict) else None
-        return {"score": self.quality, **marks(self.rle, self.area, self.box)}
+        together, at = self.together or Together([self.rle], [self.area], [self.box]), self.at
+        return {"score": self.quality, **together.marks[at]}
 
     @cached_property
     def local(self) -> LocalMask:

@@ -18,9 +18,11 @@ from mal_trt.cuda import crop as crop_module
 from mal_trt.cuda import paste as paste_module
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.paste import Paster
+from mal_trt.cuda.quality import Rater
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
+from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
 
 Functions = dict[str, Callable[..., None]]
@@ -177,8 +179,28 @@ def test_masks_of_huge_pictures(rig: Rig) -> None:
     assert found == [rle_from_logits(*given) for given in zip(logits, frames, (0.3, 0.6), strict=True)]
     with pytest.raises(InputError, match="too large"):
         paster.queue(0, (1, 16, 16), [make_frame((0, 0, 9, 9), 70_000, 70_000, 64)], [0.5], rig.stream)
-    assert paster.edges(rig.stream) == []
+    assert not any(part.size for part in paster.edges(rig.stream))
     paster.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_qualities(rig: Rig, seed: int) -> None:
+    """In all digits that are kept; empty masks, infinite logits, and boxes that the crop does not show."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.choice([32, 64, 96]))
+    rater = Rater(rig.driver)
+    for count in (7, 1, 12):
+        frames = [random_frame(rng, size, 400) for _ in range(count)]
+        frames[-1] = make_frame((100, 100, 120, 120), 64, 48, size)
+        logits = random_logits(rng, count, int(rng.choice([5, size // 4, size])))
+        logits[0] = rng.choice([-np.inf, -500, 0, 500, np.inf])
+        thresholds = rng.uniform(0, 1, count).tolist()
+        found = rig.qualities(rater, logits, frames, thresholds)
+        assert found == [soft_iou(*given) for given in zip(logits, frames, thresholds, strict=True)]
+        one = rig.qualities(rater, logits, frames, 0.4)
+        assert one == [soft_iou(*given, 0.4) for given in zip(logits, frames, strict=True)]
+        assert len(set(found)) > count // 2
+    rater.close()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -245,19 +267,23 @@ def test_pictures_share_a_bounded_pool(integrated: bool) -> None:
         stream = driver.create_stream()
         pool = PicturePool(driver, idle=1 << 20)
         for _ in range(20):
-            picture = rng.integers(0, 256, (*rng.integers(200, 230, 2), 3)).astype(np.uint8)
-            with pool.upload(picture[:, ::-1], stream) as uploaded:
-                on_device = driver.host.array(uploaded.pointer, np.uint8, (uploaded.height, uploaded.width, 3))
-                np.testing.assert_array_equal(on_device, picture[:, ::-1])
+            pictures = [rng.integers(0, 256, (*rng.integers(140, 160, 2), 3)).astype(np.uint8) for _ in range(2)]
+            with pool.upload([picture[:, ::-1] for picture in pictures], stream) as uploaded:
+                assert [at.pointer % 256 for at in uploaded.pictures] == [0, 0]
+                for at, picture in zip(uploaded.pictures, pictures, strict=True):
+                    on_device = driver.host.array(at.pointer, np.uint8, (at.height, at.width, 3))
+                    np.testing.assert_array_equal(on_device, picture[:, ::-1])
             uploaded.close()
+        with pool.upload([], stream) as nothing:
+            assert not nothing.pictures
         assert driver.calls["allocate_pinned"] <= 2
         assert driver.calls["copy_to_device"] == (0 if integrated else 20)
-        held = [pool.upload(picture, stream) for _ in range(12)]
+        held = [pool.upload([np.zeros((220, 220, 3), np.uint8)], stream) for _ in range(12)]
         assert driver.living["pinned"] == 12
         for uploaded in held:
             uploaded.close()
-        assert driver.living["pinned"] == 5  # what 1 MiB holds
-        last = pool.upload(picture, stream)
+        assert 5 <= driver.living["pinned"] <= 6  # what 1 MiB holds
+        last = pool.upload([picture], stream)
         pool.close()
         last.close()
         assert driver.living["pinned"] == driver.living["memory"] == 0
@@ -270,7 +296,7 @@ def test_a_failing_upload_gives_its_memory_back() -> None:
         pool = PicturePool(driver)
         driver.fail_on("copy_to_device")
         with pytest.raises(Exception, match="CUDA"):
-            pool.upload(np.zeros((9, 9, 3), np.uint8), stream)
+            pool.upload([np.zeros((9, 9, 3), np.uint8)], stream)
         pool.close()
         assert driver.living["pinned"] == driver.living["memory"] == 0
 

@@ -9,6 +9,7 @@ import numpy as np
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
+from mal_trt.cuda.quality import Rater
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import Frame, inner_box, make_frame
 from mal_trt.geometry.rle import rle_from_edges
@@ -37,12 +38,11 @@ class Rig:
         shape = (len(frames), 3, frames[0].size, frames[0].size)
         out = self.driver.allocate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         pool = PicturePool(self.driver)
-        uploaded = [pool.upload(picture, self.stream) for picture in pictures]
+        uploaded = pool.upload(pictures, self.stream)
         into = [out + index * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize for index in range(len(frames))]
-        cropper.cut(uploaded, frames, into, self.stream)
+        cropper.cut(uploaded.pictures, frames, into, self.stream)
         found = self.read(out, dtype, shape)
-        for picture in uploaded:
-            picture.close()
+        uploaded.close()
         pool.close()
         self.driver.free(out)
         return found
@@ -50,9 +50,19 @@ class Rig:
     def rles(self, paster: Paster, logits: np.ndarray, frames: list[Frame], thresholds: list[float]) -> list[Any]:
         pointer = self.upload(logits)
         paster.queue(pointer, logits.shape, frames, thresholds, self.stream)
-        edges = paster.edges(self.stream)
+        edges, counts = paster.edges(self.stream)
         self.driver.free(pointer)
-        return [rle_from_edges(at, frame.height, frame.width) for at, frame in zip(edges, frames, strict=True)]
+        parts = np.split(edges.astype(np.int64), np.cumsum(counts)[:-1])
+        return [rle_from_edges(at, frame.height, frame.width) for at, frame in zip(parts, frames, strict=True)]
+
+    def qualities(
+        self, rater: Rater, logits: np.ndarray, frames: list[Frame], thresholds: float | list[float]
+    ) -> list[float]:
+        pointer = self.upload(logits)
+        rater.queue(pointer, logits.shape, frames, thresholds, self.stream)
+        self.driver.synchronize(self.stream)
+        self.driver.free(pointer)
+        return rater.qualities()
 
     def refined(self, refiner: Refiner, logits: np.ndarray, crops: np.ndarray, frames: list[Frame]) -> np.ndarray:
         image, values = self.upload(crops), self.upload(logits)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mal_trt.cuda.crop import CROP
 from mal_trt.cuda.paste import CHUNK, MASK, SEGMENT
+from mal_trt.cuda.quality import RATED
 
 BITS = 22
 BINS = 20
@@ -104,6 +105,30 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     near = (1.5 * x - 2.5) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+# quality.cu ----------------------------------------------------------------------------------------------------------
+
+
+def quality_rows(
+    grid: Extent, block: Extent, memory: Any, masks: Any, count: Any, logits: Any, height: Any, width: Any, sums: Any
+) -> None:
+    _covers(grid, block, int(count) * int(height))
+    values = memory.array(logits, np.float32, (count, height, width)).astype(np.float64)
+    out = memory.array(sums, np.float64, (count, height, 2))
+    out[...] = 0
+    for mask, own, rows in zip(memory.array(masks, RATED, int(count)), values, out, strict=True):
+        x0, y0, x1, y1 = mask["cells"].tolist()
+        with np.errstate(over="ignore"):
+            sure = 1 / (1 + np.exp(-own[y0:y1, x0:x1]))
+        inside = sure > mask["threshold"]
+        rows[y0:y1] = np.stack([(sure * inside).sum(axis=1), np.where(inside, 1, sure).sum(axis=1)], axis=1)
+
+
+def quality_shares(grid: Extent, block: Extent, memory: Any, count: Any, height: Any, sums: Any, quality: Any) -> None:
+    _covers(grid, block, count)
+    inside, either = memory.array(sums, np.float64, (count, height, 2)).sum(axis=1).T
+    memory.array(quality, np.float64, int(count))[...] = inside / np.where(either > 0, either, 1)
 
 
 # paste.cu ------------------------------------------------------------------------------------------------------------
@@ -315,6 +340,8 @@ KERNELS: dict[str, Callable[..., None]] = {
     "paste_switches": paste_switches,
     "paste_offsets": paste_offsets,
     "paste_edges": paste_edges,
+    "quality_rows": quality_rows,
+    "quality_shares": quality_shares,
     "refine_weigh_uint8": _weigh(np.uint8),
     "refine_weigh_float32": _weigh(np.float32),
     "refine_smooth": refine_smooth,

@@ -7,7 +7,7 @@ import pytest
 
 from mal_trt.geometry import frames as module
 from mal_trt.geometry.crops import make_frame, resize_line
-from mal_trt.geometry.frames import make_frames, resized_spans
+from mal_trt.geometry.frames import Frames, make_frames, resized_spans
 
 
 @pytest.mark.parametrize(("size", "slack"), [(192, 0.0), (64, 0.1), (512, 0.0)])
@@ -23,10 +23,19 @@ def test_frames_are_those_of_one_box_at_a_time(size: int, slack: float) -> None:
                 box = [x0, y0, max(x1, x0 + 0.01), max(y1, y0 + 0.01)]
                 boxes.append([float(round(v)) + 1.0 * (at > 1) for at, v in enumerate(box)] if whole else box)
                 sides.append((width, height))
-    assert make_frames(boxes, sides, size, 0.6, slack) == [
-        make_frame(box, *side, size, 0.6, slack) for box, side in zip(boxes, sides, strict=True)
-    ]
-    assert make_frames([], [], size) == []
+    found = make_frames(boxes, sides, size, 0.6, slack)
+    expected = [make_frame(box, *side, size, 0.6, slack) for box, side in zip(boxes, sides, strict=True)]
+    assert list(found) == expected and list(Frames.of(expected)) == expected and Frames.of(found) is found
+    assert list(make_frames([], [], size)) == []
+
+
+def test_frames_in_part_and_put_in_places() -> None:
+    frames = make_frames([[1, 2, 30, 40], [5, 5, 9, 9], [0, 0, 50, 60]], [(50, 60)] * 3, 64)
+    room = Frames.room(4, 64)
+    room.put(np.array([3, 1]), frames.part(np.array([0, 2])))
+    assert (room[3], room[1]) == (frames[0], frames[2])
+    assert list(frames.part(slice(1, 3))) == [frames[1], frames[2]]
+    assert not room.sides[[0, 2]].any() and len(room) == 4
 
 
 def test_spans_of_every_small_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,11 @@ from kernel_cases import Rig, random_frame, random_logits, random_picture
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
+from mal_trt.cuda.quality import Rater
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
+from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
 
 pytestmark = pytest.mark.gpu
@@ -49,6 +51,25 @@ def test_masks(driver: Driver, batches: int, count: int, size: int) -> None:
         for rle, *given in zip(found, logits, frames, thresholds, strict=True):
             assert rle == rle_from_logits(*given), given[1:]
     paster.close()
+    driver.destroy_stream(rig.stream)
+
+
+@pytest.mark.parametrize(("batches", "count", "size"), ROUNDS)
+def test_qualities(driver: Driver, batches: int, count: int, size: int) -> None:
+    """Sums in another order may differ in float64's last digits, which hardly ever are those that rounding asks."""
+    rng = np.random.default_rng(size)
+    rig, rater = Rig(driver), Rater(driver)
+    different = 0
+    for _ in range(batches):
+        frames = [random_frame(rng, size, 600) for _ in range(count)]
+        logits = random_logits(rng, count, size // 4)
+        thresholds = rng.uniform(0, 1, count).tolist()
+        found = np.array(rig.qualities(rater, logits, frames, thresholds))
+        expected = np.array([soft_iou(*given) for given in zip(logits, frames, thresholds, strict=True)])
+        assert np.abs(found - expected).max() < 2e-4
+        different += np.count_nonzero(found != expected)
+    assert different <= 1
+    rater.close()
     driver.destroy_stream(rig.stream)
 
 
@@ -99,8 +120,8 @@ def test_throughput(driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
 
     lines: list[str] = []
     # Always the same batch: what describes it may be written again while it is under way.
-    with pool.upload(picture, rig.stream) as uploaded:
-        pictures, places = [uploaded] * count, [into + i * 3 * size * size for i in range(count)]
+    with pool.upload([picture], rig.stream) as uploaded:
+        pictures, places = uploaded.pictures * count, [into + i * 3 * size * size for i in range(count)]
         measure("crops", lambda: cropper.cut(pictures, frames, places, rig.stream))
         measure("refinement", lambda: refiner.refine(into, logits, shape, frames, rig.stream))
 

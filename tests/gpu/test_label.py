@@ -23,6 +23,8 @@ from mal_trt.base.errors import RunError
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.frames import Frames
+from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
 
@@ -107,8 +109,8 @@ def batch_of(predictor: Predictor, seed: int) -> Callable[[Any], list[Any]]:
     frame = predictor.frame((x0, y0, x0 + width / 2, y0 + height / 2), width, height)
 
     def run(masker: Any) -> list[Any]:
-        batch = masker.batch(count, size)
-        masker.cut(picture, [(batch, slot, frame) for slot in range(count)])
+        batch = masker.batch(Frames.of([frame] * count), size)
+        masker.cut([picture], Places.filling(batch))
         return list(masker.masks(batch))
 
     return run

@@ -27,8 +27,10 @@ from mal_trt.base.errors import InputError, NanLogits, RunError
 from mal_trt.cli import app
 from mal_trt.cuda import open as cuda_open
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.frames import Frames
 from mal_trt.labelling.cpu_masker import HostMasker
 from mal_trt.labelling.gpu_masker import DeviceMasker
+from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
 from tiny_model import write_tiny_model
@@ -282,7 +284,7 @@ def test_an_engine_that_fails_in_mid_run(tmp_path: Path, gpu: Gpu, tiny_model: W
 
 
 def test_what_the_engine_could_not_do_is_noted(tmp_path: Path, gpu: Gpu, tiny_model: Write, data_set: Write) -> None:
-    images, boxes = data_set(pictures=12)
+    images, boxes = data_set(pictures=40)
     engine = write_engine(tiny_model(), tmp_path / "tiny.engine")
     gpu.faults.capturable = False
     words = ["--images", images, "--boxes", boxes, "--model", engine, "--out", tmp_path / "labels.json"]
@@ -293,10 +295,10 @@ def test_what_the_engine_could_not_do_is_noted(tmp_path: Path, gpu: Gpu, tiny_mo
 def test_nan_is_said(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
     predictor = Predictor(write_engine(tiny_model(), tmp_path / "tiny.engine"))
     masker = open_masker(predictor)
-    batch = masker.batch(2, SizeClass.SMALL)
     picture = np.full((64, 64, 3), 128, np.uint8)
-    frame = predictor.frame((10, 10, 30, 30), 64, 64)
-    masker.cut(picture, [(batch, 0, frame), (batch, 1, frame)])
+    frames = Frames.of([predictor.frame((10, 10, 30, 30), 64, 64)] * 2)
+    batch = masker.batch(frames, SizeClass.SMALL)
+    masker.cut([picture], Places.filling(batch))
     enqueue = predictor.backend.enqueue
 
     def poisoned(image: int, logits: int, *rest: Any) -> None:
@@ -307,8 +309,9 @@ def test_nan_is_said(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
     with pytest.raises(NanLogits, match="NaN logits"):
         masker.masks(batch)
     predictor.backend.enqueue = enqueue  # type: ignore[attr-defined]
-    batch = masker.batch(2, SizeClass.SMALL)
-    masker.cut(picture, [(batch, 1, frame)])
+    batch = masker.batch(frames, SizeClass.SMALL)
+    batch.cut[0] = False
+    masker.cut([picture], Places.filling(batch).part(batch.cut))
     first, second = masker.masks(batch)
     assert first is None and second is not None
     masker.close()
@@ -325,9 +328,9 @@ def test_memory_does_not_grow(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> No
         width, height = rng.integers(20, 120, 2).tolist()
         picture = rng.integers(0, 255, (height, width, 3), np.uint8)
         size = SizeClass(turn % 3)
-        batch = masker.batch(1 + turn % 4, size)
-        frames = [predictor.frame((2, 3, width / 2, height / 1.5), width, height) for _ in batch.frames]
-        masker.cut(picture, [(batch, slot, frame) for slot, frame in enumerate(frames)])
+        frames = [predictor.frame((2, 3, width / 2, height / 1.5), width, height) for _ in range(1 + turn % 4)]
+        batch = masker.batch(Frames.of(frames), size)
+        masker.cut([picture], Places.filling(batch))
         assert all(masker.masks(batch))
         living.append(gpu.driver.living)
     # Only the pool of pictures and CUDA graphs still fill up after the first batches, to a bound.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from mal_trt import Labeler, label
 from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.labelling.cpu_masker import HostMasker
 from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
@@ -224,6 +226,28 @@ def test_batches_mix_pictures_but_never_sizes(
     monkeypatch.setattr(Predictor, "run", spy)
     run(tmp_path, images, boxes, tiny_model(), batch=4)
     assert sorted(seen[1:]) == [(3, 0), (3, 1), (4, 0), (4, 0), (4, 0)]  # the first call is the trial run
+
+
+def test_pictures_are_let_go_while_the_plan_is_read(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read of the plan has the boxes of all 24 pictures; only those ahead of the network are in memory."""
+    alive: set[int] = set()
+    most = 0
+    load = HostMasker.load
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal most
+        pixels = load(*arguments)
+        alive.add(id(pixels))
+        weakref.finalize(pixels, alive.discard, id(pixels))
+        most = max(most, len(alive))
+        return pixels
+
+    monkeypatch.setattr(HostMasker, "load", counted)
+    images, boxes = data_set(pictures=24)
+    summary, _ = run(tmp_path, images, boxes, tiny_model(), batch=2)
+    assert summary.labelled >= 100 and 0 < most <= 8
 
 
 def test_overlays(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

@@ -87,10 +87,10 @@ def test_the_labeler_cuts_each_box_at_its_side(tmp_path: Path) -> None:
 
 def test_frames_of_many_boxes_are_those_of_each(tmp_path: Path) -> None:
     predictor = Predictor(write_tiny_model(tmp_path / "sized.onnx", sizes=SIZES), "cpu", threads=1)
-    frames = predictor.frames(BOXES, [(200, 180)] * len(BOXES))
-    assert frames == [predictor.frame(box, 200, 180) for box in BOXES]
+    frames = predictor.frames(np.array(BOXES, np.float64), np.array([(200, 180)] * len(BOXES)))
+    assert list(frames) == [predictor.frame(box, 200, 180) for box in BOXES]
     assert [frame.size for frame in frames] == [*SIZES, *SIZES]
-    assert predictor.frames([], []) == []
+    assert len(predictor.frames(np.zeros((0, 4)), np.zeros((0, 2), np.int64))) == 0
     predictor.close()
 
 

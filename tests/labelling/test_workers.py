@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mal_trt import label
@@ -43,14 +44,18 @@ def test_shares_are_whole_batches_and_all_of_them(
     journal = Journal(tmp_path / "journal")
     write_plan(journal, {}, boxes, None, open_images(images), 4)
     monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
+    monkeypatch.setattr("mal_trt.labelling.journal.PAGE", 5)
     shares = list(_shares(journal))
     assert len(shares) > 2
-    planned = [box for share in shares for box in share.boxes]
-    assert sorted(planned) == sorted(journal.pending()) and len(set(planned)) == len(planned)
+    planned = [place for share in shares for place in share.place.tolist()]
+    assert sorted(planned) == [place for page in journal.pages() for place in page.place.tolist()]
+    assert len(set(planned)) == len(planned) == journal.planned_boxes()[0]
     for share in shares:
+        assert share.place.tolist() == sorted(share.place)
         for number, (_, count) in share.batches.items():
-            assert sum(box.batch == number for box in share.boxes) == count
-        assert {box.image for box in share.boxes} == set(share.pictures)
+            assert np.count_nonzero(share.batch == number) == count
+        assert set(share.image.tolist()) == set(share.pictures)
+        assert set(share.batch.tolist()) == set(share.batches)
     journal.close()
 
 
