@@ -200,6 +200,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "distill": {
             "teacher": Path("bundled"),
             "arch": "mal-edge",
+            "crop_size": 192,
+            "head_width": 64,
             "adjust_scale": False,
             "batch": 32,
             "epochs": 12.0,
@@ -234,7 +236,8 @@ SMALL_NETWORKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 TEACHING = ("teacher", "teacher_weights", "teacher_cache")
-OF_PYRAMIDS = ("encoder_lr", "encoder_weight_decay", "adjust_scale")  # what other networks do not have, or have apart
+# What other networks do not have, or have apart.
+OF_PYRAMIDS = ("crop_size", "head_width", "encoder_lr", "encoder_weight_decay", "adjust_scale")
 
 # "small" over a network that MAL trained already: short steps, and stop when they no longer help.
 FINE_TUNING: Mapping[str, Any] = MappingProxyType({"batch": 16, "lr": 6e-6, "epochs": 12.0, "patience": 3})

@@ -295,6 +295,9 @@ def test_recipe(tmp_path: Path) -> None:
     small = recipe_config("small", images=(), boxes=(), out=tmp_path, arch="mal-edge")
     assert (small.crop_size, small.lr, small.teacher) == (160, RECIPES["small"]["lr"], None)
     vit = recipe_config("distill", images=(), boxes=(), out=tmp_path, arch="vit-deit-tiny/16")
+    lite = recipe_config("distill", images=(), boxes=(), out=tmp_path, arch="mal-lite0")
+    assert (lite.crop_size, lite.head_width, lite.start_from) == (192, 64, Path("efficientnet-lite0"))
+    assert (vit.crop_size, vit.head_width) == (TrainConfig.crop_size, TrainConfig.head_width)
     assert vit.encoder_lr == 1.0 and vit.start_from is None and vit.teacher == Path("bundled")
     with pytest.raises(InputError, match="--teacher is for --recipe distill"):
         recipe_config("small", images=(), boxes=(), out=tmp_path, teacher=Path("bundled"))
