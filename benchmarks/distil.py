@@ -109,7 +109,7 @@ def trained(arch: str, given: argparse.Namespace) -> Path:
         began = time.time()
         train(config)
         print(f"{arch}: {given.samples} samples, {time.time() - began:.0f} s", flush=True)
-        export_onnx(config.out / CHECKPOINT, model, weights="teacher", fp16_weights=True, refine="color")
+        export_onnx(config.out / CHECKPOINT, model, weights="teacher", fp16_weights=True)
     return model
 
 

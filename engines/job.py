@@ -10,7 +10,7 @@ from mal_trt.artifacts.contract import Contract, check_for_gpu
 from mal_trt.artifacts.enginefile import PORTABLE, covers
 from mal_trt.artifacts.flavor import INSTALL, TITLES, Flavor, open_flavor
 from mal_trt.artifacts.manifest import Profile
-from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine, find_gpus
@@ -209,7 +209,7 @@ def check_output(out: Path, onnx: Path) -> None:
 
 def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -> str:
     """The words that build the same engine again, on the machine it is to run on."""
-    name = BUNDLED if str(model) == BUNDLED else Path(model).name
+    name = str(model) if is_bundled(model) else Path(model).name
     words = ["mal-trt", "build-engine", name, "-o", out.name, "--flavor", flavor]
     if options.precision is not None:
         words += ["--precision", options.precision]

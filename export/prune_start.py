@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.artifacts.contract import Contract
-from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.sample import CropBatch, Spot, crops, draw, split
@@ -72,7 +72,7 @@ def begin(
     _known(network, settings)
     warnings: list[str] = []
     learn, held = _spots(sources, settings, annotations, warnings)
-    file = resolve_model(model) if str(model) == BUNDLED else Path(model)
+    file = resolve_model(model) if is_bundled(model) else Path(model)
     moving = {name: value for name, value in asdict(settings).items() if name not in FREE}
     told = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
     key = sha256(json.dumps(told, default=str).encode()).hexdigest()

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from mal_trt.artifacts.contract import REEXPORT, Contract
-from mal_trt.artifacts.models import BUNDLED, resolve_model
+from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.artifacts.onnxfile import contract_of
 from mal_trt.base.errors import InputError
 from mal_trt.training.checkpoint import (
@@ -46,7 +46,7 @@ def read_start(path: Path | str) -> Checkpoint:
         return read_encoder_package(str(path))
     if not Path(path).exists() and is_hub_name(str(path)):
         return read_encoder_hub(str(path))
-    if str(path) == BUNDLED or Path(path).suffix.lower() == ".onnx":
+    if is_bundled(path) or Path(path).suffix.lower() == ".onnx":
         return read_exported(path)
     return read_checkpoint(path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mal_trt.artifacts.checkpoints import Choice
-from mal_trt.artifacts.models import BUNDLED
+from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
 from mal_trt.training.spec import Checked, read_checked
 from mal_trt.training.spec_layouts import CHECKPOINT
@@ -61,7 +61,7 @@ class SpecUse:
         if name is None:
             raise InputError(f"{self.where}: nothing says the model: give {names[0]}, or {option}")
         model = str(self._value(name))
-        if model != BUNDLED and not Path(model).is_file():
+        if not is_bundled(model) and not Path(model).is_file():
             raise InputError(f"{self.checked.places[name]}: {model}: no such file")
         return model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Context, Option
 
-from mal_trt.artifacts.models import BUNDLED
+from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_whole
 from mal_trt.cli.options import (
@@ -158,7 +158,7 @@ def build_engine(
         low_memory=low_memory,
     )
     say = messages(quiet)
-    if str(model) != BUNDLED and model.suffix.lower() != ".onnx" and model.is_file():
+    if not is_bundled(model) and model.suffix.lower() != ".onnx" and model.is_file():
         onnx = out.with_name(f"{out.name}.onnx")
         if dry_run:
             line = f"would export {model} to {onnx} first; --dry-run says more of an exported model"

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.artifacts.contract import MOST_MARGIN
-from mal_trt.artifacts.models import BUNDLED
+from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import JsonOption, QuietOption, SpecOption, ThresholdOption, Weights, needs, numbers, sides
 from mal_trt.cli.output import messages, tell
@@ -99,7 +99,7 @@ def export(
     model, use = read_arguments(arguments, spec, "export")
     checkpoint = Path(model)
     out = out_file(out, use, model, ".fp16.onnx" if precision == "fp16" else ".onnx")
-    if str(checkpoint) == BUNDLED or checkpoint.suffix == ".onnx":
+    if is_bundled(checkpoint) or checkpoint.suffix == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
         with needs("calibrate"):

@@ -14,15 +14,15 @@ from mal_trt.cli.output import tell
 
 
 def inspect(
-    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine or `bundled`.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine, `bundled` or `bundled-edge`.")],
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Say what a model file is, without running it."""
     from mal_trt.artifacts.inspection import inspect as run
-    from mal_trt.artifacts.models import BUNDLED, resolve_model
+    from mal_trt.artifacts.models import is_bundled, resolve_model
 
-    document = run(resolve_model(file) if str(file) == BUNDLED else file, _checkpoint)
+    document = run(resolve_model(file) if is_bundled(file) else file, _checkpoint)
     tell(lambda: document, lambda: _show(document), quiet)
 
 

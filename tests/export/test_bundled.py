@@ -13,7 +13,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from mal_trt import Labeler
-from mal_trt.export.bundled import MIN_AREA, RUNS, run_config, sized, sources, student_config, thinned
+from mal_trt.export.bundled import MIN_AREA, RUNS, edge_config, run_config, sized, sources, student_config, thinned
 from mal_trt.training.ensemble import compute_targets, load_targets
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.mask_priors import save_mask_priors
@@ -35,6 +35,8 @@ def test_what_tells_the_runs_apart(tmp_path: Path) -> None:
         assert config.priors == tmp_path / "out" / "priors.npz" and config.targets is None
         assert str(config.start_from) == config.arch.replace("mal-", "efficientnet-")
     assert student.targets == tmp_path / "out" / "targets.npz" and student.priors is None
+    edge = edge_config(images, boxes, tmp_path / "out")
+    assert (edge.arch, edge.targets, edge.teacher) == ("mal-edge", student.targets, None)
 
 
 def test_a_run_is_as_long_as_it_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mal_trt import Labeler
-from mal_trt.artifacts.models import resolve_model
+from mal_trt.artifacts.models import INSIDE, resolve_model
 from mal_trt.backends import open_backend
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.rle import decode_rle
@@ -18,25 +18,28 @@ from mal_trt.labelling.run import label
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_it_is_small_and_trained_from_boxes() -> None:
-    model = resolve_model("bundled")
-    assert model.stat().st_size <= 20e6
-    backend = open_backend("bundled", "cpu")
+@pytest.mark.parametrize(("name", "largest"), [("bundled", 16e6), ("bundled-edge", 4e6)])
+def test_it_is_small_and_trained_from_boxes(name: str, largest: float) -> None:
+    model = resolve_model(name)
+    assert model.stat().st_size <= largest
+    backend = open_backend(name, "cpu")
     assert backend.contract.weights == "teacher" and backend.contract.input_dtype == "uint8"
     backend.close()
 
 
-def test_it_gives_the_logits_pytorch_gave() -> None:
-    backend = open_backend("bundled", "cpu", 1)
-    with np.load(resolve_model("bundled").with_suffix(".parity.npz")) as parity:
+@pytest.mark.parametrize("name", INSIDE)
+def test_it_gives_the_logits_pytorch_gave(name: str) -> None:
+    backend = open_backend(name, "cpu", 1)
+    with np.load(resolve_model(name).with_suffix(".parity.npz")) as parity:
         image, expected = parity["image"], parity["logits"]
     logits = backend.run(image, SizeClass.LARGE)
     backend.close()
     assert np.abs(logits - expected.reshape(logits.shape)).max() <= 1e-4 * np.ptp(expected)
 
 
-def test_masks_of_the_examples_hug_their_objects(tmp_path: Path) -> None:
-    summary = label(EXAMPLES / "photos", EXAMPLES / "boxes.json", out=tmp_path / "labels.json", progress=False)
+@pytest.mark.parametrize("name", INSIDE)
+def test_masks_of_the_examples_hug_their_objects(name: str, tmp_path: Path) -> None:
+    summary = label(EXAMPLES / "photos", EXAMPLES / "boxes.json", name, tmp_path / "labels.json", progress=False)
     labels = json.loads((tmp_path / "labels.json").read_text())
     boxes = json.loads((EXAMPLES / "boxes.json").read_text())
     assert summary.labelled == len(boxes["annotations"]) == len(labels["annotations"])
