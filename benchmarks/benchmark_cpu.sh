@@ -14,6 +14,6 @@ ln -s "$data" data  # so that the command recorded names no folder of this machi
 mal-trt export bundled -o tiny.fp16.onnx --precision fp16 --quiet
 mal-trt calibrate bundled --images data/coco/images-00.tar --boxes data/coco/train_boxes.json -o tiny.int8.onnx \
     --sensitivity-crops 0 --quiet
-mal-trt benchmark --model bundled --model tiny.fp16.onnx --model tiny.int8.onnx --device cpu \
+mal-trt benchmark --model bundled --model tiny.fp16.onnx --model tiny.int8.onnx --device cpu --backend onnxruntime \
     --images data/coco/images-00.tar --annotations data/coco/val.json --count 400 --json-out benchmark_cpu.json "$@"
 cp benchmark_cpu.json "$results/benchmark_cpu.json"

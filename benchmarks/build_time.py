@@ -121,7 +121,7 @@ def main() -> None:
         for path in map(Path, (folder / "models.txt").read_text().splitlines()):
             rounds = [build(path, folder, arguments.flavor) for _ in range(arguments.rounds)]
             first, warm = rounds[0], rounds[1:] or rounds
-            row = {"model": path.name.split(".")[0], "precision": read_contract(path).precision}
+            row: dict[str, Any] = {"model": path.name.split(".")[0], "precision": read_contract(path).precision}
             row |= {"onnx_mb": round(path.stat().st_size / 1e6, 1), "first": first}
             row["later_seconds"] = round(median(r["seconds"] for r in warm), 2)
             row["later_tensorrt_seconds"] = round(median(r["tensorrt_seconds"] for r in warm), 2)

@@ -38,7 +38,7 @@ def main() -> None:
     drawn: Counter[str] = Counter()
     for group in crops(draw(sources, arguments.count), contract, 16, skip_blank=True):
         by_size[group.size].extend(group.image)
-        drawn.update(spot.images.parent.name for spot in group.spots)
+        drawn.update(Path(spot.images).parent.name for spot in group.spots)
     # Pictures come sorted; shuffled, the first few of a class are from all sets.
     order = np.random.default_rng(0)
     for images in by_size.values():

@@ -44,7 +44,7 @@ Runs = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
 
 def crops_of(predictor: Predictor, images: Path, boxes: Path, count: int) -> tuple[np.ndarray, list[Frame]]:
     """uint8 [count,3,S,S] and their frames."""
-    crops, frames = predictor.batch(count), []
+    crops, frames = predictor.batch(count, SizeClass.LARGE), []
     for _, picture, found in boxes_by_picture(images, boxes, count):
         for _, box in found:
             frame = predictor.frame(box, picture.shape[1], picture.shape[0])

@@ -40,7 +40,7 @@ def masks(predictor: Predictor, batches: list[CropBatch]) -> list[RLE]:
     found = []
     for batch in batches:
         logits = predictor.run(batch.image, batch.size, batch.frames)
-        found += [predictor.mask(one, frame).rle for one, frame in zip(logits, batch.frames, strict=True)]
+        found += [mask.rle for mask in predictor.masks(logits, batch.frames)]
     return found
 
 
@@ -91,7 +91,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     given = {"fp32": arguments.model} | dict(text.split("=", 1) for text in arguments.file)
-    models = {name: Predictor(path, "cpu", threads=arguments.threads) for name, path in given.items()}
+    models = {
+        name: Predictor(path, "cpu", threads=arguments.threads, backend="onnxruntime") for name, path in given.items()
+    }
     rows = []
     if arguments.rounds:
         found = batches_of(arguments.data, arguments.sets[0], 2 * CROPS, models["fp32"])

@@ -96,7 +96,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     field = MeanField(iterations=arguments.iterations)
-    ways: dict[str, Refine] = {"unfold": lambda *x: unfolded(*x, field), "ours": field.soft}
+    ways: dict[str, Refine] = {
+        "unfold": lambda start, image, mask: unfolded(start, image, mask, field),
+        "ours": field.soft,
+    }
     inputs = scene(arguments.batch, arguments.side, arguments.device)
     difference = (ways["unfold"](*inputs) - ways["ours"](*inputs)).abs().max().item()
     times: dict[str, list[float]] = {name: [] for name in ways}

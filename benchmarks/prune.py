@@ -65,18 +65,25 @@ def sparse(network: MALNetwork, kinds: tuple[str, ...], score: str, moments: Mom
     return network
 
 
+def parameter(layer: torch.nn.Module) -> Tensor:
+    """A layer's weights, to look at or to write into."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
 def of_torch(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
     """Zeros of torch.ao's WeightNormSparsifier, which takes matrices only: 1x1 convolutions are given as Linears."""
-    from torch.ao.pruning import WeightNormSparsifier
+    from torch.ao.pruning import WeightNormSparsifier  # type: ignore[attr-defined]
 
-    weights = [network.get_submodule(name).weight.detach() for name in names]
+    weights = [parameter(network.get_submodule(name)) for name in names]
     model = torch.nn.Sequential(*(torch.nn.Linear(weight.shape[1], weight.shape[0]) for weight in weights))
     for linear, weight in zip(model, weights, strict=True):
-        linear.weight.data.copy_(weight.flatten(1))
+        parameter(linear).copy_(weight.flatten(1))
     sparsifier = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
     sparsifier.prepare(model, [{"tensor_fqn": f"{index}.weight"} for index in range(len(names))])
     sparsifier.step()
-    made = [linear.weight.detach() for linear in model]
+    made = [parameter(linear) for linear in model]
     return {name: one.view_as(weight) for name, one, weight in zip(names, made, weights, strict=True)}
 
 

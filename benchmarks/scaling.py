@@ -41,7 +41,7 @@ MEGAPIXELS = (0.3, 1.0, 3.0, 12.0, 24.0, 48.0, 100.0)
 THREADS, WORKERS = (1, 2), (1, 2, 3, 4)
 AXES = ("boxes", "pictures", "threads", "workers")
 PIXELS = 100.0  # megapixels of a cell, in 2 to 24 pictures
-SOME = 400  # boxes for threads and workers
+SOME = 2_000  # boxes for threads and workers
 BATCH = 64  # of the driver that does nothing
 
 
@@ -71,7 +71,7 @@ def hollow_cell(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     largest = int((folder / "largest").read_text())
     network: Any = NoNetwork(BATCH)
     predictor = Predictor(network)
-    source, masker, journal = Decoded(largest), DeviceMasker(predictor), Journal(folder / "journal")
+    source, masker, journal = Decoded(largest, True), DeviceMasker(predictor), Journal(folder / "journal")
     began = time.perf_counter()
     write_plan(journal, {}, boxes, None, source, BATCH)
     planned = time.perf_counter()

@@ -1,5 +1,7 @@
-"""Names of models: a path, or `bundled` and `bundled-edge` for those inside the package. What a model says of itself is `contract`, and
-what becomes of a checkpoint `checkpoints`."""
+"""Names of models: a path, or `bundled` and `bundled-edge` for those inside the package.
+
+What a model says of itself is `contract`, and what becomes of a checkpoint `checkpoints`.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from mal_trt.cli.output import tell
 
 
 def inspect(
-    file: Annotated[Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine, `bundled` or `bundled-edge`.")],
+    file: Annotated[
+        Path, Argument(metavar="FILE", help="A checkpoint, an .onnx file, an engine, `bundled` or `bundled-edge`.")
+    ],
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

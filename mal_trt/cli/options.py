@@ -66,8 +66,8 @@ ModelOption = Annotated[
     Option(
         "--model",
         metavar="<model>",
-        help="An .onnx file from `mal-trt export`, an engine, a checkpoint, `bundled` (the default, unless a spec names "
-        "one) or `bundled-edge`, half its size.",
+        help="An .onnx file from `mal-trt export`, an engine, a checkpoint, `bundled` (the default, unless a spec "
+        "names one) or `bundled-edge`, half its size.",
     ),
 ]
 SpecOption = Annotated[
