@@ -25,7 +25,9 @@ from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import Plan, lanes, network_threads, run_plan
 from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
 
-SHARE = 2048  # boxes a process gets at once, in whole batches
+# Boxes a process gets at once, in whole batches: few at first, so that a short run has some for all, then twice as many
+# each time, up to so many.
+FIRST_SHARE, SHARE = 64, 2048
 
 
 @dataclass(frozen=True)
@@ -240,21 +242,31 @@ class _Part:
 
 
 def _shares(journal: Plan) -> Iterator[Page]:
-    """The pending boxes in whole batches, about SHARE boxes at a time, in the order of the plan."""
+    """The pending boxes in whole batches, in the order of the plan, from FIRST_SHARE to SHARE boxes at a time."""
+    boxes_now = min(FIRST_SHARE, SHARE)
     whole: list[Page] = []
     rest: list[Page] = []  # of batches whose last boxes are still to come
     for page in journal.pages():
         page = Page.joined([*rest, page])
         numbers, of, boxes = np.unique(page.batch, return_inverse=True, return_counts=True)
         complete = (boxes == [page.batches[number][1] for number in numbers.tolist()])[of]
-        whole.append(page.part(complete))
+        ready = Page.joined([*whole, page.part(complete)])
         rest = [page.part(~complete)]
-        if sum(map(len, whole)) >= SHARE:
-            yield Page.joined(whole)
-            whole = []
+        while len(ready) >= boxes_now:
+            share, ready = _split(ready, boxes_now)
+            yield share
+            boxes_now = min(2 * boxes_now, SHARE)
+        whole = [ready]
     last = Page.joined([*whole, *rest]) if whole or rest else None
     if last:
         yield last
+
+
+def _split(page: Page, boxes: int) -> tuple[Page, Page]:
+    """The first batches of a page, with at least so many boxes in all, and the other batches."""
+    _, of, counts = np.unique(page.batch, return_inverse=True, return_counts=True)
+    first = of <= np.searchsorted(np.cumsum(counts), boxes)
+    return page.part(first), page.part(~first)
 
 
 def _work(connection: Connection, settings: Settings, device: str, threads: int, images: str | Path) -> None:

@@ -59,6 +59,19 @@ def test_shares_are_whole_batches_and_all_of_them(
     journal.close()
 
 
+def test_a_short_run_has_boxes_for_all_processes(
+    tmp_path: Path, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=16)
+    journal = Journal(tmp_path / "journal")
+    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    monkeypatch.setattr("mal_trt.labelling.workers.FIRST_SHARE", 4)
+    monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 16)
+    sizes = [len(share) for share in _shares(journal)]
+    assert 4 <= sizes[0] < 8 <= sizes[1] < 12 and all(16 <= size < 20 for size in sizes[2:-1]) and len(sizes) > 4
+    journal.close()
+
+
 def test_a_killed_process_is_said_and_nothing_is_lost(
     tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
