@@ -14,7 +14,7 @@ from mal_trt.base.errors import InputError
 BUNDLED = "bundled"
 # The models inside the package, by the names that stand for them.
 INSIDE = {BUNDLED: "mal_lite0.onnx", "bundled-edge": "mal_edge.onnx"}
-HINT = f"give a .onnx file, or {' or '.join(f'`{name}`' for name in INSIDE)}"
+HINT = f"give a .onnx file, {' or '.join(f'`{name}`' for name in INSIDE)}"
 
 
 def is_bundled(model: object) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.backends.failures import MEMORY_ADVICE, failed_run, memory_ran_out, one_line
 from mal_trt.backends.signature import LOGITS, check_graph, check_image, output_name
@@ -116,10 +116,10 @@ class OpenVinoBackend:
 
 def _precision(path: Path, contract: Contract) -> str:
     """What OpenVINO is to compute a file in; InputError if it cannot do so rightly."""
-    if contract.precision == "int8" and not native_int8():
+    if contract.precision == "int8" and contract.target != CPU_TARGET and not native_int8():
         raise InputError(
             f"{path}: an INT8 model, whose sums could overflow in OpenVINO on this processor, which has no VNNI; run "
-            "it with --backend onnxruntime"
+            "it with --backend onnxruntime, or make it with `calibrate --target cpu`"
         )
     if contract.precision not in ("fp32", "fp16", "int8"):
         raise InputError(

@@ -136,6 +136,8 @@ def test_sums_of_eight_bits_do_not_overflow(tmp_path: Path) -> None:
 def test_where_they_could_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "native_int8", lambda: False)
     assert "has no VNNI; run it with --backend onnxruntime" in refusal(write_eight_bits(tmp_path / "int8.onnx"))
+    made_for_it = open_backend(write_eight_bits(tmp_path / "cpu.onnx", target="cpu"), backend="openvino")
+    assert made_for_it.precision == "int8"
     assert "does not run fp8 models" in refusal(write_model(tmp_path / "m.onnx", contract(precision="fp8")))
 
 

@@ -72,8 +72,8 @@ def contract(**changes: object) -> Contract:
     return Contract.from_json(json.dumps(document), "here")
 
 
-def write_eight_bits(path: Path) -> Path:
-    """An INT8 graph: large weights on large inputs, and one step of .2 in what they add up to."""
+def write_eight_bits(path: Path, target: str = "") -> Path:
+    """An INT8 graph: large weights on large inputs, and one step of .2 in their sums. target: see `Contract`."""
     scale, wide = np.float32(1 / 127), np.float32(0.2)
     constants: dict[str, np.ndarray | np.generic] = {
         "c255": np.float32(255),
@@ -106,6 +106,7 @@ def write_eight_bits(path: Path) -> Path:
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: contract(head="large", precision="int8").to_json()})
+    told = contract(head="large", precision="int8", extra={"target": target} if target else {})
+    helper.set_model_props(model, {METADATA_KEY: told.to_json()})
     onnx.save(model, path)
     return path
