@@ -4,8 +4,8 @@
 
 DATA holds a folder a data set, each with images-00.tar and train_boxes.json. Half the crops give the scores; on the
 others the masks, at the threshold .3 and not refined, are compared with the dense network's (mean IoU). The zeros by
-magnitude are compared with those of PyTorch's torch.ao.pruning, and with --modelopt with NVIDIA ModelOpt's, from an
-environment that has it.
+magnitude are compared with those of PyTorch's torch.ao.pruning. --modelopt, in an environment that has it, instead
+compares zeros and masks with those of NVIDIA ModelOpt's "sparse_magnitude" and "sparsegpt", in the layers it takes.
 """
 
 from __future__ import annotations
@@ -54,14 +54,13 @@ def masks(network: MALNetwork, crops: list[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.cat([network(image, area).sigmoid() > THRESHOLD for image, area in crops]).flatten(1)
 
 
-def sparse(network: MALNetwork, kinds: tuple[str, ...], score: str, moments: Moments) -> MALNetwork:
+def sparse(network: MALNetwork, names: list[str], score: str, moments: Moments) -> MALNetwork:
     network = copy.deepcopy(network)
-    for name, kind in sparse_candidates(network).items():
-        if kind in kinds:
-            layer: Any = network.get_submodule(name)
-            with torch.no_grad():
-                layer.weight.copy_(sparse_weight(layer.weight, score, moments.of(name)))
-            assert is_two_four(layer.weight)
+    for name in names:
+        layer: Any = network.get_submodule(name)
+        with torch.no_grad():
+            layer.weight.copy_(sparse_weight(layer.weight, score, moments.of(name)))
+        assert is_two_four(layer.weight)
     return network
 
 
@@ -89,10 +88,18 @@ def of_torch(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
 
 def of_modelopt(network: MALNetwork, names: list[str]) -> dict[str, Tensor]:
     """Zeros of ModelOpt's "sparse_magnitude", which is NVIDIA's ASP."""
+    model = by_modelopt(network, "sparse_magnitude", [])
+    return {name: parameter(model.get_submodule(name)) for name in names}
+
+
+def by_modelopt(network: MALNetwork, mode: str, learn: list[tuple[Tensor, Tensor]]) -> MALNetwork:
+    """The network with ModelOpt's 2:4 zeros."""
     import modelopt.torch.sparsity as mts
 
-    model = mts.sparsify(copy.deepcopy(network), "sparse_magnitude")
-    return {name: model.get_submodule(name).weight.detach() for name in names}
+    config = {"data_loader": learn, "collect_func": lambda batch: batch} if learn else None
+    model: Any = mts.sparsify(copy.deepcopy(network), mode, config)
+    made: MALNetwork = mts.export(model)
+    return made
 
 
 def same_zeros(network: MALNetwork, other: Callable[[MALNetwork, list[str]], dict[str, Tensor]]) -> dict[str, int]:
@@ -110,7 +117,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--count", type=int, default=96, help="crops of each set, half to score and half to compare on")
-    parser.add_argument("--modelopt", action="store_true", help="only compare zeros, with ModelOpt too")
+    parser.add_argument("--modelopt", action="store_true", help="only compare, with ModelOpt too")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -121,28 +128,47 @@ def main() -> None:
     tools = {"torch.ao": of_torch} | ({"modelopt": of_modelopt} if arguments.modelopt else {})
     figures: dict[str, Any] = {"zeros": {name: same_zeros(network, tool) for name, tool in tools.items()}}
     print(figures["zeros"])
-    if not arguments.modelopt:
-        figures |= costs(network, batches(arguments.data, source.config.crop_size, arguments.count))
+    crops = batches(arguments.data, source.config.crop_size, arguments.count)
+    figures |= (beside_modelopt if arguments.modelopt else costs)(network, crops)
     save(arguments.out, figures)
+
+
+def agreement(other: MALNetwork, held: list[tuple[Tensor, Tensor]], expected: Tensor) -> float:
+    """Mean IoU of the masks of another network with those expected."""
+    found = masks(other, held)
+    union = (found | expected).sum(1).clamp_min(1)
+    return round(float(((found & expected).sum(1) / union).mean()), 4)
+
+
+def beside_modelopt(network: MALNetwork, crops: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    learn, held = crops[::2], crops[1::2]
+    expected = masks(network, held)
+    found: dict[str, Any] = {"crops": len(expected)}
+    for theirs, score in (("sparse_magnitude", "magnitude"), ("sparsegpt", "sparsegpt")):
+        made = by_modelopt(network, theirs, learn)
+        names = [name for name in sparse_candidates(network) if is_two_four(parameter(made.get_submodule(name)))]
+        moments = Moments(network, names)
+        moments.add(*([*part] for part in zip(*learn, strict=True)))
+        ours = sparse(network, names, score, moments)
+        found[score] = {"layers": len(names)}
+        found[score] |= {n: agreement(o, held, expected) for n, o in (("modelopt", made), ("mal_trt", ours))}
+        print(score, found[score], flush=True)
+    return found
 
 
 def costs(network: MALNetwork, crops: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     learn, held = crops[::2], crops[1::2]
     images, areas = [list(part) for part in zip(*learn, strict=True)]
     expected = masks(network, held)
-
-    def agreement(other: MALNetwork) -> float:
-        found = masks(other, held)
-        union = (found | expected).sum(1).clamp_min(1)
-        return round(float(((found & expected).sum(1) / union).mean()), 4)
-
     kinds = sparse_candidates(network)
     moments = Moments(network, list(kinds))
     moments.add(images, areas)
     two_four: dict[str, dict[str, float]] = {}
     for group in (*((kind,) for kind in KINDS), KINDS):
-        name = f"{sum(kind in group for kind in kinds.values())} {'+'.join(group)}"
-        two_four[name] = {score: agreement(sparse(network, group, score, moments)) for score in SCORES}
+        names = [name for name, kind in kinds.items() if kind in group]
+        name = f"{len(names)} {'+'.join(group)}"
+        made = {score: sparse(network, names, score, moments) for score in SCORES}
+        two_four[name] = {score: agreement(one, held, expected) for score, one in made.items()}
         print(name, two_four[name], flush=True)
     takers = [taker for width in widths(network).values() for taker in width.takers]
     moments, scores = Moments(network, takers), importance(network, images, areas)
@@ -155,8 +181,8 @@ def costs(network: MALNetwork, crops: list[tuple[Tensor, Tensor]]) -> dict[str, 
         for one in (alone, fitted):
             cut(one, kept)
         narrow[str(share)] = {
-            "cut": agreement(alone),
-            "fitted": agreement(fitted),
+            "cut": agreement(alone, held, expected),
+            "fitted": agreement(fitted, held, expected),
             "multiplications": round(work(fitted).total()),
             "parameters": sum(parameter.numel() for parameter in fitted.parameters()),
         }
