@@ -22,7 +22,7 @@ def test_the_cells() -> None:
     whole = scaling.cells_of(list(scaling.AXES), 1_000_000, 2)
     assert len(whole) == 2 + 4 + 7 + 2 + 4
     assert whole["boxes hollow 1000000"] == ["hollow", "--count", "1000000", "--threads", "2"]
-    assert whole["workers 3"] == ["label", "--count", "400", "--threads", "3", "--workers", "3"]
+    assert whole["workers 3"] == ["label", "--count", "2000", "--threads", "3", "--workers", "3"]
     assert "pictures 100" in whole and "pictures 0.3" in whole
     assert list(scaling.cells_of(["boxes"], 1000, 2)) == ["boxes label 1000", "boxes hollow 1000"]
 
