@@ -10,7 +10,16 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import BoxesFormatOption, DryRunOption, JsonOption, QuietOption, SplitOption, needs, sides
+from mal_trt.cli.options import (
+    BoxesFormatOption,
+    DryRunOption,
+    JsonOption,
+    QuietOption,
+    SplitOption,
+    needs,
+    sides,
+    take_checkpoints,
+)
 from mal_trt.cli.output import messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
@@ -275,6 +284,7 @@ def train(
     if taken and speaks:
         messages(quiet)(taken)
     config = _config(given)
+    take_checkpoints(quiet)  # --teacher may be one
     if dry_run:
         from mal_trt.cli.dry_run import show_training
         from mal_trt.training.dry_run import forecast

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from mal_trt.artifacts import checkpoints
 from mal_trt.base.errors import InputError
 from mal_trt.cli import app
 from mal_trt.training import loop, teaching
@@ -320,6 +321,18 @@ def test_small_networks_begin_with_the_encoder_of_a_larger_one(
             torch.testing.assert_close(value, state[name], msg=name)
     with pytest.raises(InputError, match="lacks"):
         load_into(build_network(replace(large, arch="mal-lite1")), read_checkpoint(tmp_path / "large.pth"), "student")
+
+
+def test_a_checkpoint_as_the_teacher(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_accepted", None)  # as in a fresh process
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tiny = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
+    save_checkpoint(tmp_path / "tiny.pth", tiny, student=build_network(tiny).state_dict())
+    given = ["train", "--teacher", tmp_path / "tiny.pth", "--arch", "mal-nano", "--out", tmp_path / "run", "--quiet"]
+    given += ["--images", discs / "pictures", "--boxes", discs / "boxes.json", "--batch", "2", "--device", "cpu"]
+    done = CliRunner().invoke(app, [str(a) for a in (*given, "--epochs", "1", "--crop-size", "64")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "last.pth").is_file() and (tmp_path / "run" / "teacher.masks").is_file()
 
 
 def test_command_line_errors_are_one_line(discs: Path, bright: Path, tmp_path: Path) -> None:
