@@ -22,7 +22,7 @@ from mal_trt.calibration.macs import multiplications
 from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
-from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw, split
+from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw_both
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
 from mal_trt.calibration.targets import Target, spectra, target_of
@@ -147,7 +147,7 @@ def begin(
     chosen = _excluded(choose(graph, settings.layers, str(source)), settings.exclude)
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     warnings: list[str] = []
-    learn, held = _spots(sources, settings, annotations, warnings)
+    learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
     return Begun(graph, contract, source, settings, chosen, learn, held, warnings)
 
 
@@ -227,25 +227,6 @@ class _Attempt:
         set_contract(model, replace(self._contract, precision=self._settings.precision, extra=extra))
         check_graph(model)
         return model
-
-
-def _spots(
-    sources: Sequence[Source], settings: CalibrationSettings, annotations: Source | None, warnings: list[str]
-) -> tuple[list[Spot], list[Spot]]:
-    """Boxes to learn ranges from, and others to check on. warnings: see `draw`."""
-    wanted = settings.crops if annotations else settings.crops + settings.check_crops
-    drawn = draw(sources, wanted, warnings)
-    if len(drawn) < wanted:
-        raise InputError(
-            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
-            "and --check-crops"
-        )
-    if annotations is None:
-        return split(drawn, (settings.crops, settings.check_crops))
-    held = [spot for spot in draw([annotations], settings.check_crops, warnings) if spot.truth is not None]
-    if not held:
-        raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
-    return drawn, held
 
 
 def _excluded(chosen: list[Layer], exclude: Sequence[str]) -> list[Layer]:

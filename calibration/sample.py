@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mal_trt.artifacts.contract import Contract
-from mal_trt.base.errors import NothingDone
+from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.formats.segmentations import to_rle
@@ -91,6 +91,31 @@ def draw(
         drawn.extend(share)
         left -= len(share)
     return drawn
+
+
+def draw_both(
+    sources: Sequence[tuple[Path | None, BoxesLike]],
+    annotations: tuple[Path | None, BoxesLike] | None,
+    parts: tuple[int, int],
+    warnings: list[str],
+) -> tuple[list[Spot], list[Spot]]:
+    """Boxes to learn from, and others to check on: of `annotations`, with drawn masks, or of the same sources.
+
+    parts: how many of each. warnings: see `draw`. InputError for too few boxes, or none with a mask.
+    """
+    wanted = parts[0] if annotations else sum(parts)
+    drawn = draw(sources, wanted, warnings)
+    if len(drawn) < wanted:
+        raise InputError(
+            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
+            "and --check-crops"
+        )
+    if annotations is None:
+        return split(drawn, parts)
+    held = [spot for spot in draw([annotations], parts[1], warnings) if spot.truth is not None]
+    if not held:
+        raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
+    return drawn, held
 
 
 def split(spots: Sequence[Spot], parts: tuple[int, int]) -> tuple[list[Spot], list[Spot]]:

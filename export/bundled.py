@@ -38,6 +38,7 @@ SAMPLES, STUDENT_SAMPLES, EDGE_SAMPLES = 24_000, 300_000, 40_000
 MOST_OF_A_PICTURE = 4  # boxes of a picture in all of a run
 SHIPPED = 2  # the run below that the shipped model is from
 MIN_AREA = 256.0
+EVERY_RUN: dict[str, Any] = {"min_area": MIN_AREA, "precision": "bf16", "preload": True}
 # What tells the runs apart. Stopped early: later their masks lose what differs in colour from the rest.
 RUNS: tuple[dict[str, Any], ...] = (
     {"seed": 1},
@@ -58,9 +59,7 @@ def run_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, num
             "out": out / f"run{number}",
             "priors": out / PRIORS,
             "prior_weight": (0.6, 0.0),
-            "min_area": MIN_AREA,
-            "precision": "bf16",
-            "preload": True,
+            **EVERY_RUN,
             **RUNS[number],
         },
     )
@@ -77,12 +76,10 @@ def student_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path)
         colour=(0.0, 0.0),
         jitter=0.1,
         strong=True,
-        min_area=MIN_AREA,
-        precision="bf16",
-        preload=True,
         teacher_momentum=0.99,
         teacher_momentum_end=0.998,
         seed=11,
+        **EVERY_RUN,
     )
 
 
@@ -94,10 +91,8 @@ def edge_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) ->
         boxes=boxes,
         out=out / "edge",
         targets=out / TARGETS,
-        min_area=MIN_AREA,
-        precision="bf16",
-        preload=True,
         seed=5,
+        **EVERY_RUN,
     )
 
 

@@ -13,7 +13,7 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.calibration.sample import CropBatch, Spot, crops, draw, split
+from mal_trt.calibration.sample import CropBatch, Spot, crops, draw_both
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import DENSE
 from mal_trt.export.prune_settings import PruneSettings
@@ -71,7 +71,7 @@ def begin(
     load_into(network, source, weights)
     _known(network, settings)
     warnings: list[str] = []
-    learn, held = _spots(sources, settings, annotations, warnings)
+    learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
     file = resolve_model(model) if is_bundled(model) else Path(model)
     moving = {name: value for name, value in asdict(settings).items() if name not in FREE}
     told = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
@@ -98,25 +98,6 @@ def chosen(network: MALNetwork, settings: PruneSettings) -> list[str]:
     """The layers that are to be 2:4 sparse."""
     kinds = sparse_candidates(network)
     return [n for n, kind in kinds.items() if kind in settings.layers and not any(part in n for part in settings.skip)]
-
-
-def _spots(
-    sources: Sequence[Source], settings: PruneSettings, annotations: Source | None, warnings: list[str]
-) -> tuple[list[Spot], list[Spot]]:
-    """Boxes for the scores, and others to check on."""
-    wanted = settings.crops + (0 if annotations else settings.check_crops)
-    drawn = draw(sources, wanted, warnings)
-    if len(drawn) < wanted:
-        raise InputError(
-            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
-            "and --check-crops"
-        )
-    if annotations is None:
-        return split(drawn, (settings.crops, settings.check_crops))
-    held = [spot for spot in draw([annotations], settings.check_crops, warnings) if spot.truth is not None]
-    if not held:
-        raise InputError(f"{annotations[1]}: no drawn mask to check on; leave --annotations out to compare masks")
-    return drawn, held
 
 
 def dense_model(begun: Begun, folder: Path) -> tuple[Path, Contract]:

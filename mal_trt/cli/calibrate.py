@@ -13,6 +13,8 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     BoxesFormatOption,
+    CheckedImagesOption,
+    CheckedMasksOption,
     DryRunOption,
     JsonOption,
     QuietOption,
@@ -93,10 +95,8 @@ def calibrate(
             "Default: 0.005, without --annotations 0.02, for a processor 0.03.",
         ),
     ] = None,
-    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, to check the result on.")] = None,
-    annotation_images: Annotated[
-        Path | None, Option(help="The pictures of --annotations. Default: the first --images.")
-    ] = None,
+    annotations: CheckedMasksOption = None,
+    annotation_images: CheckedImagesOption = None,
     sensitivity_crops: Annotated[
         int, Option(min=0, help="How many crops each layer is tried alone on. 0: only if the check fails.")
     ] = 48,

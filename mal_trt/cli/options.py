@@ -77,6 +77,12 @@ SpecOption = Annotated[
 OverridesArgument = Annotated[
     list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec that are to be different.")
 ]
+CheckedMasksOption = Annotated[
+    Path | None, Option("--annotations", help="Boxes with drawn masks, to check the result on.")
+]
+CheckedImagesOption = Annotated[
+    Path | None, Option("--annotation-images", help="The pictures of --annotations. Default: the first --images.")
+]
 BatchOption = Annotated[
     int | None,
     Option(

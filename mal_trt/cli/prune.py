@@ -12,6 +12,8 @@ from typer import Argument, Option
 from mal_trt.base.errors import InputError
 from mal_trt.cli.options import (
     BoxesFormatOption,
+    CheckedImagesOption,
+    CheckedMasksOption,
     JsonOption,
     QuietOption,
     RescaleOption,
@@ -103,10 +105,8 @@ def prune(
             "Default: 0.005, without --annotations 0.02.",
         ),
     ] = None,
-    annotations: Annotated[Path | None, Option(help="Boxes with drawn masks, to check the result on.")] = None,
-    annotation_images: Annotated[
-        Path | None, Option(help="The pictures of --annotations. Default: the first --images.")
-    ] = None,
+    annotations: CheckedMasksOption = None,
+    annotation_images: CheckedImagesOption = None,
     sensitivity_crops: Annotated[
         int, Option(min=1, help="How many crops each layer is tried alone on, if not all of them can be sparse.")
     ] = 48,

@@ -37,19 +37,25 @@ def test_two_processes_give_the_labels_of_one(
     assert both.skipped and not (tmp_path / "two.json.journal").exists()
 
 
+def planned(tmp_path: Path, data_set: Write, pictures: int) -> Journal:
+    """The boxes of so many pictures in batches of four."""
+    images, boxes = data_set(pictures=pictures)
+    journal = Journal(tmp_path / "journal")
+    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    return journal
+
+
 def test_shares_are_whole_batches_and_all_of_them(
     tmp_path: Path, data_set: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, boxes = data_set(pictures=7)
-    journal = Journal(tmp_path / "journal")
-    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    journal = planned(tmp_path, data_set, 7)
     monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
     monkeypatch.setattr("mal_trt.labelling.journal.PAGE", 5)
     shares = list(_shares(journal))
     assert len(shares) > 2
-    planned = [place for share in shares for place in share.place.tolist()]
-    assert sorted(planned) == [place for page in journal.pages() for place in page.place.tolist()]
-    assert len(set(planned)) == len(planned) == journal.planned_boxes()[0]
+    places = [place for share in shares for place in share.place.tolist()]
+    assert sorted(places) == [place for page in journal.pages() for place in page.place.tolist()]
+    assert len(set(places)) == len(places) == journal.planned_boxes()[0]
     for share in shares:
         assert share.place.tolist() == sorted(share.place)
         for number, (_, count) in share.batches.items():
@@ -62,9 +68,7 @@ def test_shares_are_whole_batches_and_all_of_them(
 def test_a_short_run_has_boxes_for_all_processes(
     tmp_path: Path, data_set: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, boxes = data_set(pictures=16)
-    journal = Journal(tmp_path / "journal")
-    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    journal = planned(tmp_path, data_set, 16)
     monkeypatch.setattr("mal_trt.labelling.workers.FIRST_SHARE", 4)
     monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 16)
     sizes = [len(share) for share in _shares(journal)]
