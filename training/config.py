@@ -39,7 +39,10 @@ class TrainConfig:
     which replace the self-training target where it trusts them. trimmed: see NetworkConfig. dense: a network whose
     masks are the target in the place of all others, that which this one was pruned from. jitter: how far each side of
     the box that a crop is cut around may lie off, as a share of the box; the loss keeps the true box. strong: the
-    student sees blurred, noisy and partly erased crops too.
+    student sees blurred, noisy and partly erased crops too. figures: share of samples that are drawn, with exact masks,
+    as shapes or as scenes of cut-outs. paste: share of the crops with a soft mask (of a teacher or an ensemble) into
+    which something is pasted, see `training.paste`. cutouts: folder of pictures with a transparent ground, beside the
+    objects that the soft masks cut out.
     boxes_per_picture: in an epoch. balance: 0 draws boxes as they come, 1 every class equally often, 0.5 by the
     square root of its count. together: boxes of one picture that follow each other, so it is decoded once.
     sizes: sides of the crops of small, medium and large boxes, pixels; a batch then holds boxes of one size class.
@@ -119,6 +122,8 @@ class TrainConfig:
     targets: Path | None = None
     dense: Path | None = None
     figures: float = 0.0
+    paste: float = 0.0
+    cutouts: Path | None = None
     seed: int = 1234
     precision: Precision = "auto"
     device: str = "auto"
@@ -219,6 +224,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "boxes_per_picture": 4,
             "min_area": 256.0,
             "jitter": 0.03,
+            "paste": 0.5,
+            "figures": 0.2,
             "margin_rate": (0.0, 0.9),
             "test_margin": 0.3,
             "thresholds": (0.5,),

@@ -23,8 +23,10 @@ from mal_trt.training.augment import (
     wrapped_box_mask,
     wrapped_mask,
 )
+from mal_trt.training.cutouts import Cutouts
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.one_size import drawn_area, size_classes
+from mal_trt.training.paste import pasted, scene
 from mal_trt.training.pictures import Order, TrainingBoxes, TrainingPicture, epoch_order
 from mal_trt.training.prior import Prior, place_prior, place_prior_off
 
@@ -55,7 +57,7 @@ class Sample(TypedDict):
 @dataclass(frozen=True)
 class SampleRules:
     """crop_size: pixels. margin_rate: range of the random margins. figures: share of drawn figures. jitter, strong,
-    sizes: see TrainConfig; sizes need an `order.one_size`, the boxes of a batch."""
+    sizes, paste: see TrainConfig; sizes need an `order.one_size`, the boxes of a batch."""
 
     crop_size: int
     seed: int
@@ -65,6 +67,7 @@ class SampleRules:
     jitter: float = 0.0
     strong: bool = False
     sizes: tuple[int, int, int] | None = None
+    paste: float = 0.0
 
     def side(self, size: int) -> int:
         """Side of the crops of boxes of one size class, pixels."""
@@ -82,8 +85,9 @@ class Samples(Dataset[Sample]):
         last: int,
         priors: Mapping[int, Prior] | None = None,
         preload: bool = False,
+        cutouts: Cutouts | None = None,
     ) -> None:
-        self.priors = priors or {}
+        self.priors, self.cutouts = priors or {}, cutouts or Cutouts()
         self.boxes, self.rules, self.first, self.last = boxes, rules, first, last
         self.epoch_length = len(epoch_order(boxes, rules.order, rules.seed, 0))
         self._epoch, self._rows = -1, np.empty(0, np.int64)
@@ -135,11 +139,13 @@ class Samples(Dataset[Sample]):
         elif prior is not None:
             height, width = picture.shape[:2]
             placed = place_prior(prior.mask, inner_box(box, extended, width, height, size), size)
+        if placed is not None and self.cutouts and rng.random() < self.rules.paste:
+            crop, placed = pasted(crop, placed, self.cutouts, rng)
         trust = 1.0 if prior is None else prior.trust
         return self._augmented(crop, mask, placed, area, False, row, rng, trust)
 
     def _figure(self, rng: np.random.Generator, size_class: int | None) -> Sample:
-        picture, mask = draw_figure(self._patch, rng)
+        picture, mask = scene(self._patch, self.cutouts, rng) if self.cutouts else draw_figure(self._patch, rng)
         ys, xs = np.nonzero(mask)
         box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))

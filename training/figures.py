@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 Rng = np.random.Generator
+Patch = Callable[[Rng, int], np.ndarray]
 
 # A figure smaller than this share of the picture is drawn again.
 MIN_SHARE = 0.01
 
 
-def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 112) -> tuple[np.ndarray, np.ndarray]:
+def draw_figure(patch: Patch, rng: Rng, side: int = 112) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 [side,side,3] and the visible mask of its main figure uint8 [side,side] of 0/1.
 
     patch(rng, side) gives a random uint8 [side,side,3] texture; figure, ground and occluder draw their own.
@@ -43,7 +44,7 @@ def draw_figure(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int = 1
     return picture, mask.astype(np.uint8)
 
 
-def _texture(patch: Callable[[Rng, int], np.ndarray], rng: Rng, side: int) -> np.ndarray:
+def _texture(patch: Patch, rng: Rng, side: int) -> np.ndarray:
     kind = rng.random()
     pixels: np.ndarray
     if kind < 0.6:
@@ -139,9 +140,14 @@ def _limb(draw: ImageDraw.ImageDraw, rng: Rng, centre: np.ndarray, radius: float
 
 
 def _compose(ground: np.ndarray, figure: np.ndarray, shape: np.ndarray, rng: Rng) -> np.ndarray:
-    """Alpha blend, then sometimes blur or grain over all, so that the cut itself is no clue."""
+    """Alpha blend."""
     alpha = shape[..., None].astype(np.float32) / 255
-    mixed = Image.fromarray(np.clip(ground * (1 - alpha) + figure * alpha, 0, 255).astype(np.uint8))
+    return developed(ground * (1 - alpha) + figure * alpha, rng)
+
+
+def developed(picture: np.ndarray, rng: Rng) -> np.ndarray:
+    """uint8 of a picture, 0..255: sometimes with blur or grain over all, so that a cut itself is no clue."""
+    mixed = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     if rng.random() < 0.4:
         mixed = mixed.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1.2)))
     pixels = np.asarray(mixed)

@@ -21,6 +21,7 @@ from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.criteria import BoxCriteria, hold_back
+from mal_trt.training.cutouts import Cutouts, gather
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.devices import make_fabric
 from mal_trt.training.ensemble import load_targets
@@ -89,7 +90,8 @@ class Begun:
         """The batches of all steps that are left, for this process."""
         trainer, fabric, config = self.trainer, self.trainer.fabric, self.trainer.config
         per_step = trainer.boxes_per_step
-        samples = Samples(self.boxes, self.rules, 0, trainer.total_steps * per_step, self.priors, config.preload)
+        last, cutouts = trainer.total_steps * per_step, _cutouts(config, self.boxes, self.priors)
+        samples = Samples(self.boxes, self.rules, 0, last, self.priors, config.preload, cutouts)
         numbers = Numbers(
             config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step
         )
@@ -170,6 +172,7 @@ def sample_rules(config: TrainConfig, processes: int = 1) -> SampleRules:
         config.jitter,
         config.strong,
         config.sizes,
+        config.paste,
     )
 
 
@@ -183,9 +186,24 @@ def _priors(config: TrainConfig) -> Mapping[int, Prior]:
         raise InputError("recipe distill learns the masks of a teacher or those of targets: give one of them")
     if config.recipe == "distill" and config.priors is not None:
         raise InputError("priors are for the recipe small; distill learns the masks of a teacher")
+    if config.paste and not _soft(config):
+        raise InputError("paste needs soft masks to paste into: those of a teacher (recipe distill) or of targets")
+    if config.cutouts is not None and not config.paste and not config.figures:
+        raise InputError("cutouts are pasted by nothing: give paste or figures")
     if config.targets is not None:
         return load_targets(config.targets)
     return {} if config.priors is None else load_priors(config.priors)
+
+
+def _cutouts(config: TrainConfig, boxes: TrainingBoxes, priors: Mapping[int, Prior]) -> Cutouts | None:
+    """What is pasted; of masks only soft ones are trusted enough to cut along."""
+    if not config.paste and config.cutouts is None:
+        return None
+    return gather(config.cutouts, boxes, priors if _soft(config) else {})
+
+
+def _soft(config: TrainConfig) -> bool:
+    return config.teacher is not None or config.targets is not None
 
 
 def _steps(

@@ -36,7 +36,10 @@ LENGTHS = {
     "train.prior_weight": (2,),
     "dataset.sizes": (3,),
 }
-PATHS = ("val_images", "val_boxes", "priors", "targets", "teacher", "teacher_cache", "start_from", "resume_from")
+PATHS = (
+    *("val_images", "val_boxes", "priors", "targets", "cutouts"),
+    *("teacher", "teacher_cache", "start_from", "resume_from"),
+)
 
 
 @dataclass(frozen=True)

@@ -199,10 +199,24 @@ def train(
         float | None,
         _option(
             "figures",
-            "Share of crops that show a drawn figure with its exact mask, for the recipe small.",
+            "Share of crops that show a drawn figure with its exact mask, or a scene of cut-outs.",
             min=0,
             max=1,
         ),
+    ] = None,
+    paste: Annotated[
+        float | None,
+        _option(
+            "paste",
+            "Share of crops into which an object is pasted, in front of the one to learn or behind it; for the recipe "
+            "distill, or with --targets.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
+    cutouts: Annotated[
+        Path | None,
+        _option("cutouts", "A folder of pictures with a transparent ground, to paste beside your own objects."),
     ] = None,
     seed: Annotated[int | None, _option("seed", "Seed of weights, crops and order.")] = None,
     device: Annotated[
