@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from mal_trt.base.errors import InputError
@@ -164,6 +166,28 @@ def test_samples_show_what_was_pasted(discs: tuple[Path, TrainingBoxes], reds: C
     scenes = [a for a, _ in samples if a["exact"]]
     assert all((a["mask"].sum() > 20) for a in scenes)
     assert (with_[3]["student"] == samples[3][0]["student"]).all(), "the same in every run"
+
+
+def test_a_run_that_pastes(discs: tuple[Path, TrainingBoxes], tmp_path: Path) -> None:
+    """It learns something else, and the same each time."""
+    folder, _ = discs
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    Image.fromarray(round_cutout()).save(cut / "red.png")
+    masks = np.stack([disc_mask(1.0).mask] * 4)
+    np.savez(tmp_path / "soft.npz", rows=np.arange(4), masks=masks, trust=np.ones(4, np.float32))
+    config = recipe_config(
+        "distill",
+        **{"images": (folder,), "boxes": (folder / "boxes.json",), "targets": tmp_path / "soft.npz", "cutouts": cut},
+        **{"arch": "vit-mal-tiny/16", "layout": "hybrid", "depth": 1, "head_width": 16, "adjust_scale": False},
+        **{"crop_size": 64, "batch": 2, "epochs": 2.0, "paste": 1.0, "figures": 0.5, "device": "cpu", "workers": 0},
+        **{"out": tmp_path / "whole", "min_area": 100.0, "picture_steps": 0, "checkpoint_steps": 2, "lr": 1e-3},
+    )
+    whole = torch.load(train(config, show=False), weights_only=False)["student"]
+    plain = torch.load(train(replace(config, paste=0.0, out=tmp_path / "plain"), show=False), weights_only=False)
+    assert any((whole[name] != plain["student"][name]).any() for name in whole), "pasting changes what is learnt"
+    again = torch.load(train(replace(config, out=tmp_path / "again"), show=False), weights_only=False)["student"]
+    assert all((whole[name] == again[name]).all() for name in whole)
 
 
 def test_nothing_to_paste_into(discs: tuple[Path, TrainingBoxes], tmp_path: Path) -> None:
