@@ -5,9 +5,10 @@ an earlier model as priors; a run from ImageNet weights in which they fade away;
 boxes and drawn figures choose. Every stage is skipped where its result exists, and a killed run goes on from its last
 checkpoint.
 
-With --ensemble five such runs, which differ in seed, encoder and loss, become teachers, and a student from ImageNet
-weights learns their mean soft masks where they agree; so does the edge network, in the stage "edge". `bundled-edge` was
-made that way, from three teachers (`benchmarks/training-log.md`); `bundled` is one run.
+With --ensemble five such runs, which differ in seed, encoder and loss, become teachers: a student, which begins as one
+of them, and the edge network learn their mean soft masks where they agree, with objects pasted in front of others
+(`training.paste`). In a second round student, edge and that run are the teachers. `bundled` and `bundled-edge` were
+made that way, from three teachers instead of five (`benchmarks/training-log.md`).
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
 from mal_trt.training.threshold import agreement_by_threshold, choose_threshold, figure_iou_by_threshold
 
 THRESHOLD_SAMPLES = 300  # of figures, and of the boxes of each size
-PRIORS, TARGETS = "priors.npz", "targets.npz"
-SAMPLES, STUDENT_SAMPLES, EDGE_SAMPLES = 24_000, 300_000, 40_000
+PRIORS = "priors.npz"
+SAMPLES, STUDENT_SAMPLES = 24_000, 40_000
+ROUNDS = 2
 MOST_OF_A_PICTURE = 4  # boxes of a picture in all of a run
-SHIPPED = 2  # the run below that the shipped model is from
+BEST = 2  # the run below that the student begins as
 MIN_AREA = 256.0
 EVERY_RUN: dict[str, Any] = {"min_area": MIN_AREA, "precision": "bf16", "preload": True}
 # What tells the runs apart. Stopped early: later their masks lose what differs in colour from the rest.
@@ -65,33 +67,34 @@ def run_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, num
     )
 
 
-def student_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
-    """From ImageNet weights to the ensemble's soft masks, with more augmentation and no colour term."""
-    return recipe_config(
-        "small",
-        images=images,
-        boxes=boxes,
-        out=out / "student",
-        targets=out / TARGETS,
-        colour=(0.0, 0.0),
-        jitter=0.1,
-        strong=True,
-        teacher_momentum=0.99,
-        teacher_momentum_end=0.998,
-        seed=11,
-        **EVERY_RUN,
-    )
+def targets_path(out: Path, round: int = 1) -> Path:
+    """Where the soft masks of a round's teachers are kept."""
+    return out / f"targets{round}.npz"
 
 
-def edge_config(images: tuple[Path, ...], boxes: tuple[Path, ...], out: Path) -> TrainConfig:
-    """The small network, from the encoder of the bundled model to the same soft masks."""
+def student_config(
+    images: tuple[Path, ...],
+    boxes: tuple[Path, ...],
+    out: Path,
+    arch: str = "mal-lite0",
+    round: int = 1,
+    cutouts: Path | None = None,
+) -> TrainConfig:
+    """From the best run, or the student of the round before, to the teachers' soft masks."""
+    name = "student" if arch == "mal-lite0" else arch.removeprefix("mal-")
+    begins = {} if round == 1 else {"start_from": out / f"{name}{round - 1}" / CHECKPOINT}
+    if round == 1 and name == "student":
+        begins = {"start_from": out / f"run{BEST}" / CHECKPOINT}
     return recipe_config(
         "distill",
         images=images,
         boxes=boxes,
-        out=out / "edge",
-        targets=out / TARGETS,
-        seed=5,
+        out=out / f"{name}{round}",
+        arch=arch,
+        targets=targets_path(out, round),
+        cutouts=cutouts,
+        seed=10 + round,
+        **begins,
         **EVERY_RUN,
     )
 
@@ -155,9 +158,12 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="fp32 where bf16 is only emulated.")] = "bf16",
     samples: Annotated[int, typer.Option(help="Of each run from the priors.")] = SAMPLES,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="All five runs, their mean, and two students.")] = False,
-    student_samples: Annotated[int, typer.Option(help="Of the student.")] = STUDENT_SAMPLES,
-    stage: Annotated[str, typer.Option(help="One stage alone: priors, run0 ..., targets, student, export, edge.")] = "",
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="All five runs, and students of their mean.")] = False,
+    student_samples: Annotated[int, typer.Option(help="Of each student.")] = STUDENT_SAMPLES,
+    cutouts: Annotated[Path | None, typer.Option(help="Pictures with a transparent ground to paste.")] = None,
+    stage: Annotated[
+        str, typer.Option(help="One stage alone: priors, run0 ..., targets1, student1, edge1, targets2 ..., export.")
+    ] = "",
 ) -> None:
     """Train and export the bundled model: OUT/mal_lite0.onnx, and with --ensemble OUT/mal_edge.onnx."""
     torch.set_num_threads(threads)
@@ -166,13 +172,13 @@ def main(
     boxes = thinned(boxes, out)
     rows = read_training_boxes(images, boxes, MIN_AREA, 1e10)
     runs = [run_config(images, boxes, out, number) for number in range(len(RUNS))]
-    student = student_config(images, boxes, out)
-    final = student if ensemble else runs[SHIPPED]
 
     def wanted(name: str) -> bool:
         return stage in ("", name)
 
     def run(config: TrainConfig, samples: int) -> None:
+        if not wanted(config.out.name):
+            return
         console.print(config.out.name)
         config = replace(config, device=device, precision=precision, workers=max(1, threads - 1), resume=True)
         if device == "cuda":
@@ -182,21 +188,24 @@ def main(
     if wanted("priors") and not (out / PRIORS).exists():
         save_mask_priors(prior_model, rows, out / PRIORS)
     for number, config in enumerate(runs):
-        if wanted(f"run{number}") and (ensemble or number == SHIPPED):
+        if ensemble or number == BEST:
             run(config, samples)
-    if ensemble and wanted("targets") and not (out / TARGETS).exists():
-        figures = compute_targets([config.out / CHECKPOINT for config in runs], rows, out / TARGETS, device, threads)
-        (out / TARGETS).with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-        console.print(f"{TARGETS}: {figures}")
-    if ensemble and wanted("student"):
-        run(student, student_samples)
+    final = {"mal_lite0.onnx": runs[BEST]}
+    teachers = runs
+    for round in range(1, ROUNDS + 1 if ensemble else 1):
+        targets = targets_path(out, round)
+        if wanted(f"targets{round}") and not targets.exists():
+            figures = compute_targets([c.out / CHECKPOINT for c in teachers], rows, targets, device, threads)
+            targets.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+            console.print(f"{targets.name}: {figures}")
+        students = [student_config(images, boxes, out, arch, round, cutouts) for arch in ("mal-lite0", "mal-edge")]
+        for config in students:
+            run(config, student_samples)
+        final = dict(zip(("mal_lite0.onnx", "mal_edge.onnx"), students, strict=True))
+        teachers = [runs[BEST], *students]
     if wanted("export"):
-        export_bundled(final.out / CHECKPOINT, out / "mal_lite0.onnx", rows, console)
-    if ensemble and wanted("edge"):
-        edge = edge_config(images, boxes, out)
-        run(edge, EDGE_SAMPLES)
-        # What it learnt is refined already, and its threshold moved to one half.
-        export_onnx(edge.out / CHECKPOINT, out / "mal_edge.onnx", weights="teacher", fp16_weights=True)
+        for name, config in final.items():
+            export_bundled(config.out / CHECKPOINT, out / name, rows, console)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     . benchmarks/gpu/env.sh; python benchmarks/gpu/train.py --data PACKED --out OUT --seconds 400
 
 PACKED is pack_data.py's folder. OUT gets student.pth (a checkpoint of the EMA weights alone, small enough to be sent
-back), train.json and the logs. Students: the chain's own and one without jittered boxes, side by side.
+back), train.json and the logs. Students: the chain's own and one without pasted objects, side by side.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
         print(name, value, f"at {time.monotonic() - began:.0f} s", flush=True)
         (out / "train.json").write_text(json.dumps(told, indent=1) + "\n")
 
-    from mal_trt.export.bundled import RUNS, sized, sources, student_config, thinned
+    from mal_trt.export.bundled import RUNS, sized, sources, student_config, targets_path, thinned
     from mal_trt.training.pictures import read_training_boxes
 
     cores = os.cpu_count() or 2
@@ -85,9 +85,9 @@ def main() -> None:
     samples = ("--samples", str(arguments.teacher_samples), "--threads", threads)
     stages = {f"run{n}": chain(arguments.data, "--stage", f"run{n}", *samples) for n in range(len(RUNS))}
     note("teachers", together(stages, out))
-    note("targets", together({"targets": chain(arguments.data, "--stage", "targets", "--threads", str(cores))}, out))
-    if (WORK / "targets.json").exists():
-        note("trusted", json.loads((WORK / "targets.json").read_text()))
+    note("targets", together({"targets": chain(arguments.data, "--stage", "targets1", "--threads", str(cores))}, out))
+    if (trusted := targets_path(WORK).with_suffix(".json")).exists():
+        note("trusted", json.loads(trusted.read_text()))
 
     images, boxes = sources(arguments.data)
     boxes = thinned(boxes, WORK)
@@ -108,7 +108,7 @@ def main() -> None:
         checkpoint_minutes=0.7,
         checkpoint_epochs=None,
     )
-    variants = {"student": student, "plain": replace(student, out=WORK / "plain", jitter=0.0, strong=False, seed=12)}
+    variants = {"student": student, "plain": replace(student, out=WORK / "plain", paste=0.0, seed=12)}
     files = {}
     for name, config in variants.items():
         speed = replace(sized(config, rows, arguments.speed_steps * config.batch), out=WORK / f"{name}-speed")

@@ -13,7 +13,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from mal_trt import Labeler
-from mal_trt.export.bundled import MIN_AREA, RUNS, edge_config, run_config, sized, sources, student_config, thinned
+from mal_trt.export.bundled import MIN_AREA, RUNS, run_config, sized, sources, student_config, targets_path, thinned
 from mal_trt.training.ensemble import compute_targets, load_targets
 from mal_trt.training.figures import draw_figure
 from mal_trt.training.mask_priors import save_mask_priors
@@ -34,9 +34,13 @@ def test_what_tells_the_runs_apart(tmp_path: Path) -> None:
     for config in runs:
         assert config.priors == tmp_path / "out" / "priors.npz" and config.targets is None
         assert str(config.start_from) == config.arch.replace("mal-", "efficientnet-")
-    assert student.targets == tmp_path / "out" / "targets.npz" and student.priors is None
-    edge = edge_config(images, boxes, tmp_path / "out")
-    assert (edge.arch, edge.targets, edge.teacher) == ("mal-edge", student.targets, None)
+    assert student.targets == targets_path(tmp_path / "out") and student.priors is None
+    assert student.start_from == runs[2].out / "last.pth" and student.paste > 0
+    edge = student_config(images, boxes, tmp_path / "out", "mal-edge")
+    assert (edge.arch, edge.targets, edge.start_from) == ("mal-edge", student.targets, Path("bundled"))
+    second = student_config(images, boxes, tmp_path / "out", round=2)
+    assert second.start_from == student.out / "last.pth" and second.targets != student.targets
+    assert len({config.out for config in (student, edge, second)}) == 3
 
 
 def test_a_run_is_as_long_as_it_is_told(tmp_path: Path) -> None:
