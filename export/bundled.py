@@ -37,6 +37,9 @@ THRESHOLD_SAMPLES = 300  # of figures, and of the boxes of each size
 PRIORS = "priors.npz"
 SAMPLES, STUDENT_SAMPLES = 24_000, 40_000
 ROUNDS = 2
+# Of the second round's teachers, which learnt masks that were moved already: by their boxes alone it would be .2, and
+# what learns from that draws masks that are too large.
+SECOND_THRESHOLD = 0.4
 MOST_OF_A_PICTURE = 4  # boxes of a picture in all of a run
 BEST = 2  # the run below that the student begins as
 MIN_AREA = 256.0
@@ -195,7 +198,14 @@ def main(
     for round in range(1, ROUNDS + 1 if ensemble else 1):
         targets = targets_path(out, round)
         if wanted(f"targets{round}") and not targets.exists():
-            figures = compute_targets([c.out / CHECKPOINT for c in teachers], rows, targets, device, threads)
+            figures = compute_targets(
+                [config.out / CHECKPOINT for config in teachers],
+                rows,
+                targets,
+                device,
+                threads,
+                threshold=None if round == 1 else SECOND_THRESHOLD,
+            )
             targets.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
             console.print(f"{targets.name}: {figures}")
         students = [student_config(images, boxes, out, arch, round, cutouts) for arch in ("mal-lite0", "mal-edge")]

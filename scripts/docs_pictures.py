@@ -45,9 +45,9 @@ def row(predictor: Predictor, photo: np.ndarray, bbox: list[float]) -> list[Imag
     x, y, w, h = bbox
     height, width = photo.shape[:2]
     frame = predictor.frame((x, y, x + w, y + h), width, height)
-    batch = predictor.batch(1)
-    predictor.crop(photo, frame, batch[0])
     size = SizeClass(frame.size_class)
+    batch = predictor.batch(1, size)
+    predictor.crop(photo, frame, batch[0])
     plain, sharp = predictor.run(batch, size)[0], predictor.run(batch, size, [frame])[0]
     mask = mask_from_logits(sharp, frame, predictor.threshold(sharp, frame))
     marked = Image.fromarray(photo)

@@ -62,11 +62,13 @@ def compute_targets(
     device: str = "cpu",
     workers: int = 2,
     batch: int = 64,
+    threshold: float | None = None,
 ) -> dict[str, float]:
     """Soft masks of all boxes, stored at `path` (.npz): rows int64 [n], masks uint8 [n,64,64], trust float32 [n].
 
-    A mask is the mean over networks, two margins and the mirror, moved so that the threshold at which masks fill their
-    boxes lies at one half. Stored are the boxes on which the networks agree. Returns figures of the run.
+    A mask is the mean over networks, two margins and the mirror, moved so that the threshold lies at one half. None:
+    the one at which masks fill their boxes. Stored are the boxes on which the networks agree. Returns figures of the
+    run.
     """
     where = torch.device(device)
     members = load_members(checkpoints, where)
@@ -88,7 +90,8 @@ def compute_targets(
                 found[rows, index] = _soft(member, crops[member.size], grids, where)
         seen[rows] = True
     means = found.mean(1, dtype=np.float32)
-    threshold = _fitting(means[seen])
+    if threshold is None:
+        threshold = _fitting(means[seen])
     trust = np.array([_trust(found[row], means[row], threshold) if seen[row] else 0.0 for row in range(len(boxes))])
     rows = np.flatnonzero(trust > 0)
     centred = recentred(means[rows], threshold)

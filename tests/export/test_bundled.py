@@ -62,6 +62,10 @@ def test_targets_cover_the_boxes_on_which_networks_agree(tmp_path: Path) -> None
     for row, prior in found.items():
         assert prior.mask.shape == (64, 64) and 0.85 <= prior.trust <= 1 and 0 <= row < len(rows)
         assert 0.05 <= (prior.mask > 127).mean() <= 0.98
+    told = compute_targets([Path("bundled")], rows, tmp_path / "higher.npz", "cpu", 0, threshold=0.7)
+    higher = load_targets(tmp_path / "higher.npz")
+    assert told["threshold"] == 0.7 > figures["threshold"]
+    assert all((higher[row].mask <= found[row].mask).all() for row in higher if row in found), "moved further down"
 
 
 def test_crowds_are_thinned(tmp_path: Path) -> None:
