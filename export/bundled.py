@@ -7,8 +7,9 @@ checkpoint.
 
 With --ensemble five such runs, which differ in seed, encoder and loss, become teachers: a student, which begins as one
 of them, and the edge network learn their mean soft masks where they agree, with objects pasted in front of others
-(`training.paste`). In a second round student, edge and that run are the teachers. `bundled` and `bundled-edge` were
-made that way, from three teachers instead of five (`benchmarks/training-log.md`).
+(`training.paste`). In a second round student, edge and that run are the teachers. The models are the means of weights
+that belong together: that run and both students, and both edge networks. `bundled` and `bundled-edge` were made that
+way, from three teachers instead of five (`benchmarks/training-log.md`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mal_trt.training.ensemble import compute_targets
 from mal_trt.training.loop import CHECKPOINT, sample_rules, train
 from mal_trt.training.mask_priors import save_mask_priors
 from mal_trt.training.pictures import TrainingBoxes, read_training_boxes
+from mal_trt.training.soup import average
 from mal_trt.training.threshold import agreement_by_threshold, choose_threshold, figure_iou_by_threshold
 
 THRESHOLD_SAMPLES = 300  # of figures, and of the boxes of each size
@@ -193,7 +195,7 @@ def main(
     for number, config in enumerate(runs):
         if ensemble or number == BEST:
             run(config, samples)
-    final = {"mal_lite0.onnx": runs[BEST]}
+    lite, edge = [runs[BEST]], list[TrainConfig]()
     teachers = runs
     for round in range(1, ROUNDS + 1 if ensemble else 1):
         targets = targets_path(out, round)
@@ -211,11 +213,15 @@ def main(
         students = [student_config(images, boxes, out, arch, round, cutouts) for arch in ("mal-lite0", "mal-edge")]
         for config in students:
             run(config, student_samples)
-        final = dict(zip(("mal_lite0.onnx", "mal_edge.onnx"), students, strict=True))
+        lite, edge = [*lite, students[0]], [*edge, students[1]]
         teachers = [runs[BEST], *students]
     if wanted("export"):
-        for name, config in final.items():
-            export_bundled(config.out / CHECKPOINT, out / name, rows, console)
+        mean = average([config.out / CHECKPOINT for config in lite], out / "mal_lite0.pth")
+        export_bundled(mean, out / "mal_lite0.onnx", rows, console)
+        if edge:
+            mean = average([config.out / CHECKPOINT for config in edge], out / "mal_edge.pth")
+            # What it learnt is refined already, and its threshold moved to one half.
+            export_onnx(mean, out / "mal_edge.onnx", weights="teacher", fp16_weights=True)
 
 
 if __name__ == "__main__":
