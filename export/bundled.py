@@ -87,7 +87,7 @@ def student_config(
 ) -> TrainConfig:
     """From the best run, or the student of the round before, to the teachers' soft masks."""
     name = "student" if arch == "mal-lite0" else arch.removeprefix("mal-")
-    begins = {} if round == 1 else {"start_from": out / f"{name}{round - 1}" / CHECKPOINT}
+    begins: dict[str, Any] = {} if round == 1 else {"start_from": out / f"{name}{round - 1}" / CHECKPOINT}
     if round == 1 and name == "student":
         begins = {"start_from": out / f"run{BEST}" / CHECKPOINT}
     return recipe_config(
