@@ -99,8 +99,8 @@ def test_priors_stay_with_their_boxes(plan: TrainConfig, tmp_path: Path, monkeyp
     seen: dict[tuple[str, Any], np.ndarray] = {}
 
     class Noting(loop.Samples):
-        def __init__(self, boxes: Any, rules: Any, first: int, last: int, priors: Any = None, preload: bool = False):
-            super().__init__(boxes, rules, first, last, priors, preload)
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
             seen.update({self.boxes.ids[row]: prior.mask for row, prior in self.priors.items()})
 
     monkeypatch.setattr(loop, "Samples", Noting)
