@@ -6,7 +6,7 @@ with a transparent ground.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,11 @@ class Cutouts:
 
     kinds: tuple[tuple[np.ndarray, ...], ...] = ()
 
+    @staticmethod
+    def of(*kinds: Sequence[np.ndarray]) -> Cutouts:
+        """Of the kinds of which there are any."""
+        return Cutouts(tuple(tuple(kind) for kind in kinds if len(kind)))
+
     def __len__(self) -> int:
         return sum(len(kind) for kind in self.kinds)
 
@@ -42,12 +47,6 @@ class Cutouts:
         """One of them."""
         kind = self.kinds[rng.integers(len(self.kinds))]
         return kind[rng.integers(len(kind))]
-
-
-def gather(folder: Path | None, boxes: TrainingBoxes, masks: Mapping[int, Prior]) -> Cutouts:
-    """The cut-outs of a folder, if one is given, and the objects of the boxes whose soft masks are trusted."""
-    kinds = (() if folder is None else read_cutouts(folder), cut_objects(boxes, masks))
-    return Cutouts(tuple(tuple(kind) for kind in kinds if kind))
 
 
 def read_cutouts(folder: Path) -> list[np.ndarray]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -21,7 +22,7 @@ from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.criteria import BoxCriteria, hold_back
-from mal_trt.training.cutouts import Cutouts, gather
+from mal_trt.training.cutouts import Cutouts, cut_objects, read_cutouts
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.devices import make_fabric
 from mal_trt.training.ensemble import load_targets
@@ -77,7 +78,7 @@ def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterat
 @dataclass(frozen=True)
 class Begun:
     """A run before its first step. boxes: those it trains on; held: how many others it judges itself by. judge: what
-    looks at its weights now and then, if any."""
+    looks at its weights now and then, if any. given: the cut-outs of a folder."""
 
     boxes: TrainingBoxes
     held: int
@@ -85,12 +86,13 @@ class Begun:
     trainer: Trainer
     rules: SampleRules
     priors: Mapping[int, Prior]
+    given: Sequence[np.ndarray] = ()
 
     def loader(self) -> DataLoader[Any]:
         """The batches of all steps that are left, for this process."""
         trainer, fabric, config = self.trainer, self.trainer.fabric, self.trainer.config
         per_step = trainer.boxes_per_step
-        last, cutouts = trainer.total_steps * per_step, _cutouts(config, self.boxes, self.priors)
+        last, cutouts = trainer.total_steps * per_step, _cutouts(config, self.given, self.boxes, self.priors)
         samples = Samples(self.boxes, self.rules, 0, last, self.priors, config.preload, cutouts)
         numbers = Numbers(
             config.batch, fabric.global_rank, fabric.world_size, trainer.step, trainer.total_steps, per_step
@@ -113,6 +115,7 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
             console.print(warning, highlight=False, markup=False, soft_wrap=True)
     judge: Validation | BoxCriteria | None = Validation(config) if config.val_boxes is not None else None
     priors, held_back = _priors(config), 0
+    given = () if config.cutouts is None else tuple(read_cutouts(config.cutouts))
     if config.patience is not None and judge is None:
         kept, held = hold_back(boxes)
         priors = {new: priors[old] for new, old in enumerate(kept.tolist()) if old in priors}
@@ -134,7 +137,7 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
         trainer.start(config.start_from)
     if config.teacher is not None:
         check_student(config, trainer.student)
-    return Begun(boxes, held_back, judge, trainer, rules, priors)
+    return Begun(boxes, held_back, judge, trainer, rules, priors, given)
 
 
 def _train(begun: Begun, console: Console) -> Path:
@@ -195,11 +198,13 @@ def _priors(config: TrainConfig) -> Mapping[int, Prior]:
     return {} if config.priors is None else load_priors(config.priors)
 
 
-def _cutouts(config: TrainConfig, boxes: TrainingBoxes, priors: Mapping[int, Prior]) -> Cutouts | None:
+def _cutouts(
+    config: TrainConfig, given: Sequence[np.ndarray], boxes: TrainingBoxes, priors: Mapping[int, Prior]
+) -> Cutouts | None:
     """What is pasted; of masks only soft ones are trusted enough to cut along."""
-    if not config.paste and config.cutouts is None:
+    if not config.paste and not given:
         return None
-    return gather(config.cutouts, boxes, priors if _soft(config) else {})
+    return Cutouts.of(given, cut_objects(boxes, priors) if _soft(config) else ())
 
 
 def _soft(config: TrainConfig) -> bool:

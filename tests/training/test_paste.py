@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from mal_trt.base.errors import InputError
 from mal_trt.training.config import recipe_config
-from mal_trt.training.cutouts import SIDE, Cutouts, cut_objects, gather, read_cutouts
+from mal_trt.training.cutouts import SIDE, Cutouts, cut_objects, read_cutouts
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.loop import train
 from mal_trt.training.paste import pasted, scene
@@ -191,10 +191,14 @@ def test_a_run_that_pastes(discs: tuple[Path, TrainingBoxes], tmp_path: Path) ->
 
 
 def test_nothing_to_paste_into(discs: tuple[Path, TrainingBoxes], tmp_path: Path) -> None:
-    folder, boxes = discs
+    folder, _ = discs
     given = {"images": (folder,), "boxes": (folder / "boxes.json",), "out": tmp_path / "run", "device": "cpu"}
     with pytest.raises(InputError, match="paste needs soft masks to paste into"):
         train(recipe_config("small", paste=0.5, **given))
     with pytest.raises(InputError, match="cutouts are pasted by nothing: give paste or figures"):
         train(recipe_config("small", figures=0.0, cutouts=folder, **given))
-    assert not len(gather(None, boxes, {}))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="none of its 0 pictures shows an object"):
+        train(recipe_config("distill", cutouts=tmp_path / "empty", arch="mal-edge", batch=1, min_area=1.0, **given))
+    assert not (tmp_path / "run").exists(), "the folder is looked at before the teacher draws anything"
+    assert not len(Cutouts.of((), ()))
