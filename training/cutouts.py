@@ -17,6 +17,7 @@ from PIL import Image
 from mal_trt.base.errors import InputError
 from mal_trt.formats.images import ImageProblem
 from mal_trt.formats.pixels import begins_as_picture, open_picture
+from mal_trt.geometry.local_mask import bounds
 from mal_trt.training.pictures import TrainingBoxes
 from mal_trt.training.prior import Prior
 
@@ -141,9 +142,8 @@ def _cut(rgba: np.ndarray | None) -> np.ndarray | None:
     if rgba is None:
         return None
     solid = rgba[..., 3] > SOLID
-    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-    if not rows.size:
+    if (box := bounds(solid)) is None:
         return None
-    rgba = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    fill = float((rgba[..., 3] > SOLID).mean())
+    own = slice(box[1], box[3]), slice(box[0], box[2])
+    rgba, fill = rgba[own], float(solid[own].mean())
     return rgba if min(rgba.shape[:2]) >= LEAST_SIDE and FILL[0] <= fill <= FILL[1] else None

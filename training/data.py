@@ -15,6 +15,7 @@ from mal_trt.base.errors import RunError
 from mal_trt.formats.images import ImageProblem
 from mal_trt.geometry.boxes import extended_box, inclusive_pixels
 from mal_trt.geometry.crops import inner_box, read_crop
+from mal_trt.geometry.local_mask import bounds
 from mal_trt.training.augment import (
     harder,
     jittered,
@@ -146,8 +147,8 @@ class Samples(Dataset[Sample]):
 
     def _figure(self, rng: np.random.Generator, size_class: int | None) -> Sample:
         picture, mask = scene(self._patch, self.cutouts, rng) if self.cutouts else draw_figure(self._patch, rng)
-        ys, xs = np.nonzero(mask)
-        box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        box = bounds(mask)
+        assert box is not None  # a figure has a least size
         extended = extended_box(box, random_margins(rng, *self.rules.margin_rate))
         # A figure's own size in pixels means nothing, so its size class is drawn too, or that of its batch.
         if size_class is None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mal_trt.geometry.local_mask import bounds
+
 SIDE = 64  # of a soft mask, which covers exactly the box
 
 
@@ -29,10 +31,9 @@ def over_box(maps: Tensor, places: Tensor) -> Tensor:
 
 def extent(mask: np.ndarray) -> float:
     """Share of the box that the tight box around a mask covers."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
+    if (box := bounds(mask)) is None:
         return 0.0
-    return float((rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])) / mask.size
+    return float((box[2] - box[0]) * (box[3] - box[1])) / mask.size
 
 
 def agreement(members: np.ndarray, whole: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import math
 import cv2
 import numpy as np
 
+from mal_trt.geometry.local_mask import bounds
 from mal_trt.training.cutouts import SOLID, Cutouts, outlined
 from mal_trt.training.figures import MIN_SHARE, Patch, developed
 
@@ -33,13 +34,14 @@ def pasted(crop: np.ndarray, soft: np.ndarray, cutouts: Cutouts, rng: Rng) -> tu
     the sides of what is seen must stay where they are, since the box does.
     """
     object_ = soft > SOLID
-    around = _extent(object_)
+    around = bounds(object_)
     if around is None:
         return crop, soft
     x0, y0, x1, y1 = around
     length = max(x1 - x0, y1 - y0)
     own = outlined(crop[y0:y1, x0:x1], soft[y0:y1, x0:x1]) if rng.random() < OWN_COPY else None
     behind = rng.random() < BEHIND
+    ground = crop.astype(np.float32)
     for _ in range(TRIES):
         if own is not None:
             size = length * rng.uniform(0.7, 1.1)
@@ -49,15 +51,15 @@ def pasted(crop: np.ndarray, soft: np.ndarray, cutouts: Cutouts, rng: Rng) -> tu
         if behind:
             angle, away = rng.uniform(0, 2 * math.pi), length * rng.uniform(0.3, 0.7)
             centre = (x0 + x1) / 2 + away * math.cos(angle), (y0 + y1) / 2 + away * math.sin(angle)
-            picture, _ = _put(crop.astype(np.float32), colours, alpha, centre)
+            picture, _ = _put(ground, colours, alpha, centre)
             kept = np.clip(soft.astype(np.float32) / 255 * 2 - 0.3, 0, 1)[..., None]
             return (picture * (1 - kept) + crop * kept).astype(np.uint8), soft
         reach = 0.1 * length
         centre = rng.uniform(x0 - reach, x1 + reach), rng.uniform(y0 - reach, y1 + reach)
-        picture, cover = _put(crop.astype(np.float32), colours, alpha, centre)
+        picture, cover = _put(ground, colours, alpha, centre)
         left = object_ & (cover <= 0.5)
         hidden = 1 - left.sum() / object_.sum()
-        if HIDDEN[0] < hidden < HIDDEN[1] and _near(around, _extent(left), max(2.0, STAYS * length)):
+        if HIDDEN[0] < hidden < HIDDEN[1] and _near(around, bounds(left), max(2.0, STAYS * length)):
             return picture.astype(np.uint8), (soft * (1 - cover)).astype(np.uint8)
     return crop, soft
 
@@ -136,11 +138,6 @@ def _put(
         under = picture[y0:y1, x0:x1]
         under += (colours[y0 - y : y1 - y, x0 - x : x1 - x] - under) * part[..., None]
     return picture, cover
-
-
-def _extent(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else None
 
 
 def _near(one: tuple[int, ...], other: tuple[int, ...] | None, most: float) -> bool:

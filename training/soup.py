@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from mal_trt.base.errors import InputError
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.exported import read_start
@@ -27,7 +29,6 @@ def average(checkpoints: Sequence[Path], path: Path) -> Path:
     for checkpoint, state in zip(checkpoints, states, strict=True):
         if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in first.items()}:
             raise InputError(f"{checkpoint}: holds another network than {checkpoints[0]}; weights have no mean")
-    mean = {name: sum((state[name].double() for state in states[1:]), first[name].double()) for name in first}
-    mean = {name: (total / len(states)).to(first[name].dtype) for name, total in mean.items()}
+    mean = {n: torch.stack([state[n].double() for state in states]).mean(0).to(first[n].dtype) for n in first}
     save_checkpoint(path, config, student=mean, teacher=mean, meta=sources[0].meta)
     return path

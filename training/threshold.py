@@ -13,7 +13,7 @@ import numpy as np
 from mal_trt.formats.images import ImageProblem
 from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.crops import Frame
-from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.local_mask import LocalMask, bounds
 from mal_trt.geometry.paste import mask_from_logits
 from mal_trt.labelling.predictor import Predictor
 from mal_trt.training.data import SampleRules, Samples
@@ -29,10 +29,9 @@ def threshold_for(thresholds: Sequence[float], area: float) -> float:
 
 def box_agreement(mask: LocalMask, box: np.ndarray) -> float:
     """IoU of the tight box around a mask with the XYXY box it was made for; 0 for an empty mask."""
-    ys, xs = np.nonzero(mask.mask)
-    if not ys.size:
+    if (own := bounds(mask.mask)) is None:
         return 0.0
-    x0, y0, x1, y1 = mask.x0 + xs.min(), mask.y0 + ys.min(), mask.x0 + xs.max() + 1, mask.y0 + ys.max() + 1
+    x0, y0, x1, y1 = mask.x0 + own[0], mask.y0 + own[1], mask.x0 + own[2], mask.y0 + own[3]
     width = max(0.0, min(x1, box[2]) - max(x0, box[0]))
     height = max(0.0, min(y1, box[3]) - max(y0, box[1]))
     union = (x1 - x0) * (y1 - y0) + (box[2] - box[0]) * (box[3] - box[1]) - width * height
@@ -87,8 +86,8 @@ def figure_iou_by_threshold(model: Path, boxes: TrainingBoxes, samples: int, see
     found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for sample in (drawn[number] for number in range(samples)):
         true = sample["mask"].numpy() > 0
-        ys, xs = np.nonzero(true)
-        inner = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+        inner = bounds(true)
+        assert inner is not None  # a figure has a least size
         frame = Frame((0, 0, size, size), (0, 0, size, size), inner, size, size, size)
         crops[0] = sample["teacher"].numpy().transpose(2, 0, 1)
         logits = predictor.run(crops, SizeClass.LARGE if contract.sizes else frame.size_class, [frame])[0]

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def bounds(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The smallest box around the pixels of a mask [rows, columns] that are set, XYXY, half-open; None without one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else None
+
+
 @dataclass(frozen=True)
 class LocalMask:
     """A mask in a window of the picture; every pixel outside the window is background.
