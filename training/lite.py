@@ -20,6 +20,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.training.depthwise import FrozenDepthwise
 
 STEP = 32
+OF_ENCODER = ("conv_stem", "bn1", "blocks")  # how timm names what an encoder has
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,12 @@ class LiteEncoder(nn.Module):
         self.channels = tuple(int(model.blocks[index][-1].conv_pwl.out_channels) for index in self.variant.picked)
         self._fold(model)
 
+    def _whole(self) -> Any:
+        return timm.create_model(f"tf_efficientnet_{self.variant.model}", pretrained=False)
+
     def _timm(self) -> Any:
-        model = timm.create_model(f"tf_efficientnet_{self.variant.model}", pretrained=False)
+        """timm's model, as much of it as this variant has."""
+        model = self._whole()
         if self.variant.blocks is not None:
             kept = zip(model.blocks, self.variant.blocks, strict=False)
             model.blocks = nn.Sequential(*(stage[:count] for stage, count in kept))
@@ -144,9 +149,11 @@ class LiteEncoder(nn.Module):
         state: timm's names; what this variant does not have of the model may be there or not.
         """
         model = self._timm()
-        own = {
-            name: value for name, value in model.state_dict().items() if name.startswith(("conv_stem", "bn1", "blocks"))
-        }
+        # A deeper model of the same widths, as lite1 is beside lite0, has all tensors of the other and more.
+        known = set(self._whole().state_dict())
+        if strange := [name for name in state if name.startswith(OF_ENCODER) and name not in known]:
+            raise InputError(f"{where}: not EfficientNet-{self.variant.model}, which has no {strange[0]}")
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(OF_ENCODER)}
         wanted = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}
         missing = [name for name in wanted if name not in state]
         if missing:

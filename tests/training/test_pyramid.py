@@ -56,6 +56,15 @@ def test_folding_keeps_timm_s_maps() -> None:
     assert encoder.channels == (24, 40, 112, 320)
 
 
+@pytest.mark.parametrize("variant", ["lite0", "edge"])
+def test_the_weights_of_a_deeper_model_are_refused(variant: str) -> None:
+    """Lite1 is as wide as Lite0: all tensors of the smaller one are there, but they do not make it up."""
+    deeper = timm.create_model("tf_efficientnet_lite1", pretrained=False).state_dict()
+    with pytest.raises(InputError, match=r"here: not EfficientNet-lite0, which has no blocks\.\d\.\d\."):
+        LiteEncoder(variant).load_timm(deeper, "here")
+    LiteEncoder(variant).load_timm(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), "here")
+
+
 def test_gradient_of_a_frozen_depthwise_convolution() -> None:
     torch.manual_seed(0)
     for kernel, stride, padding in ((3, 1, 1), (5, 1, 2), (3, 2, 0), (5, 2, 0)):
