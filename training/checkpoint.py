@@ -186,6 +186,8 @@ def _read_content(path: Path) -> Any:
     if start.startswith(LEGACY, 2):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError) as error:  # what torch raises where the file ends too soon
+            raise InputError(f"{path}: is damaged ({str(error) or 'it ends too soon'}); fetch it again") from None
         except Exception:
             raise InputError(
                 f"{path}: an old (before PyTorch 1.6) file with more than tensors in it; open it once with a "

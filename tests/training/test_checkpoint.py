@@ -195,6 +195,11 @@ def test_old_torch_format(tmp_path: Path) -> None:
     torch.save({"model": state, "args": Config()}, tmp_path / "args.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match=r"before PyTorch 1\.6"):
         read_checkpoint(tmp_path / "args.pth")
+    whole = (tmp_path / "old.pth").read_bytes()
+    for end in (600, len(whole) // 2, len(whole) - 10):
+        (tmp_path / "cut.pth").write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"cut\.pth: is damaged \(.*\); fetch it again"):
+            read_checkpoint(tmp_path / "cut.pth")
 
 
 def test_pretraining_leaves_a_stem_random_and_resizes_positions(tmp_path: Path) -> None:
