@@ -25,6 +25,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Crops that a processor computes at once for each of its threads: with more, what lies between two layers leaves the
 # cache. Masks are the same to the byte.
 PART = 4
+OPTIMISER_FAILED = ("float8", "core/optimizer/")  # in messages of a file that runs without the optimiser
 TENSOR_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -119,9 +120,9 @@ def _open_session(
             try:
                 session = ort.InferenceSession(str(path), options, providers=wanted)
             except Exception as error:
-                if "float8" not in str(error):
+                if not any(sign in str(error) for sign in OPTIMISER_FAILED):
                     raise
-                # Its optimiser moves Transposes between Q and DQ, where they cannot take FP8.
+                # Its optimiser moves Transposes between Q and DQ, where they cannot take FP8, and trips over a Clip.
                 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
                 session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper
 
+from mal_trt.backends import open_backend
 from mal_trt.base.errors import RunError
 from mal_trt.calibration.gate import largest_set
 from mal_trt.calibration.graph import check_graph, constant, fold_constants, load_onnx, value_types
 from mal_trt.calibration.half import to_half
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, to_levels, weight_scales
+from mal_trt.geometry.boxes import SizeClass
 
 Write = Callable[..., Any]
 
@@ -84,6 +87,19 @@ def test_arithmetic_is_what_it_says() -> None:
     expected = levels @ (np.rint(weight / scale) * scale)
     np.testing.assert_allclose(y, expected, atol=1e-4)
     np.testing.assert_allclose(weight_scales(weight, 1, "int8", np.dtype(np.float32)), scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_bundled_network_runs_with_pairs_before_its_clips(tmp_path: Path, kind: str) -> None:
+    """ONNX Runtime's optimiser (1.31) trips over a Clip before a QuantizeLinear to FP8."""
+    whole, contract, _ = load_onnx("bundled")
+    model = fold_constants(whole)
+    chosen = choose(model, ["conv"], "")
+    path = tmp_path / "pairs.onnx"
+    onnx.save(quantize(model, chosen, {layer.name: 6.0 for layer in chosen}, kind), path)
+    crops = np.random.default_rng(3).integers(0, 256, (2, 3, contract.input_size, contract.input_size), np.uint8)
+    logits = open_backend(path, "cpu", threads=1, backend="onnxruntime").run(crops, SizeClass.LARGE)
+    assert np.isfinite(logits).all() and logits.std() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
