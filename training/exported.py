@@ -26,7 +26,7 @@ from mal_trt.training.checkpoint import (
 )
 from mal_trt.training.loading import State
 from mal_trt.training.network import NetworkConfig
-from mal_trt.training.pretrained import is_hub_name, is_package
+from mal_trt.training.pretrained import hub_name, is_package
 from mal_trt.training.pyramid import fusion
 from mal_trt.training.sparse import META
 from mal_trt.training.vit import PRETRAINING_SIZE, parse_vit, resample_positions
@@ -44,8 +44,8 @@ def read_start(path: Path | str) -> Checkpoint:
     an encoder's package ("efficientnet-lite0"), or that of a timm model with weights in its cache or on its hub."""
     if is_package(str(path)):
         return read_encoder_package(str(path))
-    if not Path(path).exists() and is_hub_name(str(path)):
-        return read_encoder_hub(str(path))
+    if not Path(path).exists() and (name := hub_name(str(path))):
+        return read_encoder_hub(name)
     if is_bundled(path) or Path(path).suffix.lower() == ".onnx":
         return read_exported(path)
     return read_checkpoint(path)

