@@ -1,104 +1,23 @@
-"""The page's work over HTTP: what is opened, changed, uploaded and exported, and what is refused."""
+"""The page's work over HTTP: what is opened, changed and exported."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from label_data import blob_picture
 from mal_trt import Labeler, label
-from mal_trt.base.errors import InputError
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import decode_rle, encode_rle, run_lengths
-from serving import Answer, Server, png, serving
-
-RECORDS = [
-    {"id": 5, "image_id": 7, "category_id": 3, "bbox": [6, 10, 28, 20], "iscrowd": 0, "note": "kept"},
-    {"id": 6, "image_id": 7, "category_id": 9, "bbox": [2, 2, 76, 76], "area": 1.0},
-    {"id": 7, "image_id": 8, "category_id": 3, "bbox": [86, 50, 28, 20]},
-    {"id": 8, "image_id": 8, "category_id": 3, "bbox": [500, 500, 20, 20]},
-]
-DOCUMENT = {
-    "info": {"year": 2026},
-    "images": [
-        {"id": 7, "file_name": "a.png", "width": 120, "height": 80, "licence": 4},
-        {"id": 8, "file_name": "sub/b.png", "width": 120, "height": 80},
-        {"id": 9, "file_name": "missing.png", "width": 120, "height": 80},
-    ],
-    "annotations": RECORDS,
-    "categories": [{"id": 3, "name": "blob", "supercategory": "x"}, {"id": 9, "name": "pair"}],
-}
-Opened = Callable[..., Any]
-
-
-@pytest.fixture
-def page(serve_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """A server with the tiny model on pictures and a workspace of its own; document: its boxes."""
-    pictures = tmp_path_factory.mktemp("pictures")
-    (pictures / "sub").mkdir()
-    for name in ("a.png", "sub/b.png"):
-        shutil.copyfile(serve_folder / "pictures" / name, pictures / name)
-
-    @contextmanager
-    def open(document: Any = DOCUMENT, images: bool = True, **more: Any) -> Iterator[Server]:
-        from mal_trt.serve.settings import Limits, ServeSettings
-
-        boxes = None
-        if document is not None:
-            boxes = tmp_path / "boxes.json"
-            boxes.write_text(json.dumps(document))
-        settings = ServeSettings(
-            model=serve_folder / "tiny.onnx",
-            images=pictures if images else None,
-            boxes=boxes,
-            workspace=more.pop("workspace", tmp_path / "work"),
-            port=0,
-            device="cpu",
-            threads=1,
-            limits=Limits(body=1 << 20, pixels=100_000, head=1.0, body_seconds=1.0, idle=2, stalled=1.0),
-            **more,
-        )
-        with serving(settings) as running:
-            yield running
-
-    return open
-
-
-def send(server: Server, method: str, path: str, document: Any) -> Answer:
-    return server.ask(method, f"/workspace{path}", json.dumps(document).encode(), {"content-type": "application/json"})
-
-
-def done(server: Server, method: str, path: str, document: Any) -> Any:
-    answer = send(server, method, path, document)
-    assert answer.status in (200, 201), answer.body
-    return answer.json
-
-
-def drawn(server: Server) -> None:
-    for picture in server.get("/workspace/pictures").json["ids"]:
-        server.post_json(f"/workspace/pictures/{picture}/masks", {})
-    assert server.get("/workspace").json["undrawn"] == 0
-
-
-def exported(server: Server, format: str, **options: Any) -> tuple[Any, bytes]:
-    about = done(server, "POST", "/exports", {"format": format, **options})
-    answer = server.get(f"/workspace/exports/{about['number']}")
-    assert answer.status == 200 and about["file"] in answer.headers["content-disposition"]
-    assert len(answer.body) == about["bytes"]
-    return about, answer.body
+from serving import Server
+from workspace_page import DOCUMENT, RECORDS, Opened, done, drawn, exported, send
 
 
 def test_boxes_nobody_touched_are_exported_as_label_writes_them(
@@ -224,170 +143,6 @@ def test_lists_are_filtered_sorted_and_found(page: Opened) -> None:
         assert server.get("/workspace/pictures?search=%25").json["ids"] == []
         done(server, "PATCH", "/objects/3", {"state": "accepted"})
         assert server.get("/workspace/pictures?shown=unseen").json["ids"] == [1]
-
-
-def test_pictures_without_boxes_uploads_and_classes(page: Opened, serve_folder: Path, tmp_path: Path) -> None:
-    with page(None) as server:
-        assert server.get("/workspace/pictures").json["ids"] == [1, 2]
-        content = png(blob_picture(60, 50, 3))
-        for name in ("../../evil.png", "C:\\x\\evil.png", "evil.jpg", "%2e%2e/\u202eevil.svg"):
-            answer = server.ask("POST", f"/workspace/uploads?name={quote(name)}", content)
-            assert answer.status == 201, answer.body
-        names = [row["name"] for row in server.get("/workspace/pictures/rows?ids=3,4,5,6").json["rows"]]
-        assert names == ["evil.png", "evil (2).png", "evil (3).png", "_evil.png"]
-        number = done(server, "POST", "/categories", {"name": "  big \n cat "})["number"]
-        assert done(server, "POST", "/categories", {"name": "big cat"})["number"] == number
-        done(server, "PATCH", "/categories/1", {"name": "thing"})
-        assert send(server, "PATCH", "/categories/1", {"name": "big cat"}).status == 400
-        made = done(server, "POST", "/pictures/3/objects", {"box": [2, 2, 58, 48], "category": number})
-        done(server, "POST", "/pictures/1/accept", {})
-        answer = server.get("/workspace/pictures/3/file")
-        assert answer.body == content and answer.headers["content-type"] == "image/png"
-        assert Image.open(io.BytesIO(server.get("/workspace/pictures/3/small").body)).size == (60, 50)
-        coco = json.loads(exported(server, "coco")[1])
-    assert coco["categories"] == [{"id": 1, "name": "thing"}, {"id": 2, "name": "big cat"}]
-    assert [image["file_name"] for image in coco["images"]] == ["a.png", "evil.png"]
-    (record,) = coco["annotations"]
-    assert (record["image_id"], record["category_id"], record["bbox"]) == (2, 2, [2, 2, 56, 46])
-    assert record["segmentation"]["counts"] == made["objects"][0]["counts"]
-    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    assert kept == sorted(f"work/uploads/{name}" for name in names)
-
-
-def test_pictures_are_shown_as_they_are_read(page: Opened, serve_folder: Path, tmp_path: Path) -> None:
-    turned = Image.fromarray(blob_picture(60, 40, 1))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    stream = io.BytesIO()
-    turned.save(stream, "JPEG", exif=exif)
-    deep = io.BytesIO()
-    Image.fromarray(blob_picture(60, 40, 1)[:, :, 0].astype(np.uint16) * 256).save(deep, "PNG")
-    with page(None, images=False) as server:
-        for name, content in (("turned.jpg", stream.getvalue()), ("deep.png", deep.getvalue())):
-            id = server.ask("POST", f"/workspace/uploads?name={name}", content).json["id"]
-            answer = server.get(f"/workspace/pictures/{id}/file")
-            image = Image.open(io.BytesIO(answer.body))
-            assert image.size == (60, 40) and image.mode == "RGB" and image.getexif().get(0x0112) is None
-            difference = np.abs(np.asarray(image).astype(int) - blob_picture(60, 40, 1)[:, :, :1])
-            assert difference.mean() < 25, name
-
-
-def test_links_do_not_lead_out_of_the_folder(page: Opened, tmp_path: Path, serve_folder: Path) -> None:
-    from mal_trt.serve.settings import ServeSettings
-
-    folder, secret = tmp_path / "photos", tmp_path / "secret.png"
-    folder.mkdir()
-    secret.write_bytes(png(blob_picture(30, 30)))
-    (folder / "link.png").symlink_to(secret)
-    (folder / "good.png").write_bytes(png(blob_picture(30, 30)))
-    settings = ServeSettings(
-        model=serve_folder / "tiny.onnx", images=folder, workspace=tmp_path / "w", port=0, device="cpu", threads=1
-    )
-    with serving(settings) as server:
-        rows = server.get("/workspace/pictures/rows?ids=1,2").json["rows"]
-        ids = {row["name"]: row["id"] for row in rows}
-        assert server.get(f"/workspace/pictures/{ids['good.png']}/file").status == 200
-        for path in ("", "/file", "/small"):
-            answer = server.get(f"/workspace/pictures/{ids['link.png']}{path}")
-            assert answer.status == 400 and "leads out of the folder" in answer.json["error"]
-
-
-def test_other_boxes_or_pictures_do_not_go_into_begun_work(page: Opened, tmp_path: Path) -> None:
-    with page() as server:
-        assert server.get("/workspace").status == 200
-    with pytest.raises(InputError, match="begun with other boxes"), page({**DOCUMENT, "annotations": []}):
-        pass
-    (tmp_path / "blocked").write_text("a file")
-    with pytest.raises(InputError, match="cannot hold the output"), page(workspace=tmp_path / "blocked" / "x"):
-        pass
-
-
-BAD: list[tuple[str, str, Any]] = [
-    ("GET", "/pictures/0", None),
-    ("GET", "/pictures/99", None),
-    ("GET", "/pictures/-1", None),
-    ("GET", "/pictures/1e3", None),
-    ("GET", "/pictures/%2e%2e%2fa.png", None),
-    ("GET", "/pictures/99999999999999999999999", None),
-    ("GET", "/pictures/..%2f..%2fetc%2fpasswd/file", None),
-    ("GET", "/pictures/3/file", None),
-    ("GET", "/pictures/rows?ids=", None),
-    ("GET", "/pictures/rows?ids=1;drop", None),
-    ("GET", "/pictures/rows?ids=" + ",".join("1" * 201), None),
-    ("GET", "/pictures?sort=name;--", None),
-    ("GET", "/pictures?shown=%00", None),
-    ("GET", "/pictures?search=" + "x" * 300, None),
-    ("GET", "/exports/1", None),
-    ("GET", "/exports/..%2f..%2fjournal.sqlite", None),
-    ("POST", "/pictures/1/objects", {}),
-    ("POST", "/pictures/1/objects", []),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 1], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, "10"], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, float("nan")], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, float("inf")], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 1e300, 10], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [20, 20, 10, 10], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [500, 500, 600, 600], "category": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, 10], "category": 77}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, 10], "category": "1"}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, 10], "category": 1, "threshold": 1}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, 10], "category": 1, "state": "accepted"}),
-    ("POST", "/pictures/1/objects", {"box": [0, 0, 10, 10], "category": 1, "token": "../../x"}),
-    ("POST", "/pictures/99/objects", {"box": [0, 0, 10, 10], "category": 1}),
-    ("POST", "/pictures/3/objects", {"box": [0, 0, 10, 10], "category": 1}),
-    ("POST", "/pictures/1/preview", {"box": [0, 0, 10, 10], "threshold": -0.1}),
-    ("POST", "/pictures/99/accept", {}),
-    ("POST", "/pictures/1/redo", {}),
-    ("POST", "/pictures/1/undo", {"n": 1}),
-    ("PATCH", "/objects/99", {"state": "accepted"}),
-    ("PATCH", "/objects/1", {"state": "good"}),
-    ("PATCH", "/objects/1", {"category": 0}),
-    ("PATCH", "/objects/1", {"category": 12}),
-    ("PATCH", "/objects/1", {"counts": "11"}),
-    ("DELETE", "/objects/99", None),
-    ("PUT", "/objects/1/mask", {"counts": []}),
-    ("PUT", "/objects/1/mask", {"counts": [9599]}),
-    ("PUT", "/objects/1/mask", {"counts": [9601]}),
-    ("PUT", "/objects/1/mask", {"counts": [-1, 9601]}),
-    ("PUT", "/objects/1/mask", {"counts": [10, 0, 9590]}),
-    ("PUT", "/objects/1/mask", {"counts": [1.5, 9598.5]}),
-    ("PUT", "/objects/1/mask", {"counts": [2**62, 2**62]}),
-    ("PUT", "/objects/1/mask", {"counts": "9600"}),
-    ("POST", "/categories", {"name": ""}),
-    ("POST", "/categories", {"name": " \n "}),
-    ("POST", "/categories", {"name": "a\u0000b"}),
-    ("POST", "/categories", {"name": "x" * 300}),
-    ("PATCH", "/categories/99", {"name": "x"}),
-    ("POST", "/exports", {"format": "docx"}),
-    ("POST", "/exports", {"format": "../coco"}),
-    ("POST", "/exports", {"format": "coco,yolo"}),
-    ("POST", "/exports", {"format": "coco", "simplify": -1}),
-    ("POST", "/exports", {"format": "coco", "accepted": True}),
-    ("POST", "/uploads", None),
-    ("POST", "/uploads?name=", None),
-    ("POST", "/uploads?name=a.png", None),
-]
-
-
-def test_bad_requests_get_a_clear_answer_and_change_nothing(page: Opened) -> None:
-    with page() as server:
-        drawn(server)
-        before = [server.get("/workspace").json, server.get("/workspace/pictures/1").json]
-        for method, path, document in BAD:
-            answer = send(server, method, path, document) if document is not None else None
-            answer = answer or server.ask(method, f"/workspace{path}")
-            assert 400 <= answer.status < 500, (method, path, document, answer.status, answer.body)
-            if "json" in answer.headers.get("content-type", ""):
-                text = answer.json["error"]
-                assert isinstance(text, str) and text and "\n" not in text and "Traceback" not in text
-        bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0" + b"\0" * 40
-        for content in (b"", b"<svg/>", b"GIF89a", bomb, png(blob_picture(400, 300)), png(blob_picture(60, 50))[:90]):
-            answer = server.ask("POST", "/workspace/uploads?name=a.png", content)
-            assert answer.status == 400, content[:20]
-        elsewhere = {"origin": "https://example.com", "content-type": "application/json"}
-        assert server.ask("POST", "/workspace/pictures/1/accept", b"{}", elsewhere).status == 403
-        assert server.ask("POST", "/workspace/pictures/1/accept", b"{}", {"content-type": "text/plain"}).status == 422
-        assert [server.get("/workspace").json, server.get("/workspace/pictures/1").json] == before
 
 
 def test_an_export_waits_for_masks(page: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
