@@ -3,7 +3,8 @@
     python benchmarks/sloppy_boxes.py --images DIR|TAR --boxes val.json [--model M] [--slack 0 0.05] [--json FILE]
 
 Each side of a box moves by its own share, even between minus and plus the given one; "larger" and "smaller" move all
-four sides outwards or inwards by it. Boxes are clipped to their pictures. The drawn masks stay as they are.
+four sides outwards or inwards by it. Boxes are clipped to their pictures. The drawn masks stay as they are; "reach" is
+the share of their area that lies in such boxes, grown by the slack: no mask that stays in them can have more.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import save
+from pycocotools import mask
 
 from mal_trt import evaluate
+from mal_trt.formats.segmentations import to_rle
 
 CASES = {"exact": (0.0, 0.0), "off by 5 %": (-0.05, 0.05), "off by 10 %": (-0.1, 0.1), "off by 20 %": (-0.2, 0.2)}
 CASES |= {"10 % larger": (0.1, 0.1), "10 % smaller": (-0.1, -0.1)}
@@ -38,6 +42,26 @@ def moved(document: dict[str, Any], outwards: tuple[float, float], seed: int = 0
     return {**document, "annotations": annotations}
 
 
+def reach(document: dict[str, Any], drawn: dict[str, Any], slack: float) -> float:
+    """Share of the drawn masks' area that the document's boxes, grown on each side by a share of theirs, hold; the mean
+    over objects, then over classes."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    by_class = defaultdict(list)
+    for record, truth in zip(document["annotations"], drawn["annotations"], strict=True):
+        width, height = sizes[record["image_id"]]
+        rle = to_rle(truth["segmentation"], height, width)
+        x, y, w, h = record["bbox"]
+        own = (
+            max(0.0, x - slack * w),
+            max(0.0, y - slack * h),
+            min(width, x + w + slack * w),
+            min(height, y + h + slack * h),
+        )
+        x0, y0, x1, y1 = (round(side) for side in own)
+        by_class[record["category_id"]].append(mask.decode(rle)[y0:y1, x0:x1].sum() / max(1, mask.area(rle)))
+    return float(np.mean([np.mean(shares) for shares in by_class.values()]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
@@ -51,11 +75,13 @@ def main() -> None:
     for case, outwards in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "boxes.json"
-            path.write_text(json.dumps(moved(document, outwards)))
+            off = moved(document, outwards)
+            path.write_text(json.dumps(off))
             for slack in arguments.slack:
                 found = evaluate(arguments.images, path, arguments.model, device="cpu", slack=slack, progress=False)
                 name = f"{case}, slack {slack:g}" if slack else case
                 rows[name] = {key: round(found[key], 4) for key in ("miou", "miou_instance", "boundary_iou")}
+                rows[name]["reach"] = round(reach(off, document, slack), 4)
                 print(name, rows[name], flush=True)
     save(arguments.json, {"model": str(arguments.model), "boxes": len(document["annotations"]), "cases": rows})
 
