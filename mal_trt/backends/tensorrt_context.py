@@ -121,6 +121,9 @@ class ProfileContext:
     def _shape(self, count: int) -> None:
         if count == self._count:
             return
+        # A graph is only good for the shapes the context was set to when it was captured, and still is.
+        while self._graphs:
+            self._forget()
         self._count = 0
         shapes: dict[str, tuple[int, ...]] = {"image": (count, *self._tensors.crop)}
         if self._tensors.grid is not None:

@@ -67,10 +67,14 @@ class Staging:
         """The host's side, uint8 of at least `size` bytes. No queued work may use the old memory when it grows."""
         if self._memory is None or self._memory.nbytes < size:
             self.close()
-            self._memory, mapped = self._driver.allocate_pinned(size)
-            self._mapped = mapped if self._driver.device.integrated else 0
-            if not self._mapped:
-                self._device.reserve(size)
+            memory, mapped = self._driver.allocate_pinned(size)
+            self._memory, self._mapped = memory, mapped if self._driver.device.integrated else 0
+            try:
+                if not self._mapped:
+                    self._device.reserve(size)
+            except BaseException:  # else the next one would find a host's side that has no twin
+                self.close()
+                raise
         return self._memory
 
     @property

@@ -133,8 +133,9 @@ class Paster:
             part.close()
 
     def _make_room(self, edges: int) -> None:
-        self._capacity = max(self._capacity, edges, 1)
-        self._edges.reserve(self._capacity * 4)
+        capacity, self._capacity = max(self._capacity, edges, 1), 0
+        self._edges.reserve(capacity * 4)
+        self._capacity = capacity
 
     def _paste(self, stream: int) -> None:
         assert self._queued

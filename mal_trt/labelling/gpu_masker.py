@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from mal_trt.base.errors import NanLogits
 from mal_trt.cuda.buffers import DeviceBuffer, PinnedBuffer
 from mal_trt.cuda.crop import Cropper, PicturePool, Pixels
 from mal_trt.cuda.decode import JpegDecoder
-from mal_trt.cuda.driver import CudaError
+from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.cuda.paste import Paster
 from mal_trt.cuda.quality import Rater
 from mal_trt.cuda.refine import Refiner
@@ -104,11 +104,15 @@ class _Cutter:
     """A stream on which pictures go up and crops are cut."""
 
     def __init__(self, predictor: Predictor, backend: DeviceBackend) -> None:
-        self._driver = backend.driver
-        self._stream = self._driver.create_stream()
-        contract = predictor.contract
-        self._pictures = PicturePool(self._driver)
-        self._croppers = {side: Cropper(self._driver, side, contract.input_dtype) for side in contract.sides}
+        self._driver, contract = backend.driver, predictor.contract
+        with ExitStack() as parts:
+            self._stream = _stream(self._driver, parts)
+            self._pictures = parts.enter_context(closing(PicturePool(self._driver)))
+            self._croppers = {
+                side: parts.enter_context(closing(Cropper(self._driver, side, contract.input_dtype)))
+                for side in contract.sides
+            }
+            self._parts = parts.pop_all()
 
     def cut(self, pictures: Sequence[Picture], which: Sequence[int], frames: Frames, into: np.ndarray) -> None:
         """The crop of each frame from one of the pictures, which[n], to a pointer, uint64 [n]."""
@@ -127,10 +131,7 @@ class _Cutter:
             self._driver.synchronize(self._stream)
 
     def close(self) -> None:
-        for cropper in self._croppers.values():
-            cropper.close()
-        self._pictures.close()
-        self._driver.destroy_stream(self._stream)
+        self._parts.close()
 
 
 class _Lane:
@@ -138,12 +139,20 @@ class _Lane:
 
     def __init__(self, predictor: Predictor, backend: DeviceBackend) -> None:
         self._predictor, self._backend, self._driver = predictor, backend, backend.driver
-        self._stream = self._driver.create_stream()
-        self._logits, self._others, self._mirrored = (DeviceBuffer(self._driver) for _ in range(3))
-        contract = predictor.contract
-        self._refiners = {side: Refiner(self._driver, side, contract.input_dtype) for side in contract.sides}
-        self._paster, self._rater = Paster(self._driver), Rater(self._driver)
-        self._seen = PinnedBuffer(self._driver)
+        contract, driver = predictor.contract, self._driver
+        with ExitStack() as parts:
+            self._stream = _stream(driver, parts)
+            self._logits, self._others, self._mirrored = (
+                parts.enter_context(closing(DeviceBuffer(driver))) for _ in range(3)
+            )
+            self._refiners = {
+                side: parts.enter_context(closing(Refiner(driver, side, contract.input_dtype)))
+                for side in contract.sides
+            }
+            self._paster = parts.enter_context(closing(Paster(driver)))
+            self._rater = parts.enter_context(closing(Rater(driver)))
+            self._seen = parts.enter_context(closing(PinnedBuffer(driver)))
+            self._parts = parts.pop_all()
 
     def masks(self, crops: int, frames: Frames, size: SizeClass, keep: bool) -> list[Mask]:
         """Mask of each slot. crops: pointer to [n,3,S,S]. keep: a copy of its logits, too."""
@@ -192,11 +201,14 @@ class _Lane:
         self._refiners[self._predictor.contract.side(size)].check(logits, (count, side, side), self._stream)
 
     def close(self) -> None:
-        for refiner in self._refiners.values():
-            refiner.close()
-        for part in (self._paster, self._rater, self._seen, self._logits, self._others, self._mirrored):
-            part.close()
-        self._driver.destroy_stream(self._stream)
+        self._parts.close()
+
+
+def _stream(driver: Driver, parts: ExitStack) -> int:
+    """A stream that is destroyed with the parts, after all that came later."""
+    stream = driver.create_stream()
+    parts.callback(driver.destroy_stream, stream)
+    return stream
 
 
 def _on_gpu(picture: Picture) -> Pixels:

@@ -24,7 +24,7 @@ from mal_trt.geometry.boxes import SizeClass, clip_box
 from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
-from mal_trt.labelling.masker import Places
+from mal_trt.labelling.masker import draw
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
 
@@ -174,11 +174,9 @@ class Labeler:
             places = [i for i, frame in frames.items() if frame.size_class is size]
             for start in range(0, len(places), self._batch):
                 part = places[start : start + self._batch]
-                batch = self._masker.batch(Frames.of([frames[place] for place in part]), size)
-                self._masker.cut([pixels], Places.filling(batch))
-                for place, mask in zip(part, self._masker.masks(batch), strict=True):
-                    if mask is not None:
-                        local[place], quality[place] = decode_rle(mask.rle), mask.quality
+                masks = draw(self._masker, [pixels], Frames.of([frames[place] for place in part]), size)
+                for place, mask in zip(part, masks, strict=True):
+                    local[place], quality[place] = decode_rle(mask.rle), mask.quality
         return Masks(tuple(local), height, width, tuple(quality))
 
     def close(self) -> None:

@@ -98,3 +98,23 @@ class Masker(Protocol):
     def close(self) -> None:
         """Free what was kept for the next batch."""
         ...
+
+
+def draw(
+    masker: Masker,
+    pictures: Sequence[Picture],
+    frames: Frames,
+    size: SizeClass,
+    picture: Sequence[int] | None = None,
+    logits: bool = False,
+) -> list[Mask]:
+    """The masks of one batch of boxes, all of whose pictures are there. picture: see `Places.filling`; logits: see
+    `Masker.masks`."""
+    batch = masker.batch(frames, size)
+    try:
+        masker.cut(pictures, Places.filling(batch, picture))
+    except BaseException:
+        batch.cut[:] = False
+        masker.masks(batch)  # which lets the crops go
+        raise
+    return [mask for mask in masker.masks(batch, logits) if mask is not None]

@@ -22,7 +22,7 @@ from mal_trt.geometry.paste import rle_from_logits
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.rle import RLE, encode_rle
 from mal_trt.labelling.labeler import NOTHING, checked_boxes
-from mal_trt.labelling.masker import Masker, Places
+from mal_trt.labelling.masker import Masker, draw
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.pipeline import LANES
 from mal_trt.labelling.predictor import Predictor, batch_size
@@ -180,10 +180,9 @@ class Inference:
             assert box is not None
             height, width = one.job.picture.shape[:2]
             frames.append(predictor.frame(box, width, height))
-        slots = masker.batch(Frames.of(frames), size)
-        masker.cut([job.picture for job in jobs], Places.filling(slots, [at[id(one.job)] for one in batch]))
-        for one, frame, mask in zip(batch, frames, masker.masks(slots, logits=True), strict=True):
-            assert mask is not None
+        pictures, which = [job.picture for job in jobs], [at[id(one.job)] for one in batch]
+        masks = draw(masker, pictures, Frames.of(frames), size, which, logits=True)
+        for one, frame, mask in zip(batch, frames, masks, strict=True):
             one.job.put(one.place, Result(frame, mask.logits, mask.rle, mask.quality))
 
     @staticmethod

@@ -128,11 +128,11 @@ def test_graphs_change_nothing(tiny: Path) -> None:
     found = []
     for graphs in (True, False):
         backend = open_engine(tiny, graphs=graphs)
-        found.append([backend.run(crops(count, turn), LARGE) for turn in range(4) for count in (1, 3, 4)])
+        found.append([backend.run(crops(count, turn), LARGE) for count in (1, 3, 4) for turn in range(4)])
         print(backend.provider, backend.notes, backend.driver.living)
         assert backend.notes == []
         if graphs and backend.manifest.flavor == "tensorrt":
-            assert backend.driver.living["graph"] == 3
+            assert backend.driver.living["graph"] == 1  # of the last size of batch
         backend.close()
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -292,6 +292,36 @@ def test_what_the_engine_could_not_do_is_noted(tmp_path: Path, gpu: Gpu, tiny_mo
     assert done.exit_code == 0 and done.output.count("note: CUDA graphs are not used: ") == 1
 
 
+@pytest.mark.parametrize("method", ["allocate", "allocate_pinned", "load_module", "launch", "copy_to_device"])
+def test_after_a_failure_the_next_boxes_are_right(
+    tmp_path: Path, gpu: Gpu, tiny_model: Write, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a server, which goes on: whatever call fails once, nothing is half made afterwards and nothing is lost."""
+    monkeypatch.setenv("MAL_TRT_GRAPHS", "0")  # how many there are depends on the number of batches
+    onnx = tiny_model()
+    engine = write_engine(onnx, tmp_path / "tiny.engine")
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    boxes = [[8, 9, 80, 70], [20, 5, 45, 31], [60, 20, 119, 89]]
+    with Labeler(onnx, "cpu", threads=1) as labeler:
+        expected = [mask.tobytes() for mask in labeler(picture, boxes)]
+    lived, failed = [], 0
+    for nth in range(80):  # 0: nothing fails
+        driver = gpu.use(mode="deferred")
+        with Labeler(engine) as labeler:
+            if nth:
+                driver.fail_on(method, nth, "CUDA_ERROR_OUT_OF_MEMORY")
+            try:
+                labeler(picture, boxes)
+                if nth:
+                    break
+            except RunError:
+                failed += 1
+            assert [mask.tobytes() for mask in labeler(picture, boxes)] == expected, nth
+            lived.append(driver.living)
+        assert nothing_lives(driver)
+    assert failed > 1 and all(living == lived[0] for living in lived), lived
+
+
 def test_nan_is_said(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
     predictor = Predictor(write_engine(tiny_model(), tmp_path / "tiny.engine"))
     masker = open_masker(predictor)
