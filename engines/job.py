@@ -100,6 +100,11 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
         runs_on = options.compute_capabilities or (PORTABLE,)
         if gpu is not None and not any(covers(entry, gpu.compute_capability) for entry in runs_on):
             notes.append(f"the engine will not run on this machine's GPU ({gpu.compute_capability})")
+        elif gpu is not None and gpu.compute_capability not in listed(flavor):
+            notes.append(
+                f"{flavor.title} {flavor.version} does not name this machine's GPU ({gpu.compute_capability}): whether "
+                "the engine runs there shows when it is opened; it is not tried now"
+            )
         cache = None
         if options.timing_cache is not None:
             notes.append("TensorRT-RTX measures nothing while it builds: --timing-cache has no effect")
@@ -175,11 +180,16 @@ def _check_rtx(flavor: Flavor, options: EngineOptions, gpu: Gpu | None) -> None:
         )
     if options.strip_weights and gpu is None:
         raise InputError(f"--strip-weights: {title} leaves weights out only where there is a GPU")
-    known = [name for name in dir(flavor.module.ComputeCapability) if name.startswith("SM")]
+    known = listed(flavor)
     for entry in options.compute_capabilities:
-        if "SM" + entry.replace(".", "") not in known:
-            names = ", ".join(sorted((f"{n[2:-1]}.{n[-1]}" for n in known), key=float))
-            raise InputError(f"--compute-capability {entry}: {flavor.title} knows {names}")
+        if entry not in known:
+            raise InputError(f"--compute-capability {entry}: {flavor.title} knows {', '.join(known)}")
+
+
+def listed(flavor: Flavor) -> list[str]:
+    """The compute capabilities that this TensorRT-RTX names, such as "8.9"."""
+    names = [name for name in dir(flavor.module.ComputeCapability) if name.startswith("SM")]
+    return sorted((f"{name[2:-1]}.{name[-1]}" for name in names), key=float)
 
 
 def _check_tensorrt(options: EngineOptions, gpu: Gpu) -> None:

@@ -18,7 +18,7 @@ from mal_trt.artifacts.parity import Verdict, check
 from mal_trt.base.errors import MalTrtError
 from mal_trt.base.gpu import find_gpus
 from mal_trt.engines.build import Built
-from mal_trt.engines.job import Job
+from mal_trt.engines.job import Job, listed
 from mal_trt.engines.sparsity import sparse_kernels
 from mal_trt.geometry.boxes import SizeClass
 
@@ -64,10 +64,16 @@ def opener(say: Callable[[str], None]) -> Open | None:
 
 
 def runs_here(job: Job) -> bool:
-    """Whether this machine's GPU is one of those the engine is for, and mal-trt one of the programs."""
+    """Whether this machine's GPU is one of those the engine is for, and mal-trt one of the programs.
+
+    What TensorRT-RTX builds "from 8.0 on" may yet be refused by a GPU that it does not name.
+    """
     gpu = job.gpu
-    fits = gpu is not None and any(covers(entry, gpu.compute_capability) for entry in job.runs_on)
-    return fits and "VERSION_COMPATIBLE" not in job.flags
+    if gpu is None or "VERSION_COMPATIBLE" in job.flags:
+        return False
+    if job.flavor.name == "tensorrt-rtx" and gpu.compute_capability not in listed(job.flavor):
+        return False
+    return any(covers(entry, gpu.compute_capability) for entry in job.runs_on)
 
 
 def try_out(open_plan: Open, built: Built, job: Job, reference: Path) -> tuple[Built, Verdict | None]:

@@ -1,6 +1,6 @@
 """Many batches through one model: memory of the process and of the GPU before and after.
 
-python benchmarks/gpu/leak.py [--device cuda] [--batches 2000]
+python benchmarks/gpu/leak.py [--model bundled] [--device cuda] [--batches 2000] [--json leak.json]
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ def process_bytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--json", default="leak.json", help="name of the result in the working folder")
     parser.add_argument("--batches", type=int, default=2000)
     arguments = parser.parse_args()
     picture = np.asarray(Image.open(str(resources.files("mal_trt.examples") / "photos" / "chelsea.jpg")).convert("RGB"))
-    predictor = Predictor("bundled", arguments.device)
+    predictor = Predictor(arguments.model, arguments.device)
     masker = open_masker(predictor)
     height, width = picture.shape[:2]
     rng = np.random.default_rng(0)
@@ -60,11 +62,16 @@ def main() -> None:
         boxes = np.hstack([corners, corners + rng.uniform(100, 119, (count, 2))])
         frames = [predictor.frame(box, width, height) for box in boxes]
         assert len(draw(masker, [picture], Frames.of(frames), SizeClass.LARGE)) == count
-    result = {"device": arguments.device, "seconds": round(time.monotonic() - began, 1), "marks": marks}
+    result = {
+        "model": arguments.model,
+        "device": arguments.device,
+        "seconds": round(time.monotonic() - began, 1),
+        "marks": marks,
+    }
     masker.close()
     predictor.close()
     print(result)
-    (WORK / "leak.json").write_text(json.dumps(result))
+    (WORK / arguments.json).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
                     str(work / "ort_bundled.json"),
                 ],
             ),
-            ("leak", 70, [PYTHON, str(HERE / "leak.py"), *cuda, "--batches", "20" if quick else "2000"]),
+            ("leak", 40, [PYTHON, str(HERE / "leak.py"), *cuda, "--batches", "20" if quick else "2000"]),
             ("random_base", 20, [PYTHON, bench[0] + "/random_base.py", "--size", size, "--out", str(base)]),
             (
                 "export_base",
@@ -130,6 +130,7 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
     if stage == "rtx":
         gpu_tests = [str(ROOT / "tests" / "gpu" / name) for name in ("test_engines.py", "test_label.py")]
         engine, base_engine = work / "bundled.engine", work / "base.engine"
+        leak = [PYTHON, str(HERE / "leak.py"), "--model", str(engine), "--batches", "300", "--json"]
         built = ["--flavor", "tensorrt-rtx", "--precision", "fp16", "--batch", "1,32,64"]
         return [
             (
@@ -162,6 +163,9 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
                     str(work / "rtx_bundled.json"),
                 ],
             ),
+            # A runtime that captures graphs anew whenever the buffers change would show here, not with fixed buffers.
+            ("buffers", 15, [*leak, "leak_rtx.json"]),
+            ("buffers_without_graphs", 15, ["env", "MAL_TRT_GRAPHS=0", *leak, "leak_rtx_without_graphs.json"]),
             ("build_base", 50, [*MAL, "build-engine", str(work / "base.fp16.onnx"), "-o", str(base_engine), *built]),
             (
                 "base",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.backends.failures import failed_run
 from mal_trt.backends.onnxruntime import CUDA, OnnxRuntimeBackend
 from mal_trt.backends.signature import LOGITS
@@ -18,10 +19,9 @@ from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.geometry.boxes import SizeClass
 
 MOST = 1024  # it takes any number of crops that fit the memory
-# FP32 is FP32, not TF32; no search for the best convolution with every new size of batch; and an arena that grows by
-# what is asked for, not to the next power of two, since the crops and masks need memory of the same GPU.
+# No search for the best convolution with every new size of batch; and an arena that grows by what is asked for, not to
+# the next power of two, since the crops and masks need memory of the same GPU.
 OPTIONS = {
-    "use_tf32": "0",
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
 }
@@ -47,7 +47,9 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 self._stream = driver.create_stream()
                 self._closing.callback(driver.destroy_stream, self._stream)
                 self._ready, self._done = (self._event() for _ in range(2))
-                options = {**OPTIONS, "user_compute_stream": str(self._stream)}
+                # FP32 is FP32, not TF32. But without TF32 convolutions in FP16 get no tensor cores either.
+                tf32 = "0" if read_contract(Path(path)).precision == "fp32" else "1"
+                options = {**OPTIONS, "use_tf32": tf32, "user_compute_stream": str(self._stream)}
                 super().__init__(path, device, threads, driver.device.index, options)
                 if self.provider != CUDA:
                     raise InputError(f"{path}: ONNX Runtime runs it on {self.provider}, not on the GPU")

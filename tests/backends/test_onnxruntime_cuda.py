@@ -19,6 +19,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.cuda import open as cuda_open
 from mal_trt.cuda.driver import CudaError
 from mal_trt.geometry.boxes import SizeClass
+from small_graphs import contract, write_model
 from tiny_model import write_tiny_model
 
 LARGE = SizeClass.LARGE
@@ -61,6 +62,15 @@ def test_as_on_the_cpu(
         lane.close()
     backend.close()
     assert set(driver.living.values()) == {0}
+
+
+def test_half_precision_keeps_its_tensor_cores(
+    tmp_path: Path, driver: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = play_cuda(driver, monkeypatch)
+    half = write_model(tmp_path / "half.onnx", contract(precision="fp16"))
+    open_backend(half, device="cuda").close()
+    assert sessions[0].options["use_tf32"] == "1"
 
 
 def test_lanes_take_turns(tmp_path: Path, driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from mal_trt.engines import EngineOptions, job
 from mal_trt.engines.job import Job, prepare
 from mal_trt.engines.monitor import Monitor
 from mal_trt.engines.profiles import default_batch, profiles
+from mal_trt.engines.trial import runs_here
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, 4 << 30)
 TURING = Gpu("T4", "7.5", 16 << 30, 15 << 30)
@@ -87,6 +89,16 @@ def test_turing(made_up: object, tmp_path: Path) -> None:
     (note,) = decide(tmp_path, flavor="tensorrt-rtx").notes
     assert "will not run on this machine's GPU (7.5)" in note
     assert decide(tmp_path, flavor="tensorrt-rtx", compute_capabilities=("7.5",)).notes == ()
+
+
+def test_a_gpu_that_rtx_does_not_name(made_up: object, tmp_path: Path) -> None:
+    """An engine for all GPUs from Ampere on is written untried there: minutes of building are not lost to a refusal."""
+    made_up(H200, "tensorrt-rtx")  # type: ignore[operator]
+    job = decide(tmp_path)
+    (note,) = job.notes
+    assert "does not name this machine's GPU (9.0)" in note and job.runs_on == ("8.0+",) and not runs_here(job)
+    made_up(replace(H200, compute_capability="8.6"), "tensorrt-rtx")  # type: ignore[operator]
+    assert decide(tmp_path).notes == () and runs_here(decide(tmp_path))
 
 
 def test_rtx_has_no_timing_cache(made_up: object, tmp_path: Path) -> None:
