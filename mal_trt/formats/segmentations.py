@@ -11,6 +11,10 @@ from mal_trt.geometry.fill import painted
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, compress, encode_rle, run_lengths
 
+# Lengths of the picture's longer side that a polygon may reach outside it, and pixels, as a document may say any size:
+# pycocotools keeps every pixel along each edge, and crashes where they are more than its integers count.
+FAR, FARTHEST = 100, 10_000_000
+
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     """Compressed RLE of polygons, an uncompressed or a compressed RLE of a height x width picture.
@@ -20,15 +24,23 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     from pycocotools import mask as coco
 
     if isinstance(segmentation, list):
-        if not segmentation:
-            raise ValueError("empty segmentation")
-        if not all(_is_polygon(part) for part in segmentation):
-            raise ValueError("a polygon is not a list of at least three x, y pairs of finite numbers")
+        check_polygons(segmentation)
+        far = min(FAR * max(height, width, 1), FARTHEST)
+        if any(abs(v) > far for part in segmentation for v in part):
+            raise ValueError("a polygon reaches too far outside its picture")
         rle = coco.merge(coco.frPyObjects(segmentation, height, width))
         return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
     if isinstance(segmentation, dict):
         return compress(_checked_runs(segmentation, height, width), height, width)
     raise ValueError("segmentation is neither polygons nor RLE")
+
+
+def check_polygons(segmentation: list[Any]) -> None:
+    """ValueError unless these are COCO's polygons, one at least."""
+    if not segmentation:
+        raise ValueError("empty segmentation")
+    if not all(_is_polygon(part) for part in segmentation):
+        raise ValueError("a polygon is not a list of at least three x, y pairs of finite numbers")
 
 
 def painted_rle(points: np.ndarray, height: int, width: int) -> RLE:
@@ -41,7 +53,7 @@ def _is_polygon(part: Any) -> bool:
         isinstance(part, list)
         and len(part) >= 6
         and len(part) % 2 == 0
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in part)
+        and all(isinstance(v, (int, float)) and abs(v) < math.inf for v in part)
     )
 
 

@@ -45,6 +45,9 @@ def test_the_three_forms_agree() -> None:
         ([[1, 2, 3, 4, 5]], "polygon"),
         ([[1, 2, 3, 4, 5, float("nan")]], "polygon"),
         ([[1, 2, 3, 4, 5, "6"]], "polygon"),
+        ([[0, 0, 1e9, 10, 1e9, 1e9]], "too far outside"),
+        ([[0, 0, 10**400, 10, 5, 5]], "too far outside"),
+        ([[0, 0, -1001, 10, 5, 5]], "too far outside"),
         ([1, 2, 3, 4, 5, 6], "polygon"),
         ({}, "size"),
         ({"size": [10, 8], "counts": [80]}, "size"),
@@ -66,3 +69,13 @@ def test_the_three_forms_agree() -> None:
 def test_what_cannot_be_read_says_why(segmentation: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         to_rle(segmentation, 8, 10)
+
+
+def test_a_polygon_of_a_picture_that_is_said_to_be_huge_is_refused() -> None:
+    with pytest.raises(ValueError, match="too far outside"):
+        to_rle([[0, 0, 1e9, 10, 1e9, 1e9]], 10, 2_000_000_000)
+
+
+def test_a_polygon_that_leaves_its_picture_is_filled_inside() -> None:
+    mask = coco.decode(to_rle([[-500, 2, 900, 2, 900, 700, -500, 700]], 8, 10)).astype(bool)
+    assert not mask[:2].any() and mask[2:].all()

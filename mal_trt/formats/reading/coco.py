@@ -36,7 +36,7 @@ def merged(files: Sequence[Path]) -> Read:
     kinds: dict[str, int] = {}
     for file in files:
         document = read_coco(file)
-        names = {c.get("id"): str(c.get("name", c.get("id"))) for c in document.get("categories") or []}
+        names = _names(document.get("categories"))
         pictures: dict[Any, int] = {}
         for image in document["images"]:
             number = len(whole["images"]) + 1
@@ -46,9 +46,13 @@ def merged(files: Sequence[Path]) -> Read:
                 image["file_name"] = os.path.relpath(os.path.join(file.parent, name), home).replace(os.sep, "/")
             whole["images"].append({**image, "id": number})
         for record in document["annotations"]:
-            kind = names.get(record.get("category_id"), str(record.get("category_id")))
-            ids = {"id": len(whole["annotations"]) + 1, "image_id": pictures.get(_hashed(record.get("image_id")))}
-            ids["category_id"] = kinds.setdefault(kind, len(kinds) + 1)
+            ids: Document = {
+                "id": len(whole["annotations"]) + 1,
+                "image_id": pictures.get(_hashed(record.get("image_id"))),
+            }
+            category = record.get("category_id")
+            if isinstance(category, (int, float, str)):  # else it stays the fault that it is in a file alone
+                ids["category_id"] = kinds.setdefault(names.get(category, str(category)), len(kinds) + 1)
             whole["annotations"].append({**record, **ids})
     whole["categories"] = [{"id": number, "name": name} for name, number in kinds.items()]
     return Read(whole)
@@ -74,6 +78,12 @@ def number(value: Any) -> float | None:
         return None
     except OverflowError:
         return math.inf
+
+
+def finite(value: Any) -> float | None:
+    """A number that is finite, also one in a string; None for anything else."""
+    found = number(value)
+    return None if found is None or not math.isfinite(found) else found
 
 
 def same_id(value: Any, known: Any) -> Any:
@@ -105,6 +115,12 @@ def _plain(document: Document) -> Document:
             if key in record:
                 record[key] = same_id(record[key], known)
     return document
+
+
+def _names(categories: Any) -> dict[Any, str]:
+    """Names of categories by their ids; what is no object among them has neither."""
+    objects = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    return {_hashed(c.get("id")): str(c.get("name", c.get("id"))) for c in objects}
 
 
 def _hashed(value: Any) -> Any:

@@ -87,6 +87,14 @@ def looks_like_header(header: Sequence[str]) -> bool:
     return bool(names & set(IMAGE)) and bool(_box(dict.fromkeys(names, 0))[1]) or len(names & set(LEFT + RIGHT)) > 1
 
 
+def named_box(fields: Sequence[str]) -> tuple[tuple[int, ...], str]:
+    """Where the four numbers of a box are among its fields' names, and what they are; nothing where some are missing or
+    one is there twice."""
+    names = {plain(name): place for place, name in enumerate(fields)}
+    places, form = _box(names)
+    return (places, form) if len(places) == 4 and len(names) == len(fields) else ((), "")
+
+
 def _box(names: dict[str, int]) -> tuple[tuple[int, ...], str]:
     """The box's columns and what they are; nothing where some are missing."""
     first: tuple[tuple[str, ...], ...] = (LEFT, TOP, RIGHT, BOTTOM)

@@ -118,8 +118,11 @@ def _mask(build: Builder, picture: int, shape: Element) -> dict[str, Any]:
     if not shape.get("rle") or not width:
         return {}
     left, top, columns, rows = (int(float(shape.get(side) or 0)) for side in ("left", "top", "width", "height"))
+    # CVAT cuts masks at the picture's edge; a window far larger is an error that would take all memory.
+    if not (0 <= columns <= 2 * width and 0 <= rows <= 2 * height):
+        raise ValueError(f"a mask of {columns}x{rows} pixels in a picture of {width}x{height}")
     runs = np.array([int(word) for word in str(shape.get("rle")).split(",")])
-    if (runs < 0).any() or int(runs.sum()) != columns * rows:
+    if (runs < 0).any() or sum(runs.tolist()) != columns * rows:
         raise ValueError(f"a mask whose rle does not fill its {columns}x{rows} pixels")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rows, columns)
     return {"segmentation": encode_rle(LocalMask(left, top, values), height, width)}

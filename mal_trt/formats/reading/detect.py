@@ -16,7 +16,7 @@ from mal_trt.formats.reading.table import is_csv
 from mal_trt.formats.reading.text import head, read_bytes
 from mal_trt.formats.reading.via import is_via_csv
 from mal_trt.formats.reading.webdataset import holds_boxes
-from mal_trt.formats.reading.xml_elements import root_tag
+from mal_trt.formats.reading.xml_elements import elements, root_tag
 from mal_trt.formats.reading.yolo import is_label_line, is_named_line
 from mal_trt.formats.reading.yolo_layout import NAMES
 from mal_trt.formats.reading.yolo_yaml import find_description, is_list
@@ -48,6 +48,7 @@ ENDINGS = {
     "parquet": (".parquet",),
     "webdataset": (".tar",),
 }
+ROOTS = {"annotation": "voc", "annotations": "cvat"}  # of XML
 LOOKED_AT = 50  # files of one ending looked into before the rest is taken for the same
 
 
@@ -139,10 +140,14 @@ def _file(path: Path, alone: bool = False) -> str | None:
         return "parquet"
     if ending == ".tar":
         return "webdataset" if alone or holds_boxes(path) else None
-    if read_bytes(path, 4) in (b"PK\3\4", b"\x1f\x8b\x08\x00"):
+    if read_bytes(path, 4).startswith((b"PK\3\4", b"\x1f\x8b\x08")):
         raise InputError(f"{path}: a compressed archive; unpack it first")
     if first == "<":
-        return {"annotation": "voc", "annotations": "cvat"}.get(root_tag(path))
+        tag = root_tag(path)
+        if alone and tag not in ROOTS:
+            next(elements(path, None), None)  # raises what is wrong, if it is no XML
+            raise InputError(f"{path}: XML with the root <{tag}>; expected <annotation> (VOC) or <annotations> (CVAT)")
+        return ROOTS.get(tag)
     if first in ("{", "["):
         return json_format(path)
     lines = [line for line in start.splitlines() if line.strip()]

@@ -19,8 +19,8 @@ def json_format(path: Path) -> str | None:
             if entry.key in STREAMED:
                 return "coco"
             if entry.key == BARE_LIST:
-                if entry.index == 0:
-                    return _record_format(entry.value)
+                if entry.index is not None and (kind := _record_format(entry.value)) is not None:
+                    return kind
                 continue
             seen.add(entry.key)
             if entry.key == "shapes" and isinstance(entry.value, list):
@@ -43,7 +43,7 @@ def size_of(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def _record_format(record: dict[str, Any]) -> str | None:
-    """The format of a list by its first record."""
+    """The format of a list by one of its records; None if this one does not tell."""
     if {"image_id", "bbox"} & record.keys():
         return "coco"
     if _is_region_list(record):

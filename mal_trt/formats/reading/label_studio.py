@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,13 +12,15 @@ from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.reading.build import Builder, Read, around, polygon
-from mal_trt.formats.reading.coco import load_json, number
+from mal_trt.formats.reading.coco import finite, load_json, number
 from mal_trt.formats.reading.json_kinds import size_of
 
 KEYS = ("image", "img", "picture", "photo", "url")
 RESULTS = ("annotations", "completions", "predictions")
 # What Label Studio puts before the name of a file that was uploaded.
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+# What says where a region is. Every result of a region repeats it, a choice that somebody made for it too.
+GEOMETRY = ("x", "y", "width", "height", "rotation", "radiusX", "radiusY", "points", "rle")
 NO_SHAPE = ("choices", "textarea", "rating", "number", "taxonomy", "pairwise", "relation", "labels", "datetime")
 
 
@@ -36,7 +37,7 @@ def read_label_studio(files: list[Path], images: ImageSource) -> Read:
             if not isinstance(task, dict):
                 raise InputError(f"{where} is no object; expected a task of Label Studio's")
             name = _picture_name(task, where)
-            regions = list(_regions(build, task, where))
+            regions = _joined(_regions(build, task, where))
             sizes = (size_of(r.get("original_width"), r.get("original_height")) for r in regions)
             picture = build.picture(_located(build, name), next((size for size in sizes if size), None))
             for region in regions:
@@ -89,9 +90,30 @@ def _regions(build: Builder, task: dict[str, Any], where: str) -> Iterator[dict[
         yield region
 
 
+def _joined(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results as they come, those of one region as one: the shape's, with the labels of them all."""
+    regions: dict[Any, dict[str, Any]] = {}
+    for place, result in enumerate(results):
+        key: Any = place
+        if "id" in result:  # ids made by hand may say the same of several boxes
+            value = _value(result)
+            key = repr((result["id"], [value.get(name) for name in GEOMETRY]))
+        if (other := regions.get(key)) is not None:
+            first, second = (result, other) if other.get("type") in NO_SHAPE else (other, result)
+            result = {**second, **first, "value": {**_value(second), **_value(first)}}
+        regions[key] = result
+    return list(regions.values())
+
+
+def _value(result: dict[str, Any]) -> dict[str, Any]:
+    return result["value"] if isinstance(result.get("value"), dict) else result
+
+
 def _add(build: Builder, picture: int, region: dict[str, Any], where: str) -> None:
-    value = region["value"] if isinstance(region.get("value"), dict) else region
+    value = _value(region)
     what = str(region.get("type") or "")
+    if what in NO_SHAPE and what != "labels":
+        return
     kind = _label(value)
     points = value.get("points")
     width, height = (side or 1 for side in build.size(picture))
@@ -106,8 +128,8 @@ def _add(build: Builder, picture: int, region: dict[str, Any], where: str) -> No
             build.refuse(picture, kind, "rotated rectangle")
             return
         x, y, w, h = (_finite(value[key], where) / 100 for key in ("x", "y", "width", "height"))
-        score = number(region.get("score"))
-        more = {} if score is None or not math.isfinite(score) else {"score": score}
+        score = finite(region.get("score"))
+        more = {} if score is None else {"score": score}
         build.box(picture, kind, [x * width, y * height, w * width, h * height], **more)
     elif {"x", "y", "radiusX", "radiusY"} <= value.keys():
         x, y, rx, ry = (_finite(value[key], where) / 100 for key in ("x", "y", "radiusX", "radiusY"))
@@ -125,7 +147,7 @@ def _label(value: dict[str, Any]) -> str:
 
 
 def _finite(value: Any, where: str) -> float:
-    found = number(value)
-    if found is None or not math.isfinite(found):
+    found = finite(value)
+    if found is None:
         raise InputError(f"{where}: a region has {str(value)[:40]!r} where a number is expected")
     return found

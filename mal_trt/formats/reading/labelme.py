@@ -11,7 +11,7 @@ import numpy as np
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.reading.build import Builder, Document, Read, among, around
-from mal_trt.formats.reading.coco import load_json, number
+from mal_trt.formats.reading.coco import finite, load_json, number
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.formats.segmentations import painted_rle
 
@@ -67,5 +67,5 @@ def _add(build: Builder, picture: int, shape: Any, where: str) -> None:
         # As LabelMe itself fills a polygon, its own line is inside.
         mask = painted_rle(np.array([xs, ys]).T, height, width) if drawn and width else None
         more: Document = {"segmentation": mask} if mask else {}
-        score = number(shape.get("score"))
+        score = finite(shape.get("score"))
         build.box(picture, name, around(xs, ys), **more, **({} if score is None else {"score": score}))

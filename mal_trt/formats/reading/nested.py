@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -17,16 +18,18 @@ CLASSES = ("categories", "classes", "labels", "names", "categorynames", "classna
 SCORES = ("scores", "confidences", *SCORE)
 BATCH = 256  # rows held at once
 HEADER = ["filename", "class", "score", "imagewidth", "imageheight", "split"]
-XYWH, CORNERS = ["x", "y", "w", "h"], ["x1", "y1", "x2", "y2"]
+XYWH, CORNERS, NAMED = ["x", "y", "w", "h"], ["x1", "y1", "x2", "y2"], ["bbox"]
 
 
 class _Lists(NamedTuple):
-    """The columns of a row that are lists. holder: the one that holds the others, or None."""
+    """The columns of a row that are lists. holder: what holds the others, or None. named: a box is a struct that names
+    its numbers."""
 
     holder: str | None
     box: str
     kind: str | None
     score: str | None
+    named: bool
 
 
 def is_nested(schema: Any) -> bool:
@@ -37,6 +40,8 @@ def is_nested(schema: Any) -> bool:
 def nested_header(schema: Any) -> list[str]:
     """The names of what `nested_rows` gives."""
     lists = _lists(schema)
+    if lists is not None and lists.named:
+        return [*HEADER, *NAMED]
     corners = lists is not None and "xyxy" in plain(lists.box)
     return [*HEADER, *(CORNERS if corners else XYWH)]
 
@@ -72,10 +77,18 @@ def _boxes(record: dict[str, Any], lists: _Lists) -> Iterator[tuple[list[Any], A
         scores = (held.get(lists.score) if lists.score else None) or repeat(None, len(boxes))
         rows = list(zip(boxes, kinds, scores, strict=False))
     if not rows:
-        yield [None] * 4, None, None
+        yield [None] * (1 if lists.named else 4), None, None
     for box, kind, score in rows:
-        values = list(box.values()) if isinstance(box, dict) else list(box or ())
+        if lists.named:
+            yield [struct_text(box or {})], kind, score
+            continue
+        values = list(box or ())
         yield (values if len(values) == 4 else [*values, None, None, None, None][:4]), kind, score
+
+
+def struct_text(box: dict[str, Any]) -> str:
+    """A box's numbers by their names, as text; nothing where all are null."""
+    return json.dumps(box, default=str) if any(value is not None for value in box.values()) else ""
 
 
 def _lists(schema: Any) -> _Lists | None:
@@ -93,9 +106,10 @@ def _lists(schema: Any) -> _Lists | None:
                 continue
             if not many and not _is_box(kind, is_list):
                 continue
-            first = [next((names[n] for n in known_as if n in names), None) for known_as in (CLASSES, SCORES)]
-            kinds = [None if c is None or (many and not is_list(fields[c])) else c for c in first]
-            return _Lists(holder, names[known], *kinds)
+            kinds, scores = (next((names[n] for n in known_as if n in names), None) for known_as in (CLASSES, SCORES))
+            kinds, scores = (None if c is None or (many and not is_list(fields[c])) else c for c in (kinds, scores))
+            named = arrow.types.is_struct(kind.value_type if many else kind)
+            return _Lists(holder, names[known], kinds, scores, named)
         return None
 
     top = {field.name: field.type for field in schema}

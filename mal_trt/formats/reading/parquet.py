@@ -12,7 +12,7 @@ from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_tables import PictureColumn, given_names, opened_parquet, picture_column, row_name
 from mal_trt.formats.reading.build import Read
 from mal_trt.formats.reading.columns import find_columns
-from mal_trt.formats.reading.nested import is_nested, nested_header, nested_rows
+from mal_trt.formats.reading.nested import is_nested, nested_header, nested_rows, struct_text
 from mal_trt.formats.reading.table import Table, read_tables
 
 MAGIC = b"PAR1"
@@ -72,7 +72,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         if isinstance(value.get("path"), str):  # Hugging Face's pictures
             return str(value["path"])
-        value = list(value.values())
+        return struct_text(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return " ".join(map(repr, value)) if isinstance(value, list) else str(value)

@@ -15,7 +15,7 @@ from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Builder, Document, Read
-from mal_trt.formats.reading.columns import Columns, find_columns, looks_like_header
+from mal_trt.formats.reading.columns import Columns, find_columns, looks_like_header, named_box
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.formats.reading.places import split_name
 from mal_trt.formats.reading.text import read_text
@@ -25,7 +25,11 @@ SEPARATORS = ",;\t|"
 SHARE = 1.001
 EMPTY = ("", "nan", "none", "null", "na", "[]")
 HEADLESS = ["image", "x1", "y1", "x2", "y2", "class"]
-_NUMBERS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBERS = re.compile(_NUMBER)
+# A number with its name, as JSON or Python writes it.
+_NAMED_ONE = re.compile(r"""[^\W\d]\w*["']?\s*[:=]""")
+_NAMED = re.compile(rf"""([^\W\d]\w*)["']?\s*[:=]\s*["']?({_NUMBER})""")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ def csv_table(file: Path) -> Table:
         else:
             columns, rest = find_columns(header, f"{file}:{rows.line_num + first}"), iter(())
         found = [*rest, *((rows.line_num + first, row) for row in rows)]
+        for line, row in found:
+            if any(cell.strip() for cell in row[len(header) :]):
+                raise InputError(f"{file}:{line}: {len(row)} cells; the header has {len(header)} columns")
     except csv.Error as error:
         raise InputError(f"{file}:{rows.line_num + first}: not CSV ({error})") from None
     return Table(file, columns, found, separator in ";\t")
@@ -121,19 +128,24 @@ def _row(build: Builder, pictures: dict[str, int], table: Table, cells: Sequence
     if name not in pictures:
         size = columns.size and size_of(*(_cell(cells, place, where) for place in columns.size))
         pictures[name] = build.picture(_located(build, name), size or None)
-    values = _values(table, cells, where)
+    values, form = _values(table, cells, where)
     if not values:
         return  # a picture without a box
     kind = _cell(cells, columns.kind, where).strip() if columns.kind is not None else "object"
     score = _number(_cell(cells, columns.score, where), table.comma) if columns.score is not None else None
-    yield _Row(pictures[name], kind, values, columns.form, {} if score is None else {"score": score})
+    more = {} if score is None or not math.isfinite(score) else {"score": score}
+    yield _Row(pictures[name], kind, values, form, more)
 
 
-def _values(table: Table, cells: Sequence[str], where: str) -> list[float]:
+def _values(table: Table, cells: Sequence[str], where: str) -> tuple[list[float], str]:
+    """The box's numbers, none where a row has no box, and what they are, as `Columns.form` has it."""
+    form = table.columns.form
     texts = [_cell(cells, place, where).strip() for place in table.columns.box]
     if all(text.lower() in EMPTY for text in texts):
-        return []
-    if len(texts) == 1:
+        return [], form
+    if len(texts) == 1 and _NAMED_ONE.search(texts[0]):
+        texts, form = _named(texts[0], where)
+    elif len(texts) == 1:
         texts = _NUMBERS.findall(texts[0])
     values = [_number(text, table.comma) for text in texts]
     numbers = [v for v in values if v is not None]
@@ -141,7 +153,20 @@ def _values(table: Table, cells: Sequence[str], where: str) -> list[float]:
         raise InputError(f"{where}: the box is not four numbers ({', '.join(texts)[:80]})")
     if not all(map(math.isfinite, numbers)):
         raise InputError(f"{where}: a number of the box is not finite")
-    return numbers
+    return numbers, form
+
+
+def _named(text: str, where: str) -> tuple[list[str], str]:
+    """The numbers of an object or struct that names them, and what they are, as `Columns.form` has it."""
+    found = _NAMED.findall(text)
+    order, form = named_box([name for name, _ in found])
+    if not order:
+        shown = " ".join(text.split())[:80]
+        raise InputError(
+            f"{where}: a box with names that are not known ({shown}); expected x, y, width, height or xmin, ymin, "
+            "xmax, ymax, each with a number"
+        )
+    return [found[place][1] for place in order], form
 
 
 def _located(build: Builder, name: str) -> str:

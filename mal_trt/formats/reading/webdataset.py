@@ -17,7 +17,8 @@ from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.picture_tars import shard_name, tar_index
 from mal_trt.formats.reading.build import Builder, Read
-from mal_trt.formats.reading.coco import number
+from mal_trt.formats.reading.coco import finite, number
+from mal_trt.formats.reading.json_kinds import size_of
 
 LOOKED_AT = 64  # members
 NO_BOXES = "pictures without a .json beside them left out"
@@ -32,9 +33,8 @@ def read_webdataset(places: Sequence[str], images: ImageSource) -> Read:
         for member, name, text in _samples(place, copies, build):
             where = f"{place}: {member}"
             content = _object(text, where)
-            size = tuple(number(content.get(side)) for side in ("width", "height"))
-            shown = None if None in size else (int(size[0] or 0), int(size[1] or 0))
-            picture = build.picture(build.locate(shard_name(place, name, len(places) > 1)), shown)
+            size = size_of(content.get("width"), content.get("height"))
+            picture = build.picture(build.locate(shard_name(place, name, len(places) > 1)), size)
             for bbox, kind, more in _boxes(content, where):
                 build.box(picture, kind, bbox, **more)
     return build.finish()
@@ -137,5 +137,5 @@ def _numbers(bbox: Any, where: str) -> list[float]:
 
 
 def _score(value: Any) -> dict[str, Any]:
-    found = number(value)
+    found = finite(value)
     return {} if found is None else {"score": found}

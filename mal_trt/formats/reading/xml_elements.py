@@ -54,6 +54,9 @@ def elements(file: Path, tags: frozenset[str] | None) -> Iterator[Element]:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
     except expat.ExpatError as error:
+        if tags is None and reader.opened is not None:  # what is wrong further down is for who reads on
+            yield reader.opened
+            return
         raise InputError(f"{file}:{error.lineno}: not well-formed XML ({expat.ErrorString(error.code)})") from None
     except (_Refused, UnicodeError, LookupError, ValueError) as error:
         raise InputError(f"{file}:{reader.line}: cannot be read as XML ({error})") from None

@@ -14,6 +14,7 @@ from mal_trt.formats.reading.places import SPLITS, existing
 from mal_trt.formats.reading.text import read_text
 
 DATA = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+NULL = ("", "~", "null", "none")
 SPLIT_KEYS = {key: split for key, split in SPLITS.items() if key in ("train", "val", "valid", "validation", "test")}
 
 
@@ -52,10 +53,10 @@ def listed_pictures(file: Path) -> list[str]:
 
 
 def names_in(file: Path) -> dict[int, str]:
-    """Class names of a names file (a line each) or of a description."""
+    """Class names of a names file (a line each; a blank one names nothing, and counts) or of a description."""
     if file.suffix.lower() in (".yaml", ".yml"):
         return _class_names(_yaml(file))
-    return dict(enumerate(line.strip() for line in read_text(file).splitlines() if line.strip()))
+    return {number: line.strip() for number, line in enumerate(read_text(file).splitlines()) if line.strip()}
 
 
 def _describes(file: Path) -> bool:
@@ -126,11 +127,15 @@ def _yaml(file: Path) -> dict[str, Any]:
 def _class_names(content: dict[str, Any]) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
-        return {number: str(name) for number, name in enumerate(names)}
+        return {number: str(name) for number, name in enumerate(names) if name != ""}
     if isinstance(names, dict):
-        return {int(key): str(name) for key, name in names.items() if str(key).isdigit() and len(str(key)) < 6}
-    if isinstance(names, str) and names:
-        return {number: name.strip() for number, name in enumerate(names.split(","))}
+        return {
+            int(key): str(name)
+            for key, name in names.items()
+            if str(key).isdigit() and len(str(key)) < 6 and name != ""
+        }
+    if isinstance(names, str) and names.lower() not in NULL:
+        return {number: name.strip() for number, name in enumerate(names.split(",")) if name.strip()}
     return {}
 
 
