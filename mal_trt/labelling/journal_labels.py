@@ -9,6 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.records import identity, storable
+from mal_trt.writers.files import words
 from mal_trt.writers.labels import Category, Object, Picture, Together
 
 UNNAMED = "object"
@@ -22,6 +24,7 @@ class JournalLabels:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         journal.execute("CREATE INDEX IF NOT EXISTS box_seq ON box(seq)")
+        journal.execute("CREATE INDEX IF NOT EXISTS image_file ON image(file_name, width, height)")
 
     @cached_property
     def categories(self) -> dict[Any, Category]:
@@ -34,15 +37,29 @@ class JournalLabels:
         return {key: Category(key, number, name) for number, (key, name) in enumerate(names.items())}
 
     def pictures(self) -> Iterator[Picture]:
-        rows = self._journal.execute(
-            f"SELECT image, {OBJECT} FROM box JOIN result USING(seq) JOIN annotation USING(seq) "
-            "WHERE rle IS NOT NULL ORDER BY place"
+        """Records that name one file are one picture, in the place of the first of them."""
+        told: set[int] = set()
+        labelled = (
+            f"SELECT image, {OBJECT} FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL"
         )
-        for position, boxes in groupby(rows, lambda row: row[0]):
-            yield Picture(*self._journal.picture(position), self._objects([row[1:] for row in boxes]))
+        for position, boxes in groupby(self._journal.execute(f"{labelled} ORDER BY place"), lambda row: row[0]):
+            if position in told:
+                continue
+            rows = list(boxes)
+            for twin in self._twins.get(position, ()):
+                if twin > position:  # those before it have no mask
+                    rows += self._journal.execute(f"{labelled} AND image = ? ORDER BY place", (twin,))
+                    told.add(twin)
+            yield Picture(*self._journal.picture(position), self._objects([row[1:] for row in rows]))
         for name, width, height in self._journal.execute(
             "SELECT file_name, width, height FROM image WHERE reason IS NULL AND width IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) ORDER BY position"
+            "AND NOT EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) "
+            # Nobody looked whether the size of a record without boxes is right, so here the name alone counts.
+            "AND NOT EXISTS (SELECT 1 FROM image AS twin "
+            "WHERE twin.file_name = image.file_name AND twin.file_name != '' "
+            "AND (twin.position < image.position AND twin.width IS NOT NULL "
+            "OR EXISTS (SELECT 1 FROM annotation WHERE image_id = twin.id))) "
+            "ORDER BY position"
         ):
             yield Picture(name, width, height, [])
 
@@ -60,6 +77,20 @@ class JournalLabels:
     def image_records(self) -> Iterator[str]:
         return (record for (record,) in self._journal.execute("SELECT record FROM image ORDER BY position"))
 
+    @cached_property
+    def _twins(self) -> dict[int, list[int]]:
+        """The places of records that name one file, by each of these places; nothing of files that are named once."""
+        groups = self._journal.execute(
+            "SELECT GROUP_CONCAT(position) FROM image WHERE file_name != '' AND width IS NOT NULL "
+            "GROUP BY file_name, width, height HAVING COUNT(*) > 1"
+        )
+        twins = {
+            place: places for (text,) in groups for places in [sorted(map(int, text.split(",")))] for place in places
+        }
+        if twins:
+            self._journal.execute("CREATE INDEX IF NOT EXISTS box_image ON box(image)")
+        return twins
+
     def _objects(self, rows: Sequence[Any]) -> list[Object]:
         records, categories, x0, y0, x1, y1, texts, areas, qualities = zip(*rows, strict=True)
         together = Together([json.loads(text) for text in texts], areas, list(zip(x0, y0, x1, y1, strict=True)))
@@ -72,10 +103,16 @@ class JournalLabels:
 
 
 def category_names(journal: Journal) -> dict[Any, str]:
-    """Names of a document's categories by their ids, in its order."""
+    """Names of a document's categories by their ids, in its order; one without a name is called as its id."""
     row = journal.execute("SELECT value FROM part WHERE key='categories'").fetchone()
     categories = json.loads(row[0]) if row else []
     if not isinstance(categories, list):
         return {}
-    entries = [c for c in categories if isinstance(c, dict) and isinstance(c.get("id"), (int, str))]
-    return {c["id"]: str(c.get("name", "")) for c in entries}
+    entries = [(identity(c.get("id")), c.get("name")) for c in categories if isinstance(c, dict)]
+    return {key: _name(name) or str(key) for key, name in entries if key is not None}
+
+
+def _name(given: Any) -> str:
+    """A category's name as text that can be written; empty if it has none."""
+    name = "" if given is None else storable(str(given))
+    return name if words(name) else ""

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.writers.files import text_file, words
+from mal_trt.writers.files import text_file, words, xml_text
 from mal_trt.writers.labels import LabelSet, Object
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
@@ -23,11 +23,11 @@ def write_cvat(labels: LabelSet, path: Path, options: Options, losses: Losses, d
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta><task>')
         file.write("<mode>annotation</mode><labels>\n")
         for category in labels.categories.values():
-            name = quoteattr(words(category.name))[1:-1]
+            name = quoteattr(xml_text(words(category.name)))[1:-1]
             file.write(f"    <label><name>{name}</name><type>{kind}</type><attributes></attributes></label>\n")
         file.write("  </labels></task></meta>\n")
         for number, picture in enumerate(labels.pictures()):
-            name = quoteattr(picture.name)
+            name = quoteattr(xml_text(picture.name))
             file.write(f'  <image id="{number}" name={name} width="{picture.width}" height="{picture.height}">\n')
             for group, thing in enumerate(picture.objects, 1):
                 file.writelines(f"    {shape}\n" for shape in _shapes(thing, group, options, losses))
@@ -41,7 +41,7 @@ def _shapes(thing: Object, group: int, options: Options, losses: Losses) -> Iter
         losses.empty += 1
         return
     losses.masks += 1
-    about = f'label={quoteattr(words(thing.category.name))} source="auto" occluded="0"'
+    about = f'label={quoteattr(xml_text(words(thing.category.name)))} source="auto" occluded="0"'
     if options.simplify is None:
         x, y = thing.local.x0, thing.local.y0
         height, width = thing.local.mask.shape

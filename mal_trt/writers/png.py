@@ -25,7 +25,8 @@ def write_png_instance(labels: LabelSet, path: Path, options: Options, losses: L
     the order of the document; instances.csv says which annotation each is. Small masks are drawn over large ones."""
     path.mkdir()
     files = PictureFiles(path)
-    with open(path / INSTANCES, "w", encoding="utf-8", newline="") as file:
+    # An id of the document may hold a lone surrogate.
+    with open(path / INSTANCES, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for picture in labels.pictures():

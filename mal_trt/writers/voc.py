@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from mal_trt.formats.images import clean_name
-from mal_trt.writers.files import PictureFiles, words
+from mal_trt.writers.files import PictureFiles, words, xml_text
 from mal_trt.writers.labels import LabelSet, Object, Picture
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
@@ -31,7 +30,7 @@ def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, do
         "ImageSets/Segmentation",
     ):
         (path / folder).mkdir(parents=True)
-    names = [words(category.name) for category in labels.categories.values()]
+    names = [xml_text(words(category.name)) for category in labels.categories.values()]
     (path / "labelmap.txt").write_text(_labelmap(names), encoding="utf-8")
     boxes, things, classes = (
         PictureFiles(path / folder) for folder in ("Annotations", "SegmentationObject", "SegmentationClass")
@@ -39,14 +38,15 @@ def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, do
     lists = path / "ImageSets"
     with open(lists / "Segmentation" / "default.txt", "w", encoding="utf-8") as listed:
         for picture in labels.pictures():
-            boxes.path(picture.name, ".xml").write_text(_xml(picture), encoding="utf-8")
+            about = boxes.path(picture.name, ".xml")
+            about.write_text(_xml(picture), encoding="utf-8")
             kept = picture.objects[:MOST]
             losses.left_out += len(picture.objects) - len(kept)
             numbers = [min(thing.category.number + 1, MOST) for thing in kept]
             values = drawn(picture, kept, range(1, len(kept) + 1), np.uint8, losses)
             save_palette(values, things.path(picture.name, ".png"))
             save_palette(np.array([0, *numbers], np.uint8)[values], classes.path(picture.name, ".png"))
-            listed.write(f"{PurePosixPath(clean_name(picture.name)).with_suffix('')}\n")
+            listed.write(f"{about.relative_to(path / 'Annotations').with_suffix('').as_posix()}\n")
             losses.masks += len(kept)
             done(len(picture.objects))
     shutil.copy(lists / "Segmentation" / "default.txt", lists / "Main" / "default.txt")
@@ -54,7 +54,7 @@ def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, do
 
 def _xml(picture: Picture) -> str:
     return (
-        f"<annotation>\n  <folder></folder>\n  <filename>{escape(picture.name)}</filename>\n"
+        f"<annotation>\n  <folder></folder>\n  <filename>{escape(xml_text(picture.name))}</filename>\n"
         f"  <size><width>{picture.width}</width><height>{picture.height}</height><depth>3</depth></size>\n"
         "  <segmented>1</segmented>\n" + "".join(map(_object, picture.objects)) + "</annotation>\n"
     )
@@ -64,9 +64,10 @@ def _object(thing: Object) -> str:
     """VOC counts pixels from 1 and includes the last one."""
     x0, y0, x1, y1 = thing.box
     sides = {"xmin": math.floor(x0) + 1, "ymin": math.floor(y0) + 1, "xmax": math.ceil(x1), "ymax": math.ceil(y1)}
-    corners = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+    corners = "".join(f"<{side}>{value}</{side}>" for side, value in sides.items())
+    name = escape(xml_text(words(thing.category.name)))
     return (
-        f"  <object><name>{escape(words(thing.category.name))}</name><pose>Unspecified</pose><truncated>0</truncated>"
+        f"  <object><name>{name}</name><pose>Unspecified</pose><truncated>0</truncated>"
         f"<difficult>0</difficult><bndbox>{corners}</bndbox></object>\n"
     )
 

@@ -22,9 +22,9 @@ def write_yolo(labels: LabelSet, path: Path, options: Options, losses: Losses, d
     without boxes gets an empty file, which says that nothing is in it; one whose boxes were all skipped gets none.
     """
     path.mkdir()
-    names = "".join(f"{words(category.name)}\n" for category in labels.categories.values())
+    names = "".join(f"{words(category.name) or category.number}\n" for category in labels.categories.values())
     (path / CLASSES).write_text(names, encoding="utf-8")
-    files = PictureFiles(path, {CLASSES: "the class names"})
+    files = PictureFiles(path, {CLASSES: "the class names"}, again=True)
     for picture in labels.pictures():
         with open(files.path(picture.name, ".txt"), "a", encoding="utf-8") as file:
             for thing in picture.objects:
