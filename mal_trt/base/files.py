@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -95,6 +95,19 @@ def check_folder(path: str | Path | None) -> None:
     """InputError if a result could not be written there because its folder is missing; None is no file at all."""
     if path is not None and not Path(path).absolute().parent.is_dir():
         raise InputError(f"{path}: its folder does not exist; the result could not be written there")
+
+
+def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[object]) -> None:
+    """InputError if a file to be written is an input, or lies in a folder of inputs and is no earlier result, which
+    would be JSON or CSV. Inputs may also be names and URLs; None is no file at all."""
+    given = [Path(str(path)) for path in inputs if path is not None]
+    for out in (Path(path) for path in outputs if path is not None):
+        for path in given if out.exists() else ():
+            inside = path.is_dir() and path.resolve() in out.resolve().parents
+            if inside and out.suffix.lower() not in (".json", ".csv"):
+                raise InputError(f"{out}: lies among the inputs in {path} and would be overwritten; give another name")
+            if path.exists() and out.samefile(path):
+                raise InputError(f"{out}: is an input and would be overwritten; give another name for the result")
 
 
 def make_folder(folder: Path) -> None:

@@ -202,6 +202,10 @@ def label(
         "image_list": image_list,
         "threads": threads,
     }
+    if sheet is not None and not (resume and target.exists()):
+        from mal_trt.labelling.write_overlays import check_sheet
+
+        check_sheet(sheet, given.home() if images is None else images)
     if dry_run:
         if resume:
             raise InputError("--dry-run tells of a whole run; leave --resume out")

@@ -19,6 +19,8 @@ from mal_trt.distributed.plan import FILES, Plan, read_plan
 from mal_trt.distributed.shard_file import read_record, read_rows
 from mal_trt.geometry.marks import marks
 from mal_trt.geometry.rle import RLE
+from mal_trt.labelling.record import check_beside, skipped_path
+from mal_trt.labelling.records import identity
 from mal_trt.writers.coco import write_list
 from mal_trt.writers.files import text_file
 
@@ -42,7 +44,7 @@ class Merged:
 @dataclass
 class _Numbers:
     """Ids of the whole document. In files they begin anew in each, so pictures and boxes are numbered again; classes
-    are known by their names."""
+    are known by their names. In slices of one document (not `again`) all stays as it is."""
 
     again: bool
     categories: dict[str, Any] = field(default_factory=dict)
@@ -58,14 +60,15 @@ class _Numbers:
                 continue
             name = str(one.get("name", one.get("id")))
             if name not in self.categories:
-                self.categories[name] = len(self.categories) + 1 if self.again else one.get("id")
+                self.categories[name] = len(self.categories) + 1
                 self.listed.append({**one, "id": self.categories[name]})
-            found[one.get("id")] = self.categories[name]
+            found[identity(one.get("id"))] = self.categories[name]
         return found
 
 
 def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merged:
-    """Put the shards of a run together, as COCO JSON. Skipped records are listed in `<out stem>.skipped.json`.
+    """Put the shards of a run together, as COCO JSON. Skipped records are listed beside `out`, in
+    `labels.skipped.json` of `labels.json`.
 
     - `shards`: the folder or URL that `label_shards` wrote. - `out`: the file to write. It must not exist.
 
@@ -76,6 +79,7 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
         raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: its folder does not exist; the result could not be written there")
+    check_beside(out, ())
     plan = read_plan(place)
     if plan is None:
         raise InputError(f"{place.out}: holds no shards of `mal-trt label --shard-pictures` or `--ray`")
@@ -86,7 +90,7 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
             f"{place.out}: {len(missing):,} of {plan.shards:,} shards are missing ({first}{more}); "
             "run `mal-trt label` again, which makes only those"
         )
-    part, skipped_list = out.with_name(f".{out.name}.part"), out.with_name(f"{out.stem}.skipped.json")
+    part, skipped_list = out.with_name(f".{out.name}.part"), skipped_path(out)
     pages = [out.with_name(f".{out.name}.{name}") for name in ("annotations", "skipped")]
     try:
         with Progress("merging", plan.shards, unit="shards", show=progress) as bar:
@@ -121,24 +125,23 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
                     place.fetch(plan.name(number), shard)
                     document = read_record(shard)["document"]
                     parts = {key: json.loads(value) for key, value in document["parts"]}
-                    kinds = numbers.classes(parts.pop("categories", None))
+                    kinds = numbers.classes(parts.pop("categories", None)) if numbers.again else {}
                     others.update({key: json.dumps(value) for key, value in parts.items() if key not in others})
-                    pictures = {}
+                    pictures: dict[Any, Any] = {}
                     for image, (name, width, height) in zip(document["images"], document["sizes"], strict=True):
                         known = {"file_name": name, "width": width, "height": height}
                         image = {**{k: v for k, v in known.items() if v is not None}, **image}
-                        pictures[image.get("id")] = image.get("id")
                         if numbers.again:
                             numbers.pictures += 1
-                            pictures[image.get("id")] = image["id"] = numbers.pictures
+                            pictures[identity(image.get("id"))] = image["id"] = numbers.pictures
                         yield json.dumps(image)
                     for row, told in _told(read_rows(shard)):
                         record = json.loads(row["record"])
                         if numbers.again:
                             numbers.boxes += 1
                             record["id"] = numbers.boxes
-                            record["image_id"] = pictures.get(record.get("image_id"), record.get("image_id"))
-                        record["category_id"] = kinds.get(record.get("category_id"), record.get("category_id"))
+                            for key, met in (("image_id", pictures), ("category_id", kinds)):
+                                record[key] = met.get(identity(record.get(key)), record.get(key))
                         if row["reason"] is None:
                             masks.write(f"{',' if written else ''}\n{json.dumps(_labelled(record, row, told))}")
                             written += 1
@@ -164,7 +167,8 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
             while block := masks.read(1 << 20):
                 file.write(block)
         file.write("\n]")
-        for key, value in {**others, "categories": json.dumps(numbers.listed)}.items():
+        categories = json.dumps(numbers.listed) if numbers.again else others.pop("categories", "[]")
+        for key, value in {**others, "categories": categories}.items():
             file.write(f",\n{json.dumps(key)}: {value}")
         file.write("\n}\n")
     return count, written, dict(skipped.most_common())

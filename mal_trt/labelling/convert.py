@@ -17,7 +17,7 @@ from mal_trt.labelling.journal import Journal, Result
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.page import Planned
 from mal_trt.labelling.plan import write_plan
-from mal_trt.labelling.record import skipped_path
+from mal_trt.labelling.record import check_beside, skipped_path
 from mal_trt.labelling.told import told
 from mal_trt.writers.formats import chosen
 from mal_trt.writers.options import Options
@@ -62,8 +62,8 @@ def convert(
     - `images`: the pictures; needed only where the labels say neither how large they are nor where they lie.
     - `format`, `simplify`: as for `label`. `progress`: show a bar.
 
-    Records without a mask are listed with their reason in `<out stem>.skipped.json`. InputError if something given
-    cannot be used, or if `out` exists; NothingDone if there is no mask.
+    Records without a mask are listed with their reason beside `out`, in `labels.skipped.json` of `labels.json`.
+    InputError if something given cannot be used, or if `out` exists; NothingDone if there is no mask.
     """
     out, boxes = Path(out), as_boxes(labels)
     formats, options = chosen(format), Options(simplify=simplify)
@@ -71,13 +71,14 @@ def convert(
         raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: its folder does not exist; the result could not be written there")
+    check_beside(out, (boxes.path,))
     journal = Journal(out.with_name(f".{out.name}.converting"))
     try:
         with journal.guard():
             if journal.planned:  # left by a run that was killed
                 journal.delete()
                 journal = Journal(journal.path)
-            write_plan(journal, {}, boxes, None, _pictures(boxes, images), BATCH)
+            write_plan(journal, {}, boxes, None, _pictures(boxes, images), BATCH, masks=True)
             read_masks(journal, progress)
             written, total = journal.count()
             has_skipped = write_skipped(journal, skipped_path(out))

@@ -24,10 +24,11 @@ from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
-from mal_trt.labelling.record import record_path, skipped_path
+from mal_trt.labelling.record import check_beside, record_path, skipped_path
 from mal_trt.labelling.run import check_output
 from mal_trt.labelling.told import told
 from mal_trt.labelling.workers import Settings, open_workers
+from mal_trt.labelling.write_overlays import check_overlays
 from mal_trt.writers.formats import chosen
 
 SECONDS = 3.0  # how long to measure, about
@@ -99,11 +100,13 @@ def forecast(
     anything is measured; RunError if a batch fails."""
     out = Path(out)
     check_output(out, out.with_name(out.name + ".journal"), False, chosen(format))
+    boxes = as_boxes(boxes)
+    images = boxes.home() if images is None else images
+    check_beside(out, (boxes.path, image_list))
+    check_overlays(overlay, images)
     folders = [] if overlay is None else [Path(overlay)]
     for folder in (out.parent, *folders):
         could_make_folder(folder)
-    boxes = as_boxes(boxes)
-    images = boxes.home() if images is None else images
     source = open_images(images)
     threads = threads or usable_cores()
     file = resolve_model(model, weights)

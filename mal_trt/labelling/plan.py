@@ -27,6 +27,7 @@ from mal_trt.labelling.records import (
     UNKNOWN_IMAGE,
     annotation_row,
     bad_box,
+    boxed,
     identity,
     image_row,
 )
@@ -42,17 +43,19 @@ def write_plan(
     image_list: str | Path | None,
     source: ImageSource,
     batch: int,
+    masks: bool = False,
 ) -> None:
     """Load a document (or a bare list, whose pictures `image_list` may name) and plan batches of `batch`
     boxes.
 
-    facts: see `Journal.create`. All is stored in one transaction: a journal holds a whole plan or none.
-    InputError if a file is not what it should be. Records that cannot be labelled get their reason at once.
+    facts: see `Journal.create`. masks: a record without a box has that of its mask. All is stored in one transaction: a
+    journal holds a whole plan or none. InputError if a file is not what it should be. Records that cannot be labelled
+    get their reason at once.
     """
     with journal.transaction():
         journal.create(facts)
         boxes = as_boxes(boxes)
-        keys = _load(journal, boxes.entries(source), boxes.path)
+        keys = _load(journal, map(boxed, boxes.entries(source)) if masks else boxes.entries(source), boxes.path)
         if BARE_LIST not in keys:
             _require(boxes.path, keys, "images", "annotations")
             if image_list is not None:

@@ -6,7 +6,8 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from mal_trt.backends.choice import AUTO, backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import write_json
+from mal_trt.base.files import open_regular, write_json
 from mal_trt.base.version import __version__
 from mal_trt.base.versions import library_versions
 from mal_trt.labelling.summary import Summary
@@ -24,13 +25,36 @@ SCHEMA = 1
 
 def record_path(out: Path) -> Path:
     """Where the record of an output lies: beside it."""
-    return out.with_name(f"{out.stem}.run.json")
+    return out.with_name(f"{_beside(out)}.run.json")
 
 
 def skipped_path(out: str | Path) -> Path:
     """Where the list of records without a mask lies: beside the labels."""
     out = Path(out)
-    return out.with_name(f"{out.stem}.skipped.json")
+    return out.with_name(f"{_beside(out)}.skipped.json")
+
+
+def check_beside(out: Path, inputs: Iterable[object]) -> None:
+    """InputError if what is written beside an output would overwrite an input, or belongs to another output."""
+    for path in (record_path(out), skipped_path(out)):
+        if path.exists() and any(Path(str(one)).exists() and path.samefile(str(one)) for one in inputs):
+            raise InputError(f"{path}: an input, and would be overwritten beside {out}; choose another --out")
+    with suppress(OSError), open_regular(skipped_path(out)) as file:
+        if file.read(1) not in (b"[", b""):
+            raise InputError(f"{skipped_path(out)}: no list of skipped records; move it, or choose another --out")
+    try:
+        owner = json.loads(record_path(out).read_bytes())["output"]["name"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    if isinstance(owner, str) and owner != out.name and out.with_name(owner).exists():
+        raise InputError(f"{record_path(out)}: belongs to {owner}; choose another --out")
+
+
+def _beside(out: Path) -> str:
+    """How the names of the files beside an output begin: other than those of any output beside it."""
+    if out.suffix == ".json":
+        return out.stem
+    return out.name if out.suffix else f"{out.name}.folder"
 
 
 def write_record(

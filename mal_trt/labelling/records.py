@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from mal_trt.formats.jsonstream import Entry
 from mal_trt.formats.reading.coco import number
+from mal_trt.formats.segmentations import check_polygons, to_rle
 from mal_trt.labelling.journal import Result
 
 NO_BBOX = "bbox missing"
@@ -68,6 +72,36 @@ def annotation_row(entry: Entry) -> tuple[Any, ...]:
         text = json.dumps({**record, "bbox": list(box)})  # what reads the output expects numbers
     ids = (identity(record.get(key)) for key in ("id", "image_id", "category_id"))
     return (entry.index, *ids, x, y, w, h, text)
+
+
+def boxed(entry: Entry) -> Entry:
+    """A record of labels; where it has a mask and no box, with the box around the mask, if that can be read."""
+    record = entry.value
+    if entry.index is None or entry.key == "images" or entry.reason or record.get("bbox") is not None:
+        return entry
+    try:
+        box = _around(record.get("segmentation"))
+    except ValueError:  # what is wrong with it, who reads the mask says
+        return entry
+    record = {**record, "bbox": box}
+    return replace(entry, value=record, text=json.dumps(record))
+
+
+def _around(segmentation: Any) -> list[float]:
+    """XYWH, picture pixels, of a segmentation; ValueError if it is none."""
+    from pycocotools import mask as coco
+
+    if isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if not (isinstance(size, list) and len(size) == 2 and all(side(length) for length in size)):
+            raise ValueError("no size")
+        rle = to_rle(segmentation, *size)
+        return [float(v) for v in coco.toBbox({**rle, "counts": rle["counts"].encode("ascii")})]
+    if not isinstance(segmentation, list):
+        raise ValueError("neither polygons nor RLE")
+    check_polygons(segmentation)
+    xs, ys = (np.concatenate([polygon[place::2] for polygon in segmentation]) for place in (0, 1))
+    return [float(v) for v in (xs.min(), ys.min(), np.ptp(xs), np.ptp(ys))]
 
 
 def bad_box(entry: Entry) -> Result | None:

@@ -24,11 +24,11 @@ from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
-from mal_trt.labelling.record import finished, skipped_path, write_record
+from mal_trt.labelling.record import check_beside, finished, skipped_path, write_record
 from mal_trt.labelling.summary import Summary
 from mal_trt.labelling.told import told
 from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
-from mal_trt.labelling.write_overlays import check_side, write_overlays
+from mal_trt.labelling.write_overlays import check_overlays, check_side, write_overlays
 from mal_trt.writers.formats import chosen, ending
 from mal_trt.writers.labels import LabelSet
 from mal_trt.writers.options import Options
@@ -90,8 +90,9 @@ def label(
     - `then`: called with the labels, the pictures and the summary when all is written, but not of a run that had
       finished before.
 
-    Records without a mask are counted, and listed with their reason in `<out stem>.skipped.json`. What was run is
-    recorded in `<out stem>.run.json`.
+    Records without a mask are counted, and listed with their reason in `labels.skipped.json` beside `labels.json`. What
+    was run is recorded in `labels.run.json`. Beside `labels.xml` they are `labels.xml.skipped.json` and so on, beside a
+    folder `labels` `labels.folder.skipped.json`.
 
     InputError before any work if something cannot be used, or if `out` exists. RunError if the run fails; what is
     finished is kept for `resume`. NothingDone if no box could be labelled.
@@ -103,10 +104,12 @@ def label(
     check_side(overlay_size)
     formats, options = chosen(format), Options(box_area, simplify, iou)
     check_output(out, journal_path, resume, formats)
-    for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
-        make_folder(folder)
     boxes = as_boxes(boxes)
     images = boxes.home() if images is None else images
+    check_beside(out, (boxes.path, image_list))
+    check_overlays(overlay, images, resume)
+    for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
+        make_folder(folder)
     source = open_images(images)
     if threads is None:
         threads = usable_cores()

@@ -10,9 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.files import check_apart, walk_files
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
 from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
+from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import category_names
@@ -48,6 +52,31 @@ def write_overlays(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def check_overlays(folder: str | Path | None, images: str | Path, resume: bool = False) -> None:
+    """InputError if overlays there could take the place of input pictures; None is no overlay at all. resume: pictures
+    in a folder below the inputs may be the overlays of the run that goes on."""
+    if folder is None:
+        return
+    here, pictures = Path(folder).resolve(), Path(images)
+    if pictures.is_dir():
+        root = pictures.resolve()
+        below = root in here.parents and not resume and any(map(has_picture_ending, walk_files(here)))
+        links = ((here / name, root / name) for name in walk_files(here))
+        taken = here == root or below or any(there.exists() and copy.samefile(there) for copy, there in links)
+    else:
+        copy = here / overlay_name(pictures.name)
+        taken = copy.exists() and pictures.exists() and copy.samefile(pictures)
+    if taken:
+        raise InputError(f"{folder}: holds input pictures, which overlays could replace; choose another --overlay")
+
+
+def check_sheet(path: Path, images: str | Path) -> None:
+    """InputError if no contact sheet can be written under this name, or if it is an input picture."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"{path}: no kind of picture that can be written; give a name that ends in .png or .jpg")
+    check_apart((path,), (images,))
 
 
 def check_side(side: int) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mal_trt.backends.choice import AUTO, one_each
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import check_folder
+from mal_trt.base.files import check_apart, check_folder
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
-from mal_trt.formats.boxes import BoxesLike
+from mal_trt.formats.boxes import Boxes, BoxesLike
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.predictor import Threshold
@@ -80,6 +80,8 @@ def benchmark(
     """
     _check(models, batches, size, rounds, warm_up, runs, seconds)
     _check_files(json_out, csv_out, plot_out)
+    given = (one.path if isinstance(one, Boxes) else one for one in (boxes, annotations))
+    check_apart((json_out, csv_out, plot_out), (images, *given, *models))
     backends = one_each(backend, len(models))
     if plot_out is not None and not (end_to_end and (annotations is not None or len(models) > 1)):
         raise InputError(

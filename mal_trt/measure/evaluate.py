@@ -12,14 +12,14 @@ from typing import Any
 
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import check_folder, read_json, write_json
+from mal_trt.base.files import check_apart, check_folder, read_json, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.labelling.run import label
 from mal_trt.labelling.summary import Summary
-from mal_trt.measure.matching import Labels, by_id, category_names, usable_key
+from mal_trt.measure.matching import Labels, by_id, category_names, met, usable_key
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 from mal_trt.measure.points import ObjectPoints, read_points, score_points
 from mal_trt.measure.worst import Seen, Worst, check_worst
@@ -66,6 +66,7 @@ def evaluate(
     check_worst(None if worst_out is None else Path(worst_out))
     given = None if points is None else read_points(Path(points))
     annotations = as_boxes(annotations)
+    check_apart((json_out, worst_out), (annotations.path, images, labels, points, model))
     pictures, worst = (None, None) if worst_out is None else (open_pictures(images, annotations), Worst())
     watchers = [*([] if seen is None else [seen]), *([] if worst is None else [worst.add])]
     truth = _truth(annotations, images)
@@ -145,7 +146,7 @@ def score_labels(
                 raise ValueError("duplicate id")
             seen.add(key)
             if key not in found:
-                raise ValueError(reasons.get(key, "not labelled"))
+                raise ValueError(reasons.get(key) or found.missing(key))
             scores.append(_score(annotation, found, names, watchers))
         except ValueError as error:
             skipped[str(error)] += 1
@@ -170,11 +171,12 @@ def _score(
         raise ValueError("no usable bbox")
     mask = found.mask(annotation)
     truth = to_rle(drawn, *found.size(annotation))
-    category = usable_key(annotation, "category_id")
+    category = met(usable_key(annotation, "category_id"), names)
     score = score_object(mask, truth, category, bbox[2] * bbox[3])
     if watchers:
-        key, picture = annotation["id"], found.pictures[annotation["image_id"]]
-        one = Seen(key, names.get(category, ""), score.iou, bbox, picture, mask, truth, category, found.quality(key))
+        key, picture = annotation["id"], found.picture(annotation)
+        quality = found.quality(usable_key(annotation, "id"))
+        one = Seen(key, names.get(category, ""), score.iou, bbox, picture, mask, truth, category, quality)
         for watcher in watchers:
             watcher(one)
     return score
@@ -194,7 +196,7 @@ def _score_points(
     classes = {}
     for key in points:
         with suppress(ValueError):
-            classes[key] = names.get(usable_key(annotations[key], "category_id"), "")
+            classes[key] = names.get(met(usable_key(annotations[key], "category_id"), names), "")
     return score_points(points, masks, classes)
 
 

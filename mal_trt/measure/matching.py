@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Document
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
+from mal_trt.labelling.records import identity
 
 
 class Labels:
@@ -16,7 +17,7 @@ class Labels:
 
     def __init__(self, truth: Document, records: list[Any]) -> None:
         """records need `id` and `segmentation`; InputError for one without an id."""
-        self.pictures = dict(by_id(truth["images"]))
+        self.pictures: dict[Any, dict[str, Any]] = dict(by_id(truth["images"]))
         self._found: dict[Any, Any] = {}
         self._quality: dict[Any, Any] = {}
         for index, record in enumerate(records):
@@ -26,9 +27,17 @@ class Labels:
                 raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
             self._found.setdefault(key, record.get("segmentation"))
             self._quality.setdefault(key, record.get("quality"))
+        self._texts = {str(key) for key in self._found}
 
     def __contains__(self, key: Any) -> bool:
         return bool(self._found.get(key))
+
+    def missing(self, key: Any) -> str:
+        """Why an annotation has no label, as far as ids tell."""
+        if key in self._found or str(key) not in self._texts:
+            return "not labelled"
+        kinds = ("text", "a number") if isinstance(key, str) else ("a number", "text")
+        return "not labelled: its id is {}, that of the label is {}".format(*kinds)
 
     def quality(self, key: Any) -> Any:
         """What the label of an annotation says of itself, None if nothing."""
@@ -38,17 +47,22 @@ class Labels:
         """The mask of one annotation that has a label; ValueError says why it cannot be had."""
         height, width = self.size(annotation)
         try:
-            return to_rle(self._found[annotation["id"]], height, width)
+            return to_rle(self._found[usable_key(annotation, "id")], height, width)
         except ValueError as error:
             raise ValueError(f"label: {error}") from None
 
-    def size(self, annotation: dict[str, Any]) -> tuple[int, int]:
-        """Height and width of an annotation's picture; the document may leave them to the label."""
-        image = usable_key(annotation, "image_id")
+    def picture(self, annotation: dict[str, Any]) -> dict[str, Any]:
+        """The record of an annotation's picture; ValueError if there is none."""
+        image = met(usable_key(annotation, "image_id"), self.pictures)
         if image not in self.pictures:
             raise ValueError("unknown image")
-        label = self._found[annotation["id"]]
-        size: Any = self.pictures[image].get("height"), self.pictures[image].get("width")
+        return self.pictures[image]
+
+    def size(self, annotation: dict[str, Any]) -> tuple[int, int]:
+        """Height and width of an annotation's picture; the document may leave them to the label."""
+        picture = self.picture(annotation)
+        label = self._found[usable_key(annotation, "id")]
+        size: Any = picture.get("height"), picture.get("width")
         if not _is_size(size) and isinstance(label, dict):
             size = label.get("size")
         if not _is_size(size):
@@ -57,17 +71,29 @@ class Labels:
 
 
 def usable_key(annotation: Any, field: str) -> Any:
-    """An id in a record; ValueError if there is none."""
-    key = annotation.get(field) if isinstance(annotation, dict) else None
-    if not isinstance(key, (int, str)):
+    """An id in a record, as `label` knows it; ValueError if there is none."""
+    key = identity(annotation.get(field)) if isinstance(annotation, dict) else None
+    if key is None:
         raise ValueError(f"no usable {field}")
     return key
+
+
+def met(key: Any, known: Mapping[Any, Any]) -> Any:
+    """The one of the known ids that a reference means: itself, or what `label` takes it for, 7 for "7" or the other way
+    round."""
+    if key in known:
+        return key
+    if isinstance(key, str):
+        number = int(key) if key.isdecimal() and len(key) < 19 else None
+        return number if number in known and str(number) == key else key
+    return str(key) if str(key) in known else key
 
 
 def by_id(records: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The records that are objects with an id, with it."""
     entries = records if isinstance(records, list) else []
-    return ((e["id"], e) for e in entries if isinstance(e, dict) and isinstance(e.get("id"), (int, str)))
+    found = ((identity(e.get("id")), e) for e in entries if isinstance(e, dict))
+    return ((key, entry) for key, entry in found if key is not None)
 
 
 def category_names(truth: Document) -> dict[Any, str]:

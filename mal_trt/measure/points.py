@@ -17,6 +17,7 @@ import numpy as np
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import read_json
 from mal_trt.geometry.rle import RLE, decode_rle
+from mal_trt.labelling.records import identity
 
 FORM = '{"points": [{"annotation_id": 1, "inside": [[x, y], ...], "outside": [[x, y], ...]}]}'
 
@@ -42,8 +43,8 @@ def read_points(path: Path) -> dict[Any, ObjectPoints]:
     found: dict[Any, ObjectPoints] = {}
     for index, record in enumerate(records):
         where = f"{path}: points[{index}]"
-        key = record.get("annotation_id") if isinstance(record, dict) else None
-        if not isinstance(key, (int, str)) or isinstance(key, bool):
+        key = identity(record.get("annotation_id")) if isinstance(record, dict) else None
+        if key is None:
             raise InputError(f"{where} has no annotation_id; expected {FORM}")
         if key in found:
             raise InputError(f"{where}: a second entry for annotation {key!r}; put its points into one")

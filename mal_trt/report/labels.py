@@ -63,7 +63,7 @@ def write_report(
         journal = Journal(Path(folder) / "labels")
         try:
             with journal.guard():
-                write_plan(journal, {}, boxes, None, source, BATCH)
+                write_plan(journal, {}, boxes, None, source, BATCH, masks=True)
                 read_masks(journal, progress)
                 if not journal.count()[0]:
                     reasons = "; ".join(f"{reason}: {count}" for reason, count in list(journal.skipped().items())[:3])

@@ -157,3 +157,19 @@ def test_a_bucket_that_fails_at_times(
     assert made == [2, 3] and done.labelled == 24
     merge(f"{bucket.url}/out", tmp_path / "merged.json", progress=False)
     assert by_id(tmp_path / "merged.json") == expected
+
+
+@pytest.mark.parametrize("odd", [{"id": 9, "name": "blob"}, {"id": [1], "name": "list"}])
+def test_categories_stay_as_they_are(tmp_path: Path, tiny_model: Write, data_set: Write, odd: dict[str, Any]) -> None:
+    images, boxes = data_set(pictures=2)
+    document = json.loads(boxes.read_text())
+    document["categories"].append(odd)
+    if odd["id"] == 9:
+        document["annotations"][-1]["category_id"] = 9
+    boxes.write_text(json.dumps(document))
+    label_shards(images, boxes, tiny_model(), tmp_path / "shards", shard_pictures=1, **OPTIONS)
+    merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
+    merged = json.loads((tmp_path / "merged.json").read_text())
+    assert merged["categories"] == document["categories"]
+    kinds = {record["id"]: record["category_id"] for record in document["annotations"]}
+    assert {record["id"]: record["category_id"] for record in merged["annotations"]} == kinds

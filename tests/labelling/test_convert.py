@@ -135,3 +135,20 @@ def test_the_command(tmp_path: Path, labels: tuple[Path, list[np.ndarray]]) -> N
     assert sorted(p.name for p in out.iterdir()) == ["cvat.xml", "yolo"]
     again = CliRunner().invoke(app, ["convert", str(labels[0]), "-o", str(out)])
     assert again.exit_code == 2 and "Traceback" not in again.output
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_masks_without_boxes(tmp_path: Path, labels: tuple[Path, list[np.ndarray]], polygons: bool) -> None:
+    document = json.loads(labels[0].read_text())
+    for record in document["annotations"]:
+        del record["bbox"]
+    if polygons:
+        document["annotations"][0]["segmentation"] = [[1, 1, 211, 1, 211, 10, 1, 10]]
+    labels[0].write_text(json.dumps(document))
+    done = convert(labels[0], tmp_path / "again.json", progress=False)
+    assert (done.written, done.skipped) == (3, {})
+    boxes = [record["bbox"] for record in json.loads((tmp_path / "again.json").read_text())["annotations"]]
+    assert boxes == [[1, 1, 210 if polygons else 10, 9], [1, 2, 9, 4], [2, 7, 7, 1]]
+    document["annotations"][0]["segmentation"] = {"size": [True, "a"], "counts": [1]}
+    labels[0].write_text(json.dumps(document))
+    assert convert(labels[0], tmp_path / "bad.json", progress=False).skipped == {"bbox missing": 1}

@@ -34,7 +34,7 @@ def test_all_formats_at_once_are_those_one_by_one(tmp_path: Path, tiny_model: Wr
     model = tiny_model()
     summary = run(images, boxes, model, tmp_path / "all", format=",".join(FORMATS))
     assert list(summary.losses) == list(FORMATS) and all(f["masks"] == 12 for f in summary.losses.values())
-    record = json.loads((tmp_path / "all.run.json").read_text())
+    record = json.loads((tmp_path / "all.folder.run.json").read_text())
     assert record["losses"] == summary.losses and record["output"]["files"] > len(FORMATS)
     for name, format in FORMATS.items():
         run(images, boxes, model, tmp_path / name, format=[name])

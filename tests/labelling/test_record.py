@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mal_trt import Summary, label
+from mal_trt import Summary, convert, label
 from mal_trt.base.errors import InputError
+from mal_trt.labelling.record import check_beside, record_path, skipped_path
 
 Write = Callable[..., Any]
 
@@ -98,3 +99,34 @@ def test_an_output_that_was_changed_or_is_not_ours(tmp_path: Path, tiny_model: W
         with pytest.raises(InputError, match="does not tell which run wrote it"):
             run(images, boxes, model, out, resume=True)
     assert out.read_text() == whole
+
+
+def test_what_lies_beside_an_output_is_its_own(tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("labels.json", "labels.xml", "labels", "exp.1", "exp.2", "exp.json")]
+    assert record_path(outs[0]).name == "labels.run.json" and skipped_path(outs[3]).name == "exp.1.skipped.json"
+    assert len({path(out) for path in (record_path, skipped_path) for out in outs}) == 2 * len(outs)
+    check_beside(outs[0], ["bundled", None])
+    skipped_path(outs[0]).write_text("[]")
+    with pytest.raises(InputError, match=r"labels\.skipped\.json: an input"):
+        check_beside(outs[0], [skipped_path(outs[0])])
+    check_beside(outs[0], [])
+    skipped_path(outs[0]).write_text("{}")
+    with pytest.raises(InputError, match="no list of skipped records"):
+        check_beside(outs[0], [])
+    (tmp_path / "exp.1").mkdir()
+    record_path(tmp_path / "exp.1.json").write_text('{"output": {"name": "exp.1"}}')
+    with pytest.raises(InputError, match=r"belongs to exp\.1;"):
+        check_beside(tmp_path / "exp.1.json", [])
+
+
+def test_a_list_of_skipped_records_outlives_other_outputs(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    document = json.loads(boxes.read_text())
+    document["annotations"].append({"id": 999, "image_id": 1, "category_id": 3})
+    boxes.write_text(json.dumps(document))
+    out, model = tmp_path / "labels.json", tiny_model()
+    listed = run(images, boxes, model, out).skipped_list
+    convert(out, tmp_path / "labels.xml", "cvat", progress=False)
+    run(images, boxes, model, tmp_path / "labels", format="yolo")
+    assert listed == tmp_path / "labels.skipped.json" and len(json.loads(listed.read_text())) == 1
+    assert run(images, boxes, model, out, resume=True).finished_before

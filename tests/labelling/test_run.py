@@ -303,3 +303,20 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path, tiny_model: Write, data_s
     shutil.copytree(images, tmp_path / "elsewhere")
     run(tmp_path, tmp_path / "elsewhere", boxes, tiny_model(), out=tmp_path / "second.json")
     assert (tmp_path / "labels.json").read_bytes() == (tmp_path / "second.json").read_bytes()
+
+
+def test_overlays_never_replace_pictures(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    (images / "more").mkdir()
+    (images / "000000000001.png").rename(images / "more" / "000000000001.jpg")
+    before = (images / "more" / "000000000001.jpg").read_bytes()
+    for place, folder in ((images, images), (images, images / "more"), (images / "more" / "000000000001.jpg",) * 2):
+        folder = folder.parent if folder.suffix else folder
+        with pytest.raises(InputError, match="holds input pictures"):
+            label(place, boxes, tiny_model(), tmp_path / "o.json", overlay=folder, progress=False)
+    linked = tmp_path / "linked" / "more"
+    linked.mkdir(parents=True)
+    (linked / "000000000001.jpg").symlink_to(images / "more" / "000000000001.jpg")
+    with pytest.raises(InputError, match="holds input pictures"):
+        label(linked.parent, boxes, tiny_model(), tmp_path / "o.json", overlay=images, progress=False)
+    assert (images / "more" / "000000000001.jpg").read_bytes() == before and not (tmp_path / "o.json.journal").exists()

@@ -259,3 +259,25 @@ def test_resized_pictures_keep_drawn_run_lengths(data_set: Write, tmp_path: Path
         Image.open(file).resize((240, 160)).save(file)
     result = evaluate(images, Boxes(out, rescale=True), model=model)
     assert result["count"] == 18 and result["skipped"] == 0
+
+
+def test_ids_meet_as_label_knows_them() -> None:
+    truth = small_truth(id=1.5, image_id="5", category_id="2")
+    result = score_labels(truth, [{"id": 1.5, "segmentation": EXACT}])
+    assert result["count"] == 1 and result["miou"] > 0.99
+    assert list(result["per_class"]) == ["thing"]
+    assert score_labels(small_truth(id=1.0), [{"id": 1, "segmentation": EXACT}])["count"] == 1
+
+
+def test_ids_of_another_kind_are_told() -> None:
+    with pytest.raises(NothingDone, match="its id is a number, that of the label is text: 1"):
+        score_labels(small_truth(), [{"id": "1", "segmentation": EXACT}])
+
+
+def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
+    annotations = save(tmp_path / "truth.json", small_truth())
+    labels = save(tmp_path / "labels.json", [{"id": 1, "segmentation": EXACT}])
+    for out in (annotations, labels):
+        with pytest.raises(InputError, match="is an input"):
+            evaluate(None, annotations, labels=labels, json_out=out)
+    assert json.loads(annotations.read_text()) == small_truth()
