@@ -11,7 +11,6 @@ import onnx
 
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import write_json
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.cache import Cache, cache_key
@@ -19,7 +18,18 @@ from mal_trt.calibration.convert import describe_drop, half_of
 from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitivity
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
 from mal_trt.calibration.macs import multiplications
-from mal_trt.calibration.output import check_out, parity_of, publish, save, scratch
+from mal_trt.calibration.output import (
+    check_names,
+    check_not_model,
+    check_out,
+    json_bytes,
+    parity_of,
+    parity_path,
+    publish,
+    report_path,
+    save,
+    scratch,
+)
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw_both
@@ -64,7 +74,7 @@ def calibrate(
     layers passes.
     """
     out = Path(out)
-    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations)
+    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations, cache)
     graph, contract, source, settings = begun.graph, begun.contract, begun.source, begun.settings
     chosen, learn, held = begun.chosen, begun.learn, begun.held
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
@@ -95,20 +105,19 @@ def calibrate(
             order = sorted(chosen, key=lambda layer: place[layer.name])
         quantized, _ = largest_set(order, attempt.drop, limit, target.rest.upper())
         save(attempt.build(quantized), part)
-        publish(part, out, parity_of(source, contract, batches))
-    agreement = attempt.agreement(quantized)
-    document = {
-        "model": source.name,
-        "settings": asdict(settings),
-        "crops": {"used": measured.crops, "unreadable": measured.unreadable, "blank": measured.blank},
-        "verdict": describe_drop(agreement),
-        "agreement": agreement,
-        "multiplications": _share(graph, contract, {layer.name for layer in quantized}, batches[0], settings.threads),
-        "warnings": begun.warnings,
-        "layers": layer_rows(chosen, {layer.name for layer in quantized}, target, costs, settings.precision),
-    }
-    report = out.with_suffix(".report.json")
-    write_json(document, report)
+        agreement, names = attempt.agreement(quantized), {layer.name for layer in quantized}
+        document = {
+            "model": source.name,
+            "settings": asdict(settings),
+            "crops": {"used": measured.crops, "unreadable": measured.unreadable, "blank": measured.blank},
+            "verdict": describe_drop(agreement),
+            "agreement": agreement,
+            "multiplications": _share(graph, contract, names, batches[0], settings.threads),
+            "warnings": begun.warnings,
+            "layers": layer_rows(chosen, names, target, costs, settings.precision),
+        }
+        report = report_path(out)
+        publish(part, out, parity_of(source, contract, batches), {report: json_bytes(document)})
     return CalibrationReport(out, report, out.stat().st_size, document)
 
 
@@ -133,10 +142,16 @@ def begin(
     sources: Sequence[Source],
     settings: CalibrationSettings,
     annotations: Source | None,
+    cache: Path | None = None,
 ) -> Begun:
     """The beginning of `calibrate`, with the same errors; nothing is written."""
     check_out(out)
+    check_names(report_path(out))
     proto, contract, source = load_onnx(model)
+    check_not_model(out, source)
+    written = (out, parity_path(out), report_path(out), source)
+    if cache is not None and cache.resolve() in [path.resolve() for path in written]:
+        raise InputError(f"--cache {cache}: is the model itself or one of the files written; give it another name")
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
         raise InputError(f"{source}: quantised already ({contract.precision}); give the FP32 or FP16 model")
     if settings.target == CPU_TARGET and contract.precision != "fp32":

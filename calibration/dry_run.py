@@ -16,7 +16,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.calibration.calibrate import Begun, Source, begin
 from mal_trt.calibration.convert import half_of
 from mal_trt.calibration.gate import Check
-from mal_trt.calibration.output import parity_path
+from mal_trt.calibration.output import parity_path, report_path
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops
 from mal_trt.calibration.settings import CalibrationSettings
 from mal_trt.calibration.targets import spectra, target_of
@@ -66,7 +66,7 @@ def forecast(
     """What `calibrate` would do with these options, and how long it would take. The same InputError as there before
     anything is measured; nothing is written."""
     out = Path(out)
-    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations)
+    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations, cache)
     start = time.monotonic()
     losses = Losses()
     used = begun.settings.batch * BATCHES
@@ -83,7 +83,7 @@ def forecast(
         crops=_sizes(begun.learn),
         check_crops=_sizes(begun.held),
         pictures=len({(spot.images, spot.picture) for spot in begun.learn + begun.held}),
-        writes=(out, parity_path(out), out.with_suffix(".report.json"), *([cache] if cache is not None else [])),
+        writes=(out, parity_path(out), report_path(out), *([cache] if cache is not None else [])),
         measured=sum(len(batch.spots) for batch in batches),
         measured_seconds=time.monotonic() - start,
         unreadable=losses.unreadable,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import onnx
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.parity import read_references
 from mal_trt.backends import open_backend
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.files import write_whole
 from mal_trt.calibration.sample import CropBatch, Spot
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import make_frame
@@ -29,6 +31,38 @@ def check_out(out: Path) -> None:
         raise InputError(f"{out}: the output's name must end in .onnx")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder to write {out.name} to")
+    check_names(out, parity_path(out))
+
+
+def check_names(*paths: Path) -> None:
+    """InputError if a folder is where a file is to be written."""
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, a file has to be written there; choose another --out")
+
+
+def check_not_model(out: Path, model: Path) -> None:
+    """InputError if a result would be written over the model that it is made of."""
+    if out.exists() and out.samefile(model):
+        raise InputError(f"{out}: is the model itself; give the result another name")
+
+
+@contextmanager
+def beside(files: Mapping[Path, bytes]) -> Iterator[None]:
+    """What goes beside a result, written before it: if either fails, what was there before is there again."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in files}
+    try:
+        for path, content in files.items():
+            write_whole(path, content)
+        yield
+    except (OSError, MalTrtError, KeyboardInterrupt):
+        for path, content_before in before.items():
+            with suppress(OSError, RunError):
+                if content_before is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_whole(path, content_before)
+        raise
 
 
 @contextmanager
@@ -54,15 +88,23 @@ def parity_path(model: Path) -> Path:
     return model.with_suffix(".parity.npz")
 
 
-def publish(part: Path, out: Path, parity: bytes) -> None:
-    """Give a finished model its name, and put its parity file beside it."""
-    with scratch(parity_path(out), "parity") as temporary:
-        try:
-            temporary.write_bytes(parity)
-            os.replace(temporary, parity_path(out))
+def report_path(out: Path) -> Path:
+    """The report beside a file that was made."""
+    return out.with_suffix(".report.json")
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Contents of a report, as `write_json` writes it."""
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def publish(part: Path, out: Path, parity: bytes, more: Mapping[Path, bytes] | None = None) -> None:
+    """Give a finished model its name, and put its parity file beside it, and what else belongs to it."""
+    try:
+        with beside({parity_path(out): parity, **(more or {})}):
             os.replace(part, out)
-        except OSError as error:
-            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+    except OSError as error:
+        raise RunError(f"{out}: not written ({error.strerror or error})") from None
 
 
 def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> bytes:

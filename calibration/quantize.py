@@ -99,15 +99,21 @@ def quantize(
         )
     nodes: list[onnx.NodeProto] = []
     quantized: dict[tuple[str, float], str] = {}
+    weights: dict[tuple[str, int], str] = {}
+    taken: set[str] = set()
     for node in model.graph.node:
         if node.name in wanted:
             layer = wanted[node.name]
             value, limit = node.input[0], ranges[layer.name]
             if (value, limit) not in quantized:  # layers that share an input share its pair
                 quantized[value, limit] = _activation(model, nodes, value, limit, types[value], kind)
-            weight = numpy_helper.to_array(tensors[node.input[1]])
-            node.input[0] = quantized[value, limit]
-            node.input[1] = _weight(model, nodes, layer, weight, kind)
+            weight = node.input[1], layer.axis
+            if weight not in weights:  # a frozen stage's are both networks' of a mixed model
+                stem = layer.weight if layer.weight not in taken else "/".join(map(str, weight))
+                taken.add(stem)
+                values = numpy_helper.to_array(tensors[weight[0]])
+                weights[weight] = _weight(model, nodes, f"{stem}/{kind}", values, layer.axis, kind)
+            node.input[0], node.input[1] = quantized[value, limit], weights[weight]
         nodes.append(node)
     replace_nodes(model, nodes)
     return model
@@ -146,17 +152,18 @@ def _activation(
     return f"{name}/dq"
 
 
-def _weight(model: onnx.ModelProto, nodes: list[onnx.NodeProto], layer: Layer, weight: np.ndarray, kind: str) -> str:
-    scale = weight_scales(weight, layer.axis, kind, weight.dtype)
-    shape = [-1 if i == layer.axis else 1 for i in range(weight.ndim)]
-    name = f"{layer.weight}/{kind}"
+def _weight(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], name: str, weight: np.ndarray, axis: int, kind: str
+) -> str:
+    scale = weight_scales(weight, axis, kind, weight.dtype)
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     inputs = [
         _store(model, name, to_levels(weight, scale.reshape(shape), kind)),
         _store(model, f"{name}/scale", scale),
         _zero(model, f"{name}/zero", scale.shape, kind),
     ]
     output = f"{name}/dq"
-    nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{name}/DequantizeLinear", axis=layer.axis))
+    nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{name}/DequantizeLinear", axis=axis))
     return output
 
 

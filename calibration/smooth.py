@@ -59,7 +59,8 @@ def channel_maxima(
 
 
 def _pairs(model: onnx.ModelProto, chosen: Sequence[Layer]) -> list[tuple[onnx.NodeProto, list[Layer]]]:
-    """Normalisations with an affine part, each with the chosen Linears it feeds, if it feeds nothing else."""
+    """Normalisations with an affine part, each with the chosen Linears it feeds, if it feeds nothing else and no other
+    node has their weights, as frozen stages of a mixed model have."""
     makers = {name: node for node in model.graph.node for name in node.output}
     users: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -74,7 +75,8 @@ def _pairs(model: onnx.ModelProto, chosen: Sequence[Layer]) -> list[tuple[onnx.N
             norm = makers.get(norm.input[0]) if alone else None
         if norm is None or norm.op_type != "LayerNormalization" or len(norm.input) < 3:
             continue
-        if sorted(names) == sorted(layer.name for layer in linears):
+        shared = [name for name in (*norm.input[1:], *(layer.weight for layer in linears)) if len(users[name]) > 1]
+        if sorted(names) == sorted(layer.name for layer in linears) and not shared:
             pairs.append((norm, linears))
     return pairs
 

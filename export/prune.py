@@ -19,10 +19,10 @@ import torch
 from rich.console import Console
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
-from mal_trt.base.files import write_json
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.convert import describe_drop
 from mal_trt.calibration.gate import Check, Cost
+from mal_trt.calibration.output import beside, json_bytes, report_path
 from mal_trt.calibration.sample import CropBatch
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import START, recover
@@ -103,10 +103,9 @@ def prune(
         zeros_of(pruned.network, pruned.sparse, str(out))
         agreement = _agreement(pruned, begun, folder, check)
         passed(agreement, limit, pruned.costs, _advice(settings))
-        _save(out, pruned, begun)
-    document = _document(begun, pruned, settings, agreement, recovered)
-    report = out.with_suffix(".report.json")
-    write_json(document, report)
+        document, report = _document(begun, pruned, settings, agreement, recovered), report_path(out)
+        with beside({report: json_bytes(document)}):
+            _save(out, pruned, begun)
     return PruneReport(out, report, document)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mal_trt.base.errors import InputError
@@ -54,6 +55,8 @@ class PruneSettings:
             for value in values:
                 if value not in allowed:
                     raise InputError(f"--{option} {value}: expected one of {', '.join(allowed)}")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"--lr {self.lr:g}: expected a number above 0")
         if self.macs is not None and not 0 < self.macs < 1:
             raise InputError(f"--macs {self.macs:g}: expected a share of the multiplications, such as 0.7")
         if self.sparsity == "none" and self.macs is None:

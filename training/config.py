@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mal_trt.base.errors import InputError
+from mal_trt.training.ranges import check_ranges
 
 LITE = re.compile(r"mal-(lite\d)")
 Recipe = Literal["tao", "small", "distill"]
@@ -150,8 +151,11 @@ class TrainConfig:
     log_steps: int = 20
     picture_steps: int = 500
 
+    def __post_init__(self) -> None:
+        check_ranges(vars(self))
 
-# What may change between a run and its continuation: nothing that moves a weight.
+
+# What may change between a run and its continuation: nothing that moves a weight, see also JUDGING.
 FREE = frozenset(
     (
         *("out", "resume", "resume_from", "device", "workers", "preload", "log_steps", "picture_steps"),
@@ -170,6 +174,10 @@ FREE = frozenset(
         *("thresholds", "test_margin"),
     )
 )
+
+# Of these what decides where a run with patience stops, and which weights it keeps: not free there.
+JUDGING_BY_BOXES = ("val_boxes", "validate_epochs", "validate_steps", "thresholds", "test_margin")
+JUDGING = (*JUDGING_BY_BOXES, "val_images", "val_split", "val_limit", "val_weights", "val_flip")
 
 # What each recipe changes of TrainConfig's defaults. README.md says why.
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(

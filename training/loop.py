@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
+from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.criteria import BoxCriteria, hold_back
@@ -301,7 +302,18 @@ def _explained(error: BadLoss, config: TrainConfig, boxes: TrainingBoxes, rank: 
         path.write_text(json.dumps({"step": error.step, "losses": losses, "annotations": places}, indent=1) + "\n")
     else:
         path = config.out / "bad-batch-*.json"
-    return RunError(f"{error}; its boxes are in {path}; lower --lr or use --precision fp32, then --resume")
+    again, last = "start again", config.out / CHECKPOINT
+    if last.is_file():  # --resume refuses another rate or precision
+        again = f"go on from its weights with --from {last} and" if _finite(last) else "start again with"
+        again += " another --out"
+    return RunError(f"{error}; its boxes are in {path}; lower --lr or use --precision fp32, and {again}")
+
+
+def _finite(path: Path) -> bool:
+    """Whether a checkpoint was written before its weights were lost too."""
+    checkpoint = read_checkpoint(path)
+    found = [weights for part in ("student", "teacher") if (weights := checkpoint.weights(part)) is not None]
+    return all(bool(tensor.isfinite().all()) for weights in found for tensor in weights.values())
 
 
 def _say_damaged(rows: set[int] | frozenset[int], boxes: TrainingBoxes, console: Console) -> None:

@@ -16,7 +16,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.training.augment import normalise
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.colour import ColourBatch, ColourLoss
-from mal_trt.training.config import FREE, TrainConfig
+from mal_trt.training.config import FREE, JUDGING, JUDGING_BY_BOXES, TrainConfig
 from mal_trt.training.data import Sample
 from mal_trt.training.dense import Dense, dense_loss
 from mal_trt.training.devices import make_fabric
@@ -214,7 +214,8 @@ class Trainer:
         if checkpoint.trainer is None or saved is None:
             raise InputError(f"{path}: holds no training state to resume; use it with --from")
         before = plain(TrainConfig((), (), Path()))  # what a run of an earlier version had without saying so
-        differing = sorted(k for k in now if saved.get(k, before[k]) != now[k])
+        # Runs of an earlier version do not tell what judged them.
+        differing = sorted(k for k in now if (k in saved or k in before) and saved.get(k, before.get(k)) != now[k])
         if differing:
             raise InputError(f"{path}: was trained with another {', '.join(differing)}; resume with the same options")
         load_into(self.student, checkpoint, "student")
@@ -270,7 +271,9 @@ def network_config(config: TrainConfig) -> NetworkConfig:
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """The options that make a run what it is, as JSON values."""
-    values = {k: v for k, v in asdict(config).items() if k not in FREE}
+    judging = JUDGING_BY_BOXES if config.val_boxes is None else JUDGING
+    free = FREE if config.patience is None else FREE - set(judging)
+    values = {k: v for k, v in asdict(config).items() if k not in free}
     return dict(json.loads(json.dumps(values, default=str)))
 
 

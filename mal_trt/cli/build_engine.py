@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from mal_trt.engines.job import Job
     from mal_trt.engines.sparsity import Sparse
     from mal_trt.training.spec_use import SpecUse
+
+# Of `calibration.sample`.
+CALIBRATION = "ask for fewer with --crops and --check-crops"
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -158,6 +163,7 @@ def build_engine(
         low_memory=low_memory,
     )
     say = messages(quiet)
+    copied: AbstractContextManager[None] = nullcontext()
     if not is_bundled(model) and model.suffix.lower() != ".onnx" and model.is_file():
         onnx = out.with_name(f"{out.name}.onnx")
         if dry_run:
@@ -167,11 +173,12 @@ def build_engine(
         check_output(out, model)
         take_checkpoints(quiet)
         exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
-        model = _beside(exported, onnx)
+        _check(exported, model, out, options)
+        model, copied = onnx, _beside(exported, onnx)
     if dry_run:
         _plan(model, out, options, quiet)
         return
-    with needs("calibrate"):
+    with needs("calibrate"), copied, _own_words():
         open_plan = opener(say)
         report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
     tell(lambda: _document(report), lambda: _print_report(report), quiet)
@@ -296,13 +303,46 @@ def _print_precision(precision: dict[str, dict[str, int]]) -> None:
     typer.echo(f"  layers: {', '.join(kinds)}")
 
 
-def _beside(model: Path, onnx: Path) -> Path:
-    """A copy of an exported model that stays beside its engine, with the answers it is checked against."""
+def _check(exported: Path, checkpoint: Path, out: Path, options: EngineOptions) -> None:
+    """What `run` would refuse of an exported checkpoint, before a file of it is written."""
+    from mal_trt.engines.job import prepare
+    from mal_trt.engines.precision import check_precision
+
+    try:
+        contract = prepare(exported, out, options).contract
+        check_precision(checkpoint, contract, options.precision or contract.precision, options.sources)
+    except InputError as error:
+        raise InputError(str(error).replace(str(exported), str(checkpoint))) from None
+
+
+@contextmanager
+def _beside(model: Path, onnx: Path) -> Iterator[None]:
+    """A copy of an exported model that stays beside its engine, with the answers it is checked against; gone again if
+    there is no engine."""
     from mal_trt.artifacts.parity import reference_path
 
-    for source, copy in ((reference_path(model), reference_path(onnx)), (model, onnx)):
-        write_whole(copy, source.read_bytes())
-    return onnx
+    pairs = ((reference_path(model), reference_path(onnx)), (model, onnx))
+    new = [copy for _, copy in pairs if not copy.exists()]
+    try:
+        for source, copy in pairs:
+            write_whole(copy, source.read_bytes())
+        yield
+    except BaseException:
+        for copy in new:
+            copy.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Calibration's advice, for a verb that lacks its options."""
+    try:
+        yield
+    except InputError as error:
+        if CALIBRATION not in str(error):
+            raise
+        said = str(error).replace(CALIBRATION, "run `mal-trt calibrate` with fewer --crops and --check-crops first")
+        raise InputError(said) from None
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

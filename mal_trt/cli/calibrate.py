@@ -121,6 +121,7 @@ def calibrate(
     with needs("calibrate"):
         from mal_trt.calibration.calibrate import calibrate as run
         from mal_trt.calibration.settings import CalibrationSettings
+        from mal_trt.calibration.signals import unwound_when_ended
     settings = CalibrationSettings(
         precision=precision,
         observer=observer,
@@ -170,7 +171,8 @@ def calibrate(
         told = forecast(model, out, pairs, settings, annotations=judged, cache=cache)
         tell(lambda: told, lambda: show_calibration(told), quiet)
         return
-    report = run(model, out, pairs, settings, annotations=judged, cache=cache, progress=not quiet)
+    with unwound_when_ended():
+        report = run(model, out, pairs, settings, annotations=judged, cache=cache, progress=not quiet)
     tell(
         lambda: (
             {"path": report.path, "report_path": report.report_path, "file_bytes": report.file_bytes} | report.document

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from mal_trt.artifacts.contract import MOST_MARGIN
 from mal_trt.artifacts.models import is_bundled
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from mal_trt.export import ExportReport
 
 
+# What means something for a model that is exported already.
+OF_EXPORTED = ("arguments", "spec", "out", "precision", "parity_images", "parity_boxes", "as_json", "quiet")
+
+
 def export(
+    context: Context,
     arguments: Annotated[
         list[str] | None,
         Argument(
@@ -95,6 +100,8 @@ def export(
 
     The file is compared with PyTorch on real crops, and written only if it computes the same.
     """
+    if (parity_images is None) != (parity_boxes is None):
+        raise InputError("--parity-images and --parity-boxes: give both or neither")
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")
     checkpoint = Path(model)
@@ -102,6 +109,7 @@ def export(
     if is_bundled(checkpoint) or checkpoint.suffix == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
+        _only_precision(context, checkpoint)
         with needs("calibrate"):
             from mal_trt.calibration.convert import convert
         half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
@@ -143,6 +151,18 @@ def export(
         progress=say,
     )
     tell(lambda: report, lambda: typer.echo(_line(report)), quiet)
+
+
+def _only_precision(context: Context, model: Path) -> None:
+    """InputError for options that were given and say nothing of a model that is exported already."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in OF_EXPORTED
+        and getattr(context.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise InputError(f"{', '.join(given)}: for checkpoints, and {model} is exported already; leave them out")
 
 
 def _line(report: ExportReport) -> str:

@@ -137,6 +137,7 @@ def prune(
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
     with needs("train"):
+        from mal_trt.calibration.signals import unwound_when_ended
         from mal_trt.export.prune import prune as run
         from mal_trt.export.prune_settings import PruneSettings
     from mal_trt.formats.boxes import Boxes
@@ -164,16 +165,17 @@ def prune(
     judged = None
     if annotations is not None:
         judged = (annotation_images or (places[0] if places else None), Boxes(annotations))
-    report = run(
-        model,
-        out,
-        sources,
-        settings,
-        annotations=judged,
-        weights=weights,
-        say=messages(quiet),
-        progress=not quiet,
-    )
+    with unwound_when_ended():
+        report = run(
+            model,
+            out,
+            sources,
+            settings,
+            annotations=judged,
+            weights=weights,
+            say=messages(quiet),
+            progress=not quiet,
+        )
     tell(
         lambda: {"path": report.path, "report_path": report.report_path} | report.document, lambda: _show(report), quiet
     )

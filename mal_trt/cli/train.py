@@ -306,6 +306,8 @@ def train(
         found = forecast(config, show=not quiet and speaks)
         tell(lambda: found, lambda: show_training(found), quiet or not speaks)
         return
+    if config.resume and config.resume_from is None and speaks and not (config.out / "last.pth").exists():
+        messages(quiet)(f"nothing to resume in {config.out}: starting anew")
     checkpoint = run(config, show=not quiet)
     tell(lambda: {"checkpoint": checkpoint}, lambda: typer.echo(f"checkpoint: {checkpoint}"), quiet or not speaks)
 

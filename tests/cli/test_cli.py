@@ -116,6 +116,16 @@ def test_sheet_needs_overlay(scene: Path, model: Path) -> None:
     assert not (scene / "labels.json").exists()
 
 
+def test_a_sheet_is_checked_before_the_work(scene: Path, model: Path) -> None:
+    photo = scene / "pictures" / "own.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    before = photo.read_bytes()
+    for sheet in (scene / "sheet.xyz", photo):
+        result = label(scene, model, "boxes.json", "--overlay", scene / "overlay", "--sheet", sheet)
+        assert result.exit_code == 2 and str(sheet) in result.stderr and result.stderr.count("\n") == 1
+    assert photo.read_bytes() == before and not (scene / "overlay").exists()
+
+
 def test_unwritable_sheet_is_one_line(scene: Path, model: Path) -> None:
     sheet = scene / "boxes.json" / "sheet.png"
     result = label(scene, model, "boxes.json", "--overlay", scene / "overlay", "--sheet", sheet)

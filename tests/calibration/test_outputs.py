@@ -1,0 +1,91 @@
+"""What is written over, what is left behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx")
+
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.calibration import output
+from mal_trt.calibration.calibrate import calibrate
+from mal_trt.calibration.convert import convert
+from mal_trt.calibration.settings import CalibrationSettings
+from mal_trt.calibration.signals import unwound_when_ended
+
+Write = Callable[..., Any]
+QUICK = CalibrationSettings(crops=32, check_crops=4, sensitivity_crops=0, max_miou_drop=1)
+
+
+@pytest.mark.parametrize("name", ["out.onnx", "out.parity.npz", "out.report.json"])
+def test_folders_are_refused_first(tmp_path: Path, encoder: Write, pictures: Write, name: str) -> None:
+    model, boxes = encoder(), pictures()
+    (tmp_path / name).mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=f"{name}: is a folder"):
+        calibrate(model, tmp_path / "out.onnx", [boxes], QUICK)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_input_is_written_over(tmp_path: Path, encoder: Write, pictures: Write) -> None:
+    model, boxes = encoder(), pictures()
+    before, out = model.read_bytes(), tmp_path / "out.onnx"
+    with pytest.raises(InputError, match=r"model.onnx: is the model itself"):
+        calibrate(model, model, [boxes], QUICK)
+    with pytest.raises(InputError, match=r"model.onnx: is the model itself"):
+        convert(model, model)
+    for cache in (out, model, tmp_path / "out.report.json"):
+        with pytest.raises(InputError, match=r"--cache .*: is the model itself or one of the files written"):
+            calibrate(model, out, [boxes], QUICK, cache=cache)
+    assert model.read_bytes() == before and not out.exists()
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_what_was_there(
+    tmp_path: Path, encoder: Write, pictures: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, boxes = encoder(), pictures()
+    (tmp_path / "out.report.json").write_text("earlier")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).suffix == ".onnx":
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(output.os, "replace", refuse)
+    with pytest.raises(RunError, match=r"out.onnx: not written \(Permission denied\)"):
+        calibrate(model, tmp_path / "out.onnx", [boxes], QUICK)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_report_that_cannot_be_written_leaves_no_model(
+    tmp_path: Path, encoder: Write, pictures: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, boxes = encoder(), pictures()
+    before, write = sorted(tmp_path.iterdir()), output.write_whole
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name.endswith(".report.json"):
+            raise RunError(f"{path}: cannot be written (No space left on device)")
+        write(path, content)
+
+    monkeypatch.setattr(output, "write_whole", full)
+    with pytest.raises(RunError, match="No space left"):
+        calibrate(model, tmp_path / "out.onnx", [boxes], QUICK)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_being_ended_unwinds(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), unwound_when_ended(), output.scratch(tmp_path / "o.onnx", "check") as part:
+        part.write_bytes(b"")
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,59 @@
+"""Options without effect, results over their own input, and engines that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from typer.testing import CliRunner
+
+from mal_trt.cli import app
+from mal_trt.training.checkpoint import save_checkpoint
+from mal_trt.training.network import NetworkConfig, build_network
+
+CONFIG = NetworkConfig("vit-deit-tiny/16", "hybrid", 64, mask_head_hidden_channel=16, depth=1, adjust_scale=False)
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    torch.manual_seed(5)
+    save_checkpoint(tmp_path / "dense.pth", CONFIG, student=build_network(CONFIG).state_dict())
+    return tmp_path / "dense.pth"
+
+
+def refused(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
+    return result.output
+
+
+def test_options_that_say_nothing_of_an_exported_model(tmp_path: Path) -> None:
+    words = ["export", "bundled", "--precision", "fp16", "-o", tmp_path / "x.onnx"]
+    said = refused(*words, "--opset", 17, "--head", "small", "--threshold", "0.4")
+    assert "--head, --opset, --threshold: for checkpoints" in said
+    assert "give both or neither" in refused(*words, "--parity-boxes", "boxes.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parity_pictures_and_boxes_go_together(dense: Path) -> None:
+    for option in ("--parity-boxes", "--parity-images"):
+        said = refused("export", dense, "-o", dense.with_name("x.onnx"), option, "there")
+        assert "--parity-images and --parity-boxes: give both or neither" in said
+
+
+def test_a_network_is_not_pruned_over_itself(dense: Path) -> None:
+    before, boxes = dense.read_bytes(), dense.with_name("boxes.json")
+    document = {"images": [], "annotations": [], "categories": []}
+    boxes.write_text(json.dumps(document))
+    assert "is the model itself" in refused("prune", dense, "--boxes", boxes, "-o", dense)
+    (dense.parent / "p.report.json").mkdir()
+    said = refused("prune", dense, "--boxes", boxes, "-o", dense.with_name("p.pth"))
+    assert "p.report.json: is a folder" in said
+    assert "--lr nan: expected" in refused("prune", dense, "--boxes", boxes, "-o", "q.pth", "--lr", "nan")
+    assert dense.read_bytes() == before and len(list(dense.parent.iterdir())) == 3
