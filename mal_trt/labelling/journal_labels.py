@@ -24,7 +24,6 @@ class JournalLabels:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         journal.execute("CREATE INDEX IF NOT EXISTS box_seq ON box(seq)")
-        journal.execute("CREATE INDEX IF NOT EXISTS image_file ON image(file_name, width, height)")
 
     @cached_property
     def categories(self) -> dict[Any, Category]:
@@ -38,19 +37,8 @@ class JournalLabels:
 
     def pictures(self) -> Iterator[Picture]:
         """Records that name one file are one picture, in the place of the first of them."""
-        told: set[int] = set()
-        labelled = (
-            f"SELECT image, {OBJECT} FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL"
-        )
-        for position, boxes in groupby(self._journal.execute(f"{labelled} ORDER BY place"), lambda row: row[0]):
-            if position in told:
-                continue
-            rows = list(boxes)
-            for twin in self._twins.get(position, ()):
-                if twin > position:  # those before it have no mask
-                    rows += self._journal.execute(f"{labelled} AND image = ? ORDER BY place", (twin,))
-                    told.add(twin)
-            yield Picture(*self._journal.picture(position), self._objects([row[1:] for row in rows]))
+        for position, rows in by_picture(self._journal, OBJECT):
+            yield Picture(*self._journal.picture(position), self._objects(rows))
         for name, width, height in self._journal.execute(
             "SELECT file_name, width, height FROM image WHERE reason IS NULL AND width IS NOT NULL "
             "AND NOT EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id) "
@@ -77,20 +65,6 @@ class JournalLabels:
     def image_records(self) -> Iterator[str]:
         return (record for (record,) in self._journal.execute("SELECT record FROM image ORDER BY position"))
 
-    @cached_property
-    def _twins(self) -> dict[int, list[int]]:
-        """The places of records that name one file, by each of these places; nothing of files that are named once."""
-        groups = self._journal.execute(
-            "SELECT GROUP_CONCAT(position) FROM image WHERE file_name != '' AND width IS NOT NULL "
-            "GROUP BY file_name, width, height HAVING COUNT(*) > 1"
-        )
-        twins = {
-            place: places for (text,) in groups for places in [sorted(map(int, text.split(",")))] for place in places
-        }
-        if twins:
-            self._journal.execute("CREATE INDEX IF NOT EXISTS box_image ON box(image)")
-        return twins
-
     def _objects(self, rows: Sequence[Any]) -> list[Object]:
         records, categories, x0, y0, x1, y1, texts, areas, qualities = zip(*rows, strict=True)
         together = Together([json.loads(text) for text in texts], areas, list(zip(x0, y0, x1, y1, strict=True)))
@@ -100,6 +74,37 @@ class JournalLabels:
                 zip(records, categories, together.boxes, together.rles, areas, qualities, strict=True)
             )
         ]
+
+
+def by_picture(journal: Journal, columns: str) -> Iterator[tuple[int, list[Any]]]:
+    """The position of each picture with masks, and the wanted columns of its boxes; records that name one file are one
+    picture, in the place of the first of them."""
+    labelled = (
+        f"SELECT image, {columns} FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL"
+    )
+    all_twins, told = _twins(journal), set[int]()
+    for position, boxes in groupby(journal.execute(f"{labelled} ORDER BY place"), lambda row: row[0]):
+        if position in told:
+            continue
+        rows = list(boxes)
+        for twin in all_twins.get(position, ()):
+            if twin > position:  # those before it have no mask
+                rows += journal.execute(f"{labelled} AND image = ? ORDER BY place", (twin,))
+                told.add(twin)
+        yield position, [row[1:] for row in rows]
+
+
+def _twins(journal: Journal) -> dict[int, list[int]]:
+    """The places of records that name one file, by each of these places; nothing of files that are named once."""
+    journal.execute("CREATE INDEX IF NOT EXISTS image_file ON image(file_name, width, height)")
+    groups = journal.execute(
+        "SELECT GROUP_CONCAT(position) FROM image WHERE file_name != '' AND width IS NOT NULL "
+        "GROUP BY file_name, width, height HAVING COUNT(*) > 1"
+    )
+    twins = {place: places for (text,) in groups for places in [sorted(map(int, text.split(",")))] for place in places}
+    if twins:
+        journal.execute("CREATE INDEX IF NOT EXISTS box_image ON box(image)")
+    return twins
 
 
 def category_names(journal: Journal) -> dict[Any, str]:

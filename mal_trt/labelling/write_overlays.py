@@ -6,7 +6,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.journal_labels import category_names
+from mal_trt.labelling.journal_labels import by_picture, category_names
 
 JPEG_SIDE = 65_500  # libjpeg's limit
 LARGE_PICTURE = 1 << 25  # pixels above which pictures are drawn one by one, so that no two large ones are held
@@ -98,14 +97,9 @@ _Row = tuple[Any, ...]
 def _pictures(journal: Journal) -> Iterator[tuple[str, int, int, list[_Row], list[str]]]:
     """File name, width, height, rows of (x0, y0, x1, y1, rle) and the objects' names, of each labelled picture."""
     names = category_names(journal)
-    rows = journal.execute(
-        "SELECT image, x0, y0, x1, y1, rle, category_id "
-        "FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL ORDER BY place"
-    )
-    for position, boxes in groupby(rows, lambda row: row[0]):
-        objects = list(boxes)
-        texts = [names.get(row[6], "") for row in objects] if names else []
-        yield *journal.picture(position), [row[1:6] for row in objects], texts
+    for position, objects in by_picture(journal, "x0, y0, x1, y1, rle, category_id"):
+        texts = [names.get(row[5], "") for row in objects] if names else []
+        yield *journal.picture(position), [row[:5] for row in objects], texts
 
 
 def _draw(

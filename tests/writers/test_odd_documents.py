@@ -72,6 +72,23 @@ def test_records_of_one_file_are_one_picture(tmp_path: Path, format: str) -> Non
     assert [objects(out, format, stem) for stem in "abcd"] == [3, 1, 1, 0]
 
 
+def test_an_overlay_shows_the_objects_of_all_records_of_its_file(
+    tmp_path: Path, tiny_model: Write, data_set: Write
+) -> None:
+    images, boxes = data_set(pictures=1)
+    document = json.loads(boxes.read_text())
+    first = document["images"][0]
+    document["images"].append({**first, "id": 99})
+    document["annotations"][-1]["image_id"] = 99
+    twice = tmp_path / "twice.json"
+    twice.write_text(json.dumps(document))
+    for name, given in (("once", boxes), ("twice", twice)):
+        out, options = tmp_path / f"{name}.labels.json", {"device": "cpu", "threads": 1, "progress": False}
+        label(images, given, tiny_model(), out, overlay=tmp_path / name, **options)
+    one, other = (np.asarray(Image.open(next((tmp_path / name).iterdir()))) for name in ("once", "twice"))
+    np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("format", PER_PICTURE)
 def test_a_record_without_boxes_does_not_count_by_its_size(tmp_path: Path, format: str) -> None:
     images = [image(1, "a.jpg"), image(2, "a.jpg", (5, 5))]
@@ -104,17 +121,14 @@ def test_a_resumed_run_writes_the_same_picture(
     label(images, boxes, model, tmp_path / "whole", **options)
     whole = {p.relative_to(tmp_path / "whole"): p.read_bytes() for p in (tmp_path / "whole").rglob("*.*")}
 
-    add, calls = Journal.add, 0
+    add = Journal.add
 
-    def add_twice(journal: Journal, results: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 2:
-            raise RunError("killed")
-        add(journal, results)
+    def add_some(journal: Journal, results: Any) -> None:
+        add(journal, list(results)[:4])
+        raise RunError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", add_twice)
+        patch.setattr(Journal, "add", add_some)
         with pytest.raises(RunError, match="killed"):
             label(images, boxes, model, tmp_path / "again", **options)
     assert label(images, boxes, model, tmp_path / "again", resume=True, **options).resumed
