@@ -101,6 +101,7 @@ except KeyboardInterrupt:
 
 def test_being_ended_unwinds(tmp_path: Path) -> None:
     """In a process of its own, since tests may run beside the main thread, which alone takes signals."""
-    done = subprocess.run([sys.executable, "-c", ENDED, tmp_path], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", ENDED, tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.returncode) == ("unwound True\n", 0), done.stderr
     assert not list(tmp_path.iterdir())
