@@ -11,6 +11,7 @@ import onnx
 
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.cache import Cache, cache_key
@@ -22,7 +23,6 @@ from mal_trt.calibration.output import (
     check_names,
     check_not_model,
     check_out,
-    json_bytes,
     parity_of,
     parity_path,
     publish,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -91,11 +90,6 @@ def parity_path(model: Path) -> Path:
 def report_path(out: Path) -> Path:
     """The report beside a file that was made."""
     return out.with_suffix(".report.json")
-
-
-def json_bytes(document: Mapping[str, Any]) -> bytes:
-    """Contents of a report, as `write_json` writes it."""
-    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def publish(part: Path, out: Path, parity: bytes, more: Mapping[Path, bytes] | None = None) -> None:

@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.files import json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.convert import describe_drop
 from mal_trt.calibration.gate import Check, Cost
-from mal_trt.calibration.output import beside, json_bytes, report_path
+from mal_trt.calibration.output import beside, report_path
 from mal_trt.calibration.sample import CropBatch
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import START, recover

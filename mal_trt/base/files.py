@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -154,4 +154,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_json(result: dict[str, Any], path: Path) -> None:
     """Write a result as JSON, likewise."""
-    write_whole(path, (json.dumps(result, indent=2) + "\n").encode())
+    write_whole(path, json_bytes(result))
+
+
+def json_bytes(result: Mapping[str, Any]) -> bytes:
+    """A result as `write_json` writes it."""
+    return (json.dumps(result, indent=2) + "\n").encode()

@@ -291,6 +291,7 @@ def train(
             f"--images given {len(given['images'])} times, --boxes {len(given['boxes'])}: each needs the other"
         )
     with needs("train"):
+        from mal_trt.training.checkpoints import LAST
         from mal_trt.training.loop import train as run
         from mal_trt.training.start import completed
     given, taken = completed(given)
@@ -306,7 +307,7 @@ def train(
         found = forecast(config, show=not quiet and speaks)
         tell(lambda: found, lambda: show_training(found), quiet or not speaks)
         return
-    if config.resume and config.resume_from is None and speaks and not (config.out / "last.pth").exists():
+    if config.resume and config.resume_from is None and speaks and not (config.out / LAST).exists():
         messages(quiet)(f"nothing to resume in {config.out}: starting anew")
     checkpoint = run(config, show=not quiet)
     tell(lambda: {"checkpoint": checkpoint}, lambda: typer.echo(f"checkpoint: {checkpoint}"), quiet or not speaks)

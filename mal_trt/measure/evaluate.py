@@ -14,12 +14,13 @@ from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.base.files import check_apart, check_folder, read_json, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
+from mal_trt.formats.reading.coco import same_id
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.labelling.run import label
 from mal_trt.labelling.summary import Summary
-from mal_trt.measure.matching import Labels, by_id, category_names, met, usable_key
+from mal_trt.measure.matching import Labels, by_id, category_names, usable_key
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 from mal_trt.measure.points import ObjectPoints, read_points, score_points
 from mal_trt.measure.worst import Seen, Worst, check_worst
@@ -171,7 +172,7 @@ def _score(
         raise ValueError("no usable bbox")
     mask = found.mask(annotation)
     truth = to_rle(drawn, *found.size(annotation))
-    category = met(usable_key(annotation, "category_id"), names)
+    category = same_id(usable_key(annotation, "category_id"), names)
     score = score_object(mask, truth, category, bbox[2] * bbox[3])
     if watchers:
         key, picture = annotation["id"], found.picture(annotation)
@@ -196,7 +197,7 @@ def _score_points(
     classes = {}
     for key in points:
         with suppress(ValueError):
-            classes[key] = names.get(met(usable_key(annotations[key], "category_id"), names), "")
+            classes[key] = names.get(same_id(usable_key(annotations[key], "category_id"), names), "")
     return score_points(points, masks, classes)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Document
+from mal_trt.formats.reading.coco import same_id
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.records import identity
@@ -53,7 +54,7 @@ class Labels:
 
     def picture(self, annotation: dict[str, Any]) -> dict[str, Any]:
         """The record of an annotation's picture; ValueError if there is none."""
-        image = met(usable_key(annotation, "image_id"), self.pictures)
+        image = same_id(usable_key(annotation, "image_id"), self.pictures)
         if image not in self.pictures:
             raise ValueError("unknown image")
         return self.pictures[image]
@@ -76,17 +77,6 @@ def usable_key(annotation: Any, field: str) -> Any:
     if key is None:
         raise ValueError(f"no usable {field}")
     return key
-
-
-def met(key: Any, known: Mapping[Any, Any]) -> Any:
-    """The one of the known ids that a reference means: itself, or what `label` takes it for, 7 for "7" or the other way
-    round."""
-    if key in known:
-        return key
-    if isinstance(key, str):
-        number = int(key) if key.isdecimal() and len(key) < 19 else None
-        return number if number in known and str(number) == key else key
-    return str(key) if str(key) in known else key
 
 
 def by_id(records: Any) -> Iterator[tuple[Any, dict[str, Any]]]:

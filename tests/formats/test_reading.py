@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from box_files import BOXES, HEIGHT, WIDTH, WRITERS, csv_pixels, cvat, kitti, label_studio, voc, write
 from mal_trt.base.errors import InputError
@@ -17,16 +15,6 @@ from mal_trt.cli.options import BoxesFormat
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import open_images
 from mal_trt.formats.reading.detect import TITLES
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a", "b"):
-        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / f"{name}.png")
-    return folder
-
 
 BINARY = ("parquet", "webdataset")
 EVERY = [pytest.param(name, writer, id=writer.__name__) for name, writers in WRITERS.items() for writer in writers]

@@ -26,15 +26,6 @@ XYWH = {"height": 30.0, "width": 30.0, "x": 10.0, "y": 20.0}
 UNKNOWN = {"a": 10.0, "b": 20.0, "c": 30.0, "d": 30.0}
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a", "b"):
-        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / f"{name}.png")
-    return folder
-
-
 def read(path: Path, pictures: Path) -> dict[str, Any]:
     return Boxes(path).document(open_images(pictures))
 

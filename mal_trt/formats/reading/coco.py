@@ -90,7 +90,7 @@ def same_id(value: Any, known: Any) -> Any:
     """An id as the records it refers to write it: `"7"` is 7 where there is a 7 and no `"7"`."""
     if _hashed(value) in known:
         return value
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and len(value) < 19 and int(value) in known:
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 19 and int(value) in known:
         return int(value)
     if isinstance(value, int) and str(value) in known:
         return str(value)
