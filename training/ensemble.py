@@ -24,7 +24,7 @@ from mal_trt.training.exported import read_start
 from mal_trt.training.network import build_network
 from mal_trt.training.over_box import SIDE, agreement, extent, over_box, place, recentred
 from mal_trt.training.pictures import TrainingBoxes
-from mal_trt.training.prior import Prior
+from mal_trt.training.prior import Prior, stored_arrays
 
 MARGINS = (0.3, 0.6)
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(2, 11))
@@ -103,11 +103,7 @@ def compute_targets(
 
 def load_targets(path: Path) -> dict[int, Prior]:
     """What `compute_targets` stored, by row; InputError if it is another file."""
-    try:
-        with np.load(path) as stored:
-            rows, masks, trust = stored["rows"], stored["masks"], stored["trust"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the targets of an ensemble ({error})") from None
+    rows, masks, trust = stored_arrays(path, "targets of an ensemble", "rows", "masks", "trust")
     return {int(row): Prior(mask, float(t)) for row, mask, t in zip(rows, masks, trust, strict=True)}
 
 

@@ -29,7 +29,7 @@ from mal_trt.training.devices import make_fabric
 from mal_trt.training.ensemble import load_targets
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
-from mal_trt.training.prior import Prior, load_priors
+from mal_trt.training.prior import Prior, check_rows, load_priors
 from mal_trt.training.start import shaped
 from mal_trt.training.teaching import check_student, teacher_masks
 from mal_trt.training.trainer import BadLoss, Trainer
@@ -115,7 +115,7 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
         if warning := most_missing(total, boxes.skipped, "are NOT trained on"):
             console.print(warning, highlight=False, markup=False, soft_wrap=True)
     judge: Validation | BoxCriteria | None = Validation(config) if config.val_boxes is not None else None
-    priors, held_back = _priors(config), 0
+    priors, held_back = _priors(config, len(boxes)), 0
     given = () if config.cutouts is None else tuple(read_cutouts(config.cutouts))
     if config.patience is not None and judge is None:
         kept, held = hold_back(boxes)
@@ -180,8 +180,8 @@ def sample_rules(config: TrainConfig, processes: int = 1) -> SampleRules:
     )
 
 
-def _priors(config: TrainConfig) -> Mapping[int, Prior]:
-    """Masks of single rows: an ensemble's, those of an earlier model or of colour alone, or none."""
+def _priors(config: TrainConfig, boxes: int) -> Mapping[int, Prior]:
+    """Masks of single rows: an ensemble's, those of an earlier model, or none."""
     if config.targets is not None and config.priors is not None:
         raise InputError("targets and priors: give one of them")
     if config.teacher is not None and config.recipe != "distill":
@@ -194,9 +194,12 @@ def _priors(config: TrainConfig) -> Mapping[int, Prior]:
         raise InputError("paste needs soft masks to paste into: those of a teacher (recipe distill) or of targets")
     if config.cutouts is not None and not config.paste and not config.figures:
         raise InputError("cutouts are pasted by nothing: give paste or figures")
-    if config.targets is not None:
-        return load_targets(config.targets)
-    return {} if config.priors is None else load_priors(config.priors)
+    path = config.priors if config.targets is None else config.targets
+    if path is None:
+        return {}
+    masks = load_priors(path) if config.targets is None else load_targets(path)
+    check_rows(path, masks, boxes)
+    return masks
 
 
 def _cutouts(

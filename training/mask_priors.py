@@ -1,4 +1,4 @@
-"""The masks of an earlier model as priors of a run: what it drew for each training box. GrabCut's are `prior`."""
+"""The masks of an earlier model as priors of a run (`train --priors`): what it drew for each training box."""
 
 from __future__ import annotations
 

@@ -14,10 +14,8 @@ from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
 from mal_trt.formats.picture_problem import MISSING
-from mal_trt.labelling.records import NO_FILE_NAME, parse_bbox, side
+from mal_trt.labelling.records import NO_FILE_NAME, UNKNOWN_IMAGE, identity, parse_bbox, side
 from mal_trt.training.one_size import by_size, size_classes
-
-UNKNOWN = "annotation of an unknown picture"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def read_training_boxes(
 
     images[i] is the folder or tar of documents[i], see `mal_trt.formats.boxes.Boxes`. Kept: both
     sides over 2 px, the box inside the picture, min_area < w*h < max_area (original square pixels), the picture
-    there and of the size its document says.
+    there and of the size its document says. The rest is counted in `skipped`. NothingDone if no box is left.
     """
     if len(images) != len(documents):
         raise InputError(f"{len(images)} picture sources for {len(documents)} box files; give one --images per --boxes")
@@ -83,36 +81,25 @@ def read_training_boxes(
     for source, document in zip(images, map(as_boxes, documents), strict=True):
         opened = open_images(source)
         content = document.document(opened)
-        try:
-            names = {c["id"]: c.get("name") or c["id"] for c in content.get("categories", ())}
-            index = {r["id"]: _find(opened, r) for r in content["images"]}
-            place: dict[Any, int] = {}
-            for record in content["annotations"]:
-                found = index.get(record["image_id"], UNKNOWN)
-                box = parse_bbox(record.get("bbox"))
-                if isinstance(found, str) or isinstance(box, str):
-                    skipped[found if isinstance(found, str) else str(box)] += 1
-                    continue
-                x, y, w, h = box
-                width, height = found.expected
-                if w <= 2 or h <= 2 or x < 0 or y < 0 or x + w > width or y + h > height:
-                    skipped["box too thin or not inside its picture"] += 1
-                elif not min_area < w * h < max_area:
-                    skipped["box area outside the limits"] += 1
-                else:
-                    boxes.append((x, y, x + w, y + h))
-                    picture.append(place.setdefault(record["image_id"], len(pictures)))
-                    if picture[-1] == len(pictures):
-                        pictures.append(found)
-                    ids.append((Path(document.path).name, record.get("id", len(ids))))
-                    kind = record.get("category_id")
-                    category.append(classes.setdefault(names.get(kind, kind), len(classes)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{document}: a picture or annotation lacks a field or has a bad one ({error!r})"
-            ) from None
-        if MISSING in index.values():
-            name = next(r.get("file_name") for r in content["images"] if index[r["id"]] == MISSING)
+        names, index = _names(content.get("categories")), _index(opened, content["images"])
+        place: dict[Any, int] = {}
+        for record in content["annotations"]:
+            key = identity(record.get("image_id"))
+            found = UNKNOWN_IMAGE if key is None else index.get(key, UNKNOWN_IMAGE)
+            box = found if isinstance(found, str) else _box(record, found, min_area, max_area)
+            if isinstance(found, str) or isinstance(box, str):
+                skipped[str(box)] += 1
+                continue
+            boxes.append(box)
+            picture.append(place.setdefault(key, len(pictures)))
+            if picture[-1] == len(pictures):
+                pictures.append(found)
+            ids.append((Path(document.path).name, record.get("id", len(ids))))
+            kind = identity(record.get("category_id"))
+            category.append(classes.setdefault(names.get(kind, kind), len(classes)))
+        if (
+            name := next((record.get("file_name") for record in content["images"] if _lost(index, record)), None)
+        ) is not None:
             there = " and ".join(map(repr, opened.examples(2))) or "no picture"
             lost.append(f"looked for {name!r}, {source} holds {there}; --images seems to be the wrong folder")
     if not boxes:
@@ -121,6 +108,39 @@ def read_training_boxes(
         raise NothingDone(f"{', '.join(map(str, documents))}: {why}")
     rows = np.asarray(boxes, np.float32), np.asarray(picture)
     return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped)
+
+
+def _names(categories: Any) -> dict[Any, Any]:
+    """Names of classes by their ids; what is no class with an id has none."""
+    objects = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    return {identity(c.get("id")): str(c.get("name") or c.get("id")) for c in objects}
+
+
+def _index(source: ImageSource, records: list[dict[str, Any]]) -> dict[Any, TrainingPicture | str]:
+    """The pictures of a document by their ids, or the reason why one cannot be used; of equal ids the first counts."""
+    index: dict[Any, TrainingPicture | str] = {}
+    for record in records:
+        if (key := identity(record.get("id"))) is not None and key not in index:
+            index[key] = _find(source, record)
+    return index
+
+
+def _lost(index: dict[Any, TrainingPicture | str], record: dict[str, Any]) -> bool:
+    return index.get(identity(record.get("id"))) == MISSING
+
+
+def _box(
+    record: dict[str, Any], picture: TrainingPicture, min_area: float, max_area: float
+) -> tuple[float, float, float, float] | str:
+    """A record's box, XYXY picture pixels, or the reason why it is not trained on."""
+    box = parse_bbox(record.get("bbox"))
+    if isinstance(box, str):
+        return box
+    x, y, w, h = box
+    width, height = picture.expected
+    if w <= 2 or h <= 2 or x < 0 or y < 0 or x + w > width or y + h > height:
+        return "box too thin or not inside its picture"
+    return (x, y, x + w, y + h) if min_area < w * h < max_area else "box area outside the limits"
 
 
 def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
@@ -139,8 +159,8 @@ def _find(source: ImageSource, record: dict[str, Any]) -> TrainingPicture | str:
 
 @dataclass(frozen=True)
 class Order:
-    """How an epoch's boxes are drawn; fields as in TrainConfig. one_size: so many that follow each other are of one
-    size class; None: as they come."""
+    """How an epoch's boxes are drawn. cap: most boxes of one picture (`boxes_per_picture` of TrainConfig). balance,
+    together: as in TrainConfig. one_size: number of boxes in a row that are of one size class; None: as they come."""
 
     cap: int | None = None
     balance: float = 0.0

@@ -1,32 +1,22 @@
-"""GrabCut masks as a starting target: what colour alone says about each training box, computed once.
+"""Soft masks over training boxes: how they are stored, which of them are trusted, and how one is put into a crop.
 
-Box-supervised methods have long used GrabCut this way (BoxSup arXiv 1503.01640, SDI arXiv 1603.07485). No human
-mask is involved. Not part of published MAL; used for the bundled model.
+They are an earlier model's (`mask_priors`, a teacher's, an ensemble's); no drawn mask is involved. Not part of
+published MAL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.crops import make_frame, read_crop
-from mal_trt.training.pictures import TrainingBoxes
+from mal_trt.base.errors import InputError, one_line
 
-# Side of a stored prior, which covers exactly the box; crop side and context margins of the runs averaged.
-PRIOR_SIZE = 48
-CROP_SIZE = 112
-MARGIN_RATES = (0.6, 1.0)
-ITERATIONS = 4
-# Below this box side (pixels) colour models have too little to go on, and the box itself is the safer guess.
-MIN_SIDE = 32
 # A trusted prior spans this share of both box sides and fills the box by this much.
 MIN_REACH = 0.85
 FILL = (0.15, 0.95)
@@ -40,65 +30,39 @@ class Prior:
     trust: float
 
 
-def grabcut_prior(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    """Mean of GrabCut runs with two amounts of context; uint8 [48,48] of 0..255 over the box, None if too small.
-
-    picture: uint8 [H,W,3] RGB. box: XYXY original pixels.
-    """
-    if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
-        return None
-    masks = [_grabcut(picture, box, rate) for rate in MARGIN_RATES]
-    mean: np.ndarray = np.mean(masks, 0)
-    return np.round(mean * 255).astype(np.uint8)
-
-
-def _grabcut(picture: np.ndarray, box: np.ndarray, margin_rate: float) -> np.ndarray:
-    frame = make_frame(box.tolist(), picture.shape[1], picture.shape[0], CROP_SIZE, margin_rate)
-    x0, y0, x1, y1 = frame.inner
-    labels = np.full((CROP_SIZE, CROP_SIZE), cv2.GC_BGD, np.uint8)
-    labels[y0:y1, x0:x1] = cv2.GC_PR_FGD
-    if (labels == cv2.GC_BGD).any():
-        crop = read_crop(picture, frame.extended, CROP_SIZE)
-        cv2.setRNGSeed(0)
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(crop, labels, (0, 0, 1, 1), *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    inside = (labels == cv2.GC_PR_FGD)[y0:y1, x0:x1].astype(np.float32)
-    return np.asarray(Image.fromarray(inside).resize((PRIOR_SIZE, PRIOR_SIZE), Image.Resampling.BOX))
-
-
-def compute_priors(boxes: TrainingBoxes, rows: np.ndarray, path: Path, workers: int = 2) -> None:
-    """Priors of the given rows, stored at `path` (.npz): `rows` int64 [n], `masks` uint8 [n,48,48]."""
-    order = rows[np.argsort(boxes.picture[rows], kind="stable")]
-    cv2.setNumThreads(1)
-    # Threads: OpenCV lets go of the interpreter while it works, and its own threads do not survive a fork.
-    with ThreadPoolExecutor(workers) as pool:
-        masks = list(pool.map(partial(_row_prior, boxes), order.tolist()))
-    found = {row: mask for row, mask in zip(order, masks, strict=True) if mask is not None}
-    save_priors(path, found)
-
-
-def _row_prior(boxes: TrainingBoxes, row: int) -> np.ndarray | None:
-    try:
-        picture = boxes.pictures[boxes.picture[row]].read()
-    except ImageProblem:
-        return None
-    return grabcut_prior(picture, boxes.boxes[row])
-
-
 def save_priors(path: Path, masks: Mapping[int, np.ndarray]) -> None:
     """Masks over boxes by row, uint8 [n,n] of 0..255 and of one size, as `load_priors` reads them (.npz)."""
     np.savez_compressed(path, rows=np.array(list(masks)), masks=np.stack(list(masks.values())))
 
 
 def load_priors(path: Path) -> dict[int, Prior]:
-    """The stored priors worth trusting, by row: those that reach all four sides of their box and do not fill it."""
-    with np.load(path) as stored:
-        rows, masks = stored["rows"], stored["masks"]
+    """The stored priors worth trusting, by row: those that reach all four sides of their box and do not fill it.
+
+    InputError if it is another file."""
+    rows, masks = stored_arrays(path, "priors", "rows", "masks")
     solid = masks > 127
     reach = np.minimum(solid.any(1).mean(1), solid.any(2).mean(1))
     fill = solid.mean((1, 2))
     trusted = (reach >= MIN_REACH) & (fill >= FILL[0]) & (fill <= FILL[1])
     return {int(row): Prior(mask, 1.0) for row, mask, keep in zip(rows, masks, trusted, strict=True) if keep}
+
+
+def stored_arrays(path: Path, kind: str, *names: str) -> list[np.ndarray]:
+    """Arrays of an .npz by name; InputError, which says what `kind` was expected, if the file does not hold them."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError) as error:
+        raise InputError(f"{path}: not a file of {kind} ({one_line(error)})") from None
+
+
+def check_rows(path: Path, masks: Mapping[int, Prior], boxes: int) -> None:
+    """InputError if masks are of rows that the boxes, so many, do not have: the file is of other boxes."""
+    if masks and max(masks) >= boxes:
+        raise InputError(
+            f"{path}: holds a mask of box {max(masks)}, and there are {boxes} boxes to train from; it was made of "
+            "other boxes, or with other limits of their area"
+        )
 
 
 def place_prior(prior: np.ndarray, inner: tuple[int, int, int, int], size: int) -> np.ndarray:

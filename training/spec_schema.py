@@ -54,7 +54,7 @@ class Dataset:
     figures: float = opt(0.0, "share of crops with a drawn figure, or a scene of cut-outs", "figures", True)
     paste: float = opt(0.0, "share of crops with something pasted in (recipe distill, or targets)", "paste", True)
     cutouts: str | None = opt(None, "folder of pictures with a transparent ground to paste", "cutouts", True)
-    priors: str | None = opt(None, "GrabCut priors, .npz (recipe small)", "priors", True)
+    priors: str | None = opt(None, "masks of an earlier model, .npz (recipe small)", "priors", True)
     targets: str | None = opt(None, "an ensemble's soft masks, .npz (recipes small, distill)", "targets", True)
     jitter: float = opt(0.0, "crops around boxes whose sides are off by up to this share", "jitter", True)
     strong: bool = opt(False, "harder changes of the student's crops", "strong", True)

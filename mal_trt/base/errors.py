@@ -34,3 +34,8 @@ class NothingDone(RunError):
     def __init__(self, message: str, listed: Path | None = None) -> None:
         super().__init__(message)
         self.listed = listed
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What another library says of a failure, on one line of `most` characters at most; its type if it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

@@ -181,7 +181,13 @@ def train(
             min=1,
         ),
     ] = None,
-    priors: Annotated[Path | None, _option("priors", "A file of GrabCut priors (.npz), for the recipe small.")] = None,
+    priors: Annotated[
+        Path | None,
+        _option(
+            "priors",
+            "Masks of an earlier model (.npz, see `mal_trt.training.mask_priors`), for the recipe small.",
+        ),
+    ] = None,
     targets: Annotated[
         Path | None,
         _option("targets", "A file of soft masks of an ensemble (.npz), for the recipes small and distill."),

@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -23,10 +24,12 @@ from mal_trt.training.augment import (
     wrapped_box_mask,
     wrapped_mask,
 )
+from mal_trt.training.config import recipe_config
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.figures import draw_figure
+from mal_trt.training.loop import train
 from mal_trt.training.pictures import Order, TrainingBoxes, epoch_order, read_training_boxes
-from mal_trt.training.prior import compute_priors, grabcut_prior, load_priors, place_prior
+from mal_trt.training.prior import load_priors, save_priors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PREP = json.loads((GOLDEN / "prep.json").read_text())
@@ -80,6 +83,26 @@ def test_bad_documents(folder: Path, text: str) -> None:
     (folder / "bad.json").write_text(text)
     with pytest.raises(InputError, match=r"bad\.json"):
         read_training_boxes([folder / "pictures"], [folder / "bad.json"], 0, 1e10)
+
+
+def test_records_that_refer_to_nothing_cost_no_others(folder: Path) -> None:
+    """As where labels are made: such a record is left out with a reason, the rest is used."""
+    document = json.loads((folder / "boxes.json").read_text())
+    count = len(read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10))
+    first, *rest = document["annotations"]
+    odd: list[dict] = [{**first, "image_id": value} for value in (None, 999, [1], {"a": 1}, True)]
+    odd += [{key: value for key, value in first.items() if key != "image_id"}, {**first, "bbox": "wide"}]
+    document["annotations"] = [*odd, {**first, "image_id": str(first["image_id"])}, *rest]
+    document["images"] += [
+        {"file_name": "photo.png"},
+        {"id": [2], "file_name": "photo.png"},
+        dict(document["images"][0]),
+    ]
+    document["categories"] = [*document.get("categories", []), None, {"name": "no id"}, 7]
+    (folder / "boxes.json").write_text(json.dumps(document))
+    read = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
+    assert len(read) == count and len(read.pictures) == 1
+    assert read.skipped["unknown image_id"] == 6 and read.skipped["bbox is not four numbers"] == 1
 
 
 def test_pictures_elsewhere(folder: Path) -> None:
@@ -230,37 +253,49 @@ def test_margins_share_a_budget_between_opposite_sides() -> None:
     assert margins.min() >= 0 and (margins[:, 0] + margins[:, 2]).max() <= 1.2
 
 
-def disc(side: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """A red disc on green noise, and its mask."""
-    y, x = np.mgrid[:side, :side]
-    mask = (x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 3) ** 2
-    noise = np.random.default_rng(0).normal(0, 10, (side, side, 3))
-    return np.clip(np.where(mask[..., None], [200, 40, 40], [40, 160, 60]) + noise, 0, 255).astype(np.uint8), mask
-
-
-def test_grabcut_prior_finds_a_disc() -> None:
-    picture, mask = disc()
-    ys, xs = np.nonzero(mask)
-    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
-    prior = grabcut_prior(picture, box)
-    assert prior is not None
-    placed = place_prior(prior, tuple(int(v) for v in box), 200) > 127
-    assert (placed & mask).sum() / (placed | mask).sum() > 0.9
-    assert grabcut_prior(picture, np.array([0, 0, 20, 90], np.float32)) is None
-
-
 def test_stored_priors_are_filtered(folder: Path) -> None:
     boxes = read_training_boxes([folder / "pictures"], [folder / "boxes.json"], 2048, 1e10)
-    compute_priors(boxes, np.arange(len(boxes)), folder / "priors.npz", workers=1)
+    y, x = np.mgrid[:48, :48] / 24 - 1
+    shapes = {
+        "disc": x**2 + y**2 < 1,
+        "reaches no side": x**2 + y**2 < 0.5,
+        "fills its box": np.ones((48, 48), bool),
+        "thin": abs(x - y) < 0.1,
+    }
+    kinds = [list(shapes)[row % len(shapes)] for row in range(len(boxes))]
+    save_priors(folder / "priors.npz", {row: shapes[kind].astype(np.uint8) * 255 for row, kind in enumerate(kinds)})
     priors = load_priors(folder / "priors.npz")
-    assert 0 < len(priors) <= len(boxes)
-    for prior in priors.values():
-        assert 0.15 <= (prior.mask > 127).mean() <= 0.95 and prior.trust == 1
+    assert set(priors) == {row for row, kind in enumerate(kinds) if kind == "disc"} and priors
+    assert all(prior.trust == 1 for prior in priors.values())
     samples = Samples(boxes, SampleRules(64, seed=0), 0, 20, priors)
     for i in range(20):
         sample = samples[i]
         assert bool(sample["has_prior"]) == (sample["row"] in priors)
         assert bool(sample["prior"].any()) == bool(sample["has_prior"])
+
+
+@pytest.mark.parametrize("option", ["priors", "targets"])
+def test_files_of_masks_that_cannot_be_used(folder: Path, option: str) -> None:
+    given = {
+        "images": (folder / "pictures",),
+        "boxes": (folder / "boxes.json",),
+        "out": folder / "run",
+        option: folder / "m.npz",
+    }
+    config = recipe_config("small", **given)
+    save_priors(folder / "whole.npz", {0: np.eye(4, dtype=np.uint8)})
+    whole = (folder / "whole.npz").read_bytes()
+    for content in (None, b"", b"text", whole[: len(whole) // 2]):
+        if content is not None:
+            (folder / "m.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"m\.npz: not a file of (priors|targets of an ensemble) \("):
+            train(config)
+    disc = np.zeros((48, 48), np.uint8)
+    cv2.ellipse(disc, (24, 24), (24, 24), 0, 0, 360, 255, -1)
+    np.savez(folder / "m.npz", rows=[10**6], masks=disc[None], trust=[1.0])
+    with pytest.raises(InputError, match=r"m\.npz: holds a mask of box 1000000, and there are \d+ boxes"):
+        train(config)
+    assert not (folder / "run").exists()
 
 
 def test_wrapped_mask_follows_the_picture() -> None:
