@@ -50,7 +50,7 @@ class TrainConfig:
     crop_size is the largest of them. None: crop_size for all.
     precision: "auto" is 16 bit on CUDA, FP32 on the CPU. devices: GPUs (or CPU processes), a count or indices.
     thresholds, test_margin, val_weights and val_flip say how masks are made for validation.
-    patience: stop after so many validations that are no better than the best, whose weights, those of the start
+    patience: number of validations no better than the best after which to stop; the best weights, those of the start
     included, become best.pth; None is never. Without val_boxes the validations are those of `training.criteria`, on a
     tenth of the pictures, held back.
     """
@@ -179,7 +179,7 @@ FREE = frozenset(
 JUDGING_BY_BOXES = ("val_boxes", "validate_epochs", "validate_steps", "thresholds", "test_margin")
 JUDGING = (*JUDGING_BY_BOXES, "val_images", "val_split", "val_limit", "val_weights", "val_flip")
 
-# What each recipe changes of TrainConfig's defaults. README.md says why.
+# What each recipe changes of TrainConfig's defaults; docs/verbs/train.md describes them.
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "tao": {},

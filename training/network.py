@@ -183,7 +183,7 @@ def checked_sizes(sizes: Sequence[int], crop_size: int, step: int, arch: str, la
 
 
 def shown_sizes(sizes: Sequence[int]) -> str:
-    """As they are given: small=128,medium=192,large=320."""
+    """As `--sizes` takes them: small=128,medium=192,large=320."""
     return ",".join(f"{size.name.lower()}={side}" for size, side in zip(SizeClass, sizes, strict=True))
 
 

@@ -57,7 +57,7 @@ def stored_arrays(path: Path, kind: str, *names: str) -> list[np.ndarray]:
 
 
 def check_rows(path: Path, masks: Mapping[int, Prior], boxes: int) -> None:
-    """InputError if masks are of rows that the boxes, so many, do not have: the file is of other boxes."""
+    """InputError if a mask is of a row beyond the number of boxes: the file is of other boxes."""
     if masks and max(masks) >= boxes:
         raise InputError(
             f"{path}: holds a mask of box {max(masks)}, and there are {boxes} boxes to train from; it was made of "

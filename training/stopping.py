@@ -1,4 +1,4 @@
-"""When a run stops early: after so many figures in a row that are no better than the best one."""
+"""When a run stops early: after a number of figures in a row that are no better than the best one."""
 
 from __future__ import annotations
 

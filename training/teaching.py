@@ -110,7 +110,7 @@ class Sampled:
 
 
 def sample_masks(config: TrainConfig, fabric: Fabric, boxes: TrainingBoxes, seconds: float) -> Sampled:
-    """As many masks as are drawn in so many seconds; nothing is written."""
+    """As many masks as are drawn within a number of seconds; nothing is written."""
     path, keys = cache_path(config), box_keys(boxes)
     with closing(open_teacher(config, fabric)) as teacher:
         missing = list(range(len(keys)))

@@ -23,7 +23,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 13))
 
 
 def threshold_for(thresholds: Sequence[float], area: float) -> float:
-    """Of one threshold, or of three for small, medium and large boxes, that of a box of so many square pixels."""
+    """The threshold of a box of an area in square pixels, out of one for all boxes or three for small, medium and large ones."""
     return thresholds[size_class(area) if len(thresholds) > 1 else 0]
 
 

@@ -198,7 +198,7 @@ class Trainer:
             teacher=self.teacher.state_dict(),
             meta={
                 "step": self.step,
-                "run": plain(self.config),
+                "run": run_identity(self.config),
                 "thresholds": list(self.config.thresholds),
                 "test_margin": self.config.test_margin,
                 **({"pretrained": self.origin} if self.origin else {}),
@@ -210,10 +210,10 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Continue from `save`; the run must be the same one."""
         checkpoint = read_checkpoint(path)
-        saved, now = checkpoint.meta.get("run"), plain(self.config)
+        saved, now = checkpoint.meta.get("run"), run_identity(self.config)
         if checkpoint.trainer is None or saved is None:
             raise InputError(f"{path}: holds no training state to resume; use it with --from")
-        before = plain(TrainConfig((), (), Path()))  # what a run of an earlier version had without saying so
+        before = run_identity(TrainConfig((), (), Path()))  # what a run of an earlier version had without saying so
         # Runs of an earlier version do not tell what judged them.
         differing = sorted(k for k in now if (k in saved or k in before) and saved.get(k, before.get(k)) != now[k])
         if differing:
@@ -269,7 +269,7 @@ def network_config(config: TrainConfig) -> NetworkConfig:
     )
 
 
-def plain(config: TrainConfig) -> dict[str, Any]:
+def run_identity(config: TrainConfig) -> dict[str, Any]:
     """The options that make a run what it is, as JSON values."""
     judging = JUDGING_BY_BOXES if config.val_boxes is None else JUDGING
     free = FREE if config.patience is None else FREE - set(judging)

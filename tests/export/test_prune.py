@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
@@ -17,6 +15,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("lightning_fabric")
 
+from figure_data import write_figures
+from killed_run import ended_at
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.calibration.sparsity import sparse_layers
 from mal_trt.cli import app
@@ -26,7 +26,6 @@ from mal_trt.export.prune import prune
 from mal_trt.export.prune_settings import PruneSettings
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.exported import read_exported
-from mal_trt.training.figures import draw_figure
 from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.sparse import META, is_two_four
 
@@ -47,18 +46,7 @@ def _one_thread() -> Any:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty drawn pictures of one box each."""
     folder = tmp_path_factory.mktemp("prune")
-    (folder / "pictures").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(40):
-        picture, mask = draw_figure(lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8), rng, 96)
-        Image.fromarray(picture).save(folder / "pictures" / f"{i}.png")
-        ys, xs = np.nonzero(mask)
-        box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
-        images.append({"id": i, "file_name": f"{i}.png", "width": 96, "height": 96})
-        annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": box})
-    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "figure"}]}
-    (folder / "boxes.json").write_text(json.dumps(document))
+    write_figures(folder, 96)
     return folder
 
 
@@ -168,19 +156,8 @@ def test_a_recovery_goes_on_where_it_was_killed(
     assert after["mask_iou"]["mean"] > before["mask_iou"]["mean"]
     assert not (tmp_path / "whole.recovery").exists()
 
-    from mal_trt.training import loop
-
-    step = loop.RunLog.step
-
-    def stop(self: loop.RunLog, *given: object) -> None:
-        if self.trainer.step == 2:
-            raise KeyboardInterrupt
-        step(self, *given)
-
-    monkeypatch.setattr(loop.RunLog, "step", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with ended_at(2, KeyboardInterrupt):
         prune(dense, tmp_path / "killed.pth", sources(data), settings)
-    monkeypatch.undo()
     assert not (tmp_path / "killed.pth").exists()
     with pytest.raises(InputError, match="of another model or other options"):
         prune(dense, tmp_path / "killed.pth", sources(data), replace(settings, score="wanda"))

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from figure_data import write_figures
 from mal_trt.training.config import TrainConfig
-from mal_trt.training.figures import draw_figure
 
 SIDE = 112
 
@@ -32,20 +31,9 @@ def _one_thread() -> Iterator[None]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty drawn pictures: pictures/, boxes.json, val.json (with masks) and masks.npy."""
     folder = tmp_path_factory.mktemp("drawn")
-    (folder / "pictures").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations, masks = [], [], []
-    for i in range(40):
-        picture, mask = draw_figure(lambda r, side: r.integers(0, 255, (side, side, 3)).astype(np.uint8), rng, SIDE)
-        Image.fromarray(picture).save(folder / "pictures" / f"{i}.png")
-        ys, xs = np.nonzero(mask)
-        x, y = int(xs.min()), int(ys.min())
-        box = [x, y, int(xs.max()) + 1 - x, int(ys.max()) + 1 - y]
-        images.append({"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE})
-        annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": box})
-        masks.append(mask)
-    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "figure"}]}
-    (folder / "boxes.json").write_text(json.dumps(document))
+    masks = write_figures(folder, SIDE)
+    document = json.loads((folder / "boxes.json").read_text())
+    annotations = document["annotations"]
     document["annotations"] = [
         {**a, "segmentation": uncompressed(m)} for a, m in zip(annotations[:10], masks[:10], strict=True)
     ]

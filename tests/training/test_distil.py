@@ -15,10 +15,11 @@ import torch
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from killed_run import Killed, ended_at, same_weights
 from mal_trt.artifacts import checkpoints
 from mal_trt.base.errors import InputError
 from mal_trt.cli import app
-from mal_trt.training import loop, teaching
+from mal_trt.training import teaching
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.config import RECIPES, TrainConfig, recipe_config
 from mal_trt.training.distil_loss import DistilLoss, pulled
@@ -34,10 +35,6 @@ from mal_trt.training.trainer import Trainer
 from tiny_model import write_tiny_model
 
 COUNT = 12
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing in the package catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -227,28 +224,11 @@ def test_killed_while_the_teacher_draws(
     assert drawn_rows == [], "the masks were there"
 
 
-def same_weights(one: Path, other: Path) -> None:
-    for part in ("student", "teacher"):
-        a, b = read_checkpoint(one).weights(part), read_checkpoint(other).weights(part)
-        assert a is not None and b is not None
-        for name, tensor in b.items():
-            torch.testing.assert_close(a[name], tensor, rtol=0, atol=0, msg=name)
-
-
-def test_killed_while_it_trains(lesson: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_while_it_trains(lesson: TrainConfig) -> None:
     whole = train(replace(lesson, out=lesson.out / "whole"), show=False)
     plan = replace(lesson, out=lesson.out / "killed", checkpoint_minutes=0.0)
-    step = loop.RunLog.step
-
-    def stop_at_three(self: loop.RunLog, *given: Any) -> None:
-        if self.trainer.step == 3:
-            raise Killed
-        step(self, *given)
-
-    monkeypatch.setattr(loop.RunLog, "step", stop_at_three)
-    with pytest.raises(Killed):
+    with ended_at(3):
         train(plan, show=False)
-    monkeypatch.setattr(loop.RunLog, "step", step)
     same_weights(train(replace(plan, resume=True), show=False), whole)
 
 

@@ -16,13 +16,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from killed_run import ended_at, same_weights
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.training import loop
 from mal_trt.training.checkpoint import read_checkpoint, save_checkpoint
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.data import SampleRules
 from mal_trt.training.loop import Numbers, sample_rules, train
-from mal_trt.training.losses import LossTerms
 from mal_trt.training.optimiser import parameter_groups
 from mal_trt.training.pictures import Order
 from mal_trt.training.schedule import momentum_at
@@ -30,20 +29,6 @@ from mal_trt.training.trainer import Trainer, network_options
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBERS = json.loads((GOLDEN / "losses.json").read_text())["training_step"]
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing in the package catches it."""
-
-
-def same_weights(one: Path, other: Path) -> None:
-    ours, theirs = read_checkpoint(one), read_checkpoint(other)
-    assert ours.meta["step"] == theirs.meta["step"]
-    for part in ("student", "teacher"):
-        a, b = ours.weights(part), theirs.weights(part)
-        assert a is not None and b is not None
-        for name, tensor in b.items():
-            torch.testing.assert_close(a[name], tensor, rtol=0, atol=0, msg=name)
 
 
 def batch_of(pixels: np.ndarray, mask: np.ndarray, **more: Any) -> Any:
@@ -60,24 +45,13 @@ def batch_of(pixels: np.ndarray, mask: np.ndarray, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("recipe", ["tao", "small"])
-def test_a_killed_run_resumes_to_the_same_weights(
-    plan: TrainConfig, monkeypatch: pytest.MonkeyPatch, recipe: Any
-) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(plan: TrainConfig, recipe: Any) -> None:
     plan = replace(plan, recipe=recipe, lr=1e-4, epochs=0.8, figures=0.3, drop_path=0.1, teacher_momentum_end=1.0)
     whole = train(replace(plan, out=plan.out / "whole"))
 
     plan = replace(plan, out=plan.out / "killed", checkpoint_minutes=0.0)
-    step = loop.RunLog.step
-
-    def stop_at_five(self: loop.RunLog, terms: LossTerms, *batches: Any) -> None:
-        if self.trainer.step == 5:
-            raise Killed
-        step(self, terms, *batches)
-
-    monkeypatch.setattr(loop.RunLog, "step", stop_at_five)
-    with pytest.raises(Killed):
+    with ended_at(5):
         train(plan)
-    monkeypatch.setattr(loop.RunLog, "step", step)
     with pytest.raises(InputError, match="--resume"):
         train(plan)
     with pytest.raises(InputError, match="another lr"):

@@ -74,6 +74,7 @@ def test_without_patience_validation_is_free(plan: TrainConfig, drawn: Path) -> 
     train(replace(plan, epochs=0.2))
     judged = {"val_boxes": drawn / "val.json", "val_images": drawn / "pictures", "val_limit": 4}
     train(replace(plan, epochs=0.2, resume=True, validate_steps=1, **judged))
+    assert not (plan.out / "fit.csv").exists()
 
 
 def test_advice_on_a_bad_loss_works(plan: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from killed_run import ended_at
 from mal_trt.base.errors import InputError
 from mal_trt.training.checkpoint import read_checkpoint, save_checkpoint
 from mal_trt.training.config import TrainConfig
@@ -122,23 +123,12 @@ def test_training_keeps_the_zeros(pruned: tuple[TrainConfig, list[str]]) -> None
     assert moved == names
 
 
-def test_zeros_stay_when_a_run_goes_on(pruned: tuple[TrainConfig, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    from mal_trt.training import loop
-
+def test_zeros_stay_when_a_run_goes_on(pruned: tuple[TrainConfig, list[str]]) -> None:
     plan, names = pruned
     whole = read_checkpoint(train(replace(plan, out=plan.out / "whole")))
     plan = replace(plan, out=plan.out / "killed", checkpoint_steps=1)
-    step = loop.RunLog.step
-
-    def stop(self: loop.RunLog, *given: object) -> None:
-        if self.trainer.step == 4:
-            raise KeyboardInterrupt
-        step(self, *given)
-
-    monkeypatch.setattr(loop.RunLog, "step", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with ended_at(4, KeyboardInterrupt):
         train(plan)
-    monkeypatch.undo()
     found = read_checkpoint(train(replace(plan, resume=True)))
     assert all(is_two_four(found.student[f"{name}.weight"]) for name in names)
     assert all(torch.equal(value, whole.student[name]) for name, value in found.student.items())

@@ -14,7 +14,7 @@ from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.config import RECIPES, TrainConfig, recipe_config
 from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.start import completed, shaped
-from mal_trt.training.trainer import network_config, plain
+from mal_trt.training.trainer import network_config, run_identity
 
 
 def network(layout: str) -> NetworkConfig:
@@ -70,14 +70,14 @@ def test_a_run_that_goes_on_needs_its_start_no_more(tao_file: tuple[str, Path], 
     out.mkdir()
     asked = {"start_from": path, "arch": "vit-deit-tiny/16", "crop_size": 64, "out": out}
     first, _ = completed(asked)
-    run = plain(recipe_config(**{"recipe": "tao", "images": (), "boxes": (), **first}))
+    run = run_identity(recipe_config(**{"recipe": "tao", "images": (), "boxes": (), **first}))
     config = built(first, out)
     save_checkpoint(out / "last.pth", config, student=build_network(config).state_dict(), meta={"run": run})
     path.unlink()
     for more in ({"resume": True}, {"resume_from": out / "last.pth"}):
         again, said = completed({**asked, **more})
         assert said is None and built(again, out) == config
-        then = plain(recipe_config(**{"recipe": "tao", "images": (), "boxes": (), **again}))
+        then = run_identity(recipe_config(**{"recipe": "tao", "images": (), "boxes": (), **again}))
         assert {name for name in run if run[name] != then[name]} <= {"resume_from"}, "the same run"
     assert config.layout == layout
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from killed_run import ended_at
 from mal_trt.training import loop
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.config import TrainConfig
@@ -22,10 +23,6 @@ from mal_trt.training.loop import train
 from mal_trt.training.pictures import read_training_boxes
 from mal_trt.training.stopping import Stopping
 from mal_trt.training.trainer import Trainer
-
-
-class Killed(BaseException):
-    pass
 
 
 def test_patience() -> None:
@@ -138,22 +135,11 @@ def test_a_run_that_gets_worse_gives_back_its_start(plan: TrainConfig, scripted:
     assert train(replace(plan, resume=True), again) == best, "a run that has stopped has nothing left to do"
 
 
-def test_a_killed_run_keeps_its_patience(
-    plan: TrainConfig, scripted: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_keeps_its_patience(plan: TrainConfig, scripted: list[float]) -> None:
     plan = replace(plan, recipe="small", epochs=5, patience=2, validate_steps=1, checkpoint_steps=1)
     scripted += [0.5, 0.6, 0.4, 0.3]
-    step = loop.RunLog.step
-
-    def stop_at_three(self: loop.RunLog, *args: Any) -> None:
-        if self.trainer.step == 3:
-            raise Killed
-        step(self, *args)
-
-    monkeypatch.setattr(loop.RunLog, "step", stop_at_three)
-    with pytest.raises(Killed):
+    with ended_at(3):
         train(plan)
-    monkeypatch.setattr(loop.RunLog, "step", step)
     best = train(replace(plan, resume=True))
     assert read_checkpoint(best).meta["step"] == 1
     rows = list(csv.DictReader((plan.out / "fit.csv").open()))
