@@ -23,7 +23,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 13))
 
 
 def threshold_for(thresholds: Sequence[float], area: float) -> float:
-    """The threshold of a box of an area in square pixels, out of one for all boxes or three for small, medium and large ones."""
+    """The threshold of a box by its area in square pixels: of one for all, or three for small, medium and large."""
     return thresholds[size_class(area) if len(thresholds) > 1 else 0]
 
 
