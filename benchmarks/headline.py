@@ -100,7 +100,7 @@ def table(found: dict[str, Any]) -> str:
         f"{plural(found['threads'], 'thread')}, {plural(count, 'round')} in turns, in brackets the slowest and the "
         f"fastest. {one_line(found['machine'])}; {versions}; {found['date']}."
     )
-    lost = [f"Not measured, {reason}: {', '.join(titles)}." for reason, titles in missing.items()]
+    lost = [f"Not measured, {reason}: {'; '.join(titles)}." for reason, titles in missing.items()]
     return "\n".join([*lines, *(part for text in (said, *lost) for part in ("", text))]) + "\n"
 
 

@@ -32,15 +32,26 @@ def convert(
     images: ImagesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
+    image_list: Annotated[
+        Path | None,
+        Option(help="The COCO file whose pictures and classes the labels are of, if they are a bare list of results."),
+    ] = None,
     simplify: SimplifyOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write labels in another format."""
+    from mal_trt.base.errors import InputError
     from mal_trt.formats.boxes import Boxes
     from mal_trt.labelling.convert import convert as run
 
-    done = run(Boxes(labels, boxes_format, split), out, format, images=images, simplify=simplify, progress=not quiet)
+    given = Boxes(labels, boxes_format, split, image_list=image_list)
+    if images is None and image_list is None and given.bare:
+        raise InputError(
+            f"{labels}: a list of results, which does not name its pictures; give --image-list, the COCO file that the "
+            "results are of, or --images, where pictures are called as their ids"
+        )
+    done = run(given, out, format, images=images, simplify=simplify, progress=not quiet)
     tell(lambda: done, lambda: _show(done), quiet)
 
 

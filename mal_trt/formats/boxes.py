@@ -29,6 +29,7 @@ from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.reading.parquet import read_parquet
 from mal_trt.formats.reading.places import common_home, split_name, split_of
 from mal_trt.formats.reading.rescaled import rescaled
+from mal_trt.formats.reading.results import collected, is_results, with_pictures
 from mal_trt.formats.reading.table import read_csv
 from mal_trt.formats.reading.via import read_via
 from mal_trt.formats.reading.voc import read_voc, voc_splits
@@ -68,18 +69,29 @@ class Boxes:
       "webdataset". None: found out from the content.
     - `split`: take only one split of the data set, such as "train".
     - `rescale`: scale the boxes, because the pictures were resized after the boxes were made.
+    - `image_list`: the COCO file whose pictures and classes a bare list of COCO results is of.
 
     InputError if there is nothing to read.
     """
 
-    def __init__(self, path: str | Path, format: str | None = None, split: str | None = None, rescale: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        split: str | None = None,
+        rescale: bool = False,
+        image_list: str | Path | None = None,
+    ):
         self.path: str | Path = str(path) if is_url(path) else Path(path)
         self.split, self.rescale = split, rescale
         self.notes: list[str] = []
         self._copies = BoxCopies(str(path)) if is_url(path) and ending_of(places(path)) != ".tar" else None
         self._here = self.path if self._copies is None else self._copies.path
+        self.image_list = None if image_list is None else Path(image_list)
         with self._told():
             self._found = detect(self._here, format)
+            if self.image_list is not None and not self.bare:
+                raise InputError(f"{self.image_list}: {self} names its pictures itself; leave out the image list")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -87,6 +99,8 @@ class Boxes:
     @property
     def title(self) -> str:
         """What is read, in words: "a YOLO data set"."""
+        if self.image_list is not None:
+            return "a list of COCO results"
         if self._found.format == "coco" and len(self._found.files) > 1:
             return f"{len(self._files):,} COCO documents"
         return TITLES[self._found.format]
@@ -96,6 +110,11 @@ class Boxes:
         """Whether it is one COCO file, which is never held whole."""
         return self._found.format == "coco" and len(self._found.files) == 1
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is a list of COCO results, which names its pictures and classes by their ids alone."""
+        return self.streamed and is_results(self._files[0])
+
     def document(self, images: ImageSource) -> Document:
         """{"images", "annotations", "categories"}, a COCO file's as it stands. In other formats pictures get ids 1, 2,
         ... in the order of the files' names, boxes likewise. Boxes are XYWH, picture pixels, top left origin,
@@ -104,14 +123,17 @@ class Boxes:
         InputError names the file and, where there are lines, the line.
         """
         with self._told():
-            document = read_coco(self._files[0]) if self.streamed else self._read(images).document
+            if self.image_list is not None:
+                document = collected(self.entries(images))
+            else:
+                document = read_coco(self._files[0]) if self.streamed else self._read(images).document
         return rescaled(document, images) if self.rescale else document
 
     def entries(self, images: ImageSource) -> Iterator[Entry]:
         """The document, or a bare list of results, piece by piece."""
         with self._told():
             if self.streamed:
-                yield from read_document(self._files[0])
+                yield from self._streamed()
                 return
             read = self._read(images)
         yield from document_entries(read.document, read.reasons)
@@ -122,13 +144,15 @@ class Boxes:
         if self._found.format == "webdataset":
             return webdataset_sha256(self._shards)
         here = Path(self._here)
-        if self._found.format != "yolo" and here in self._files:
+        if self._found.format != "yolo" and here in self._files and self.image_list is None:
             return file_sha256(here)
         digest = hashlib.sha256()
         for file in self._files:
             digest.update(f"{file.as_posix().removeprefix(here.as_posix())} {file_sha256(file)}\n".encode())
         if self._found.format == "yolo":
             digest.update(json.dumps(self._yolo.names).encode())
+        if self.image_list is not None:
+            digest.update(file_sha256(self.image_list).encode())
         return digest.hexdigest()
 
     def home(self) -> str | Path:
@@ -152,11 +176,16 @@ class Boxes:
                 raise InputError(f"{self.path}: does not say where its pictures are{wanted}; give --images")
         return home
 
+    def _streamed(self) -> Iterator[Entry]:
+        if self.image_list is not None:
+            return with_pictures(self._files[0], self.image_list)
+        return read_document(self._files[0])
+
     def _asked(self) -> Nowhere:
         """What pictures the boxes ask for."""
         nowhere = Nowhere()
         if self.streamed:
-            for entry in read_document(self._files[0]):
+            for entry in self._streamed():
                 if entry.key == "images" and entry.index is not None and isinstance(entry.value.get("file_name"), str):
                     nowhere.asked.append([entry.value["file_name"]])
         else:

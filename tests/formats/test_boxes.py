@@ -72,6 +72,34 @@ def test_yolo_scores(tmp_path: Path, pictures: Path) -> None:
     assert boxes[0]["bbox"] == boxes[2]["bbox"] and boxes[1]["segmentation"]["size"] == [60, 80]
 
 
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("0 .5 .5 .5 .5 .9 7\n1 .5 .5 .5 .5 .8 1", [(0.9, 7), (0.8, 1)]),
+        ("0 .5 .5 .5 .5 7\n1 .5 .5 .5 .5 1", [(None, 7), (None, 1)]),
+        ("0 .5 .5 .5 .5 .9 1\n0 .5 .5 .5 .5 1 1", [(0.9, 1), (1, 1)]),
+        ("0 .5 .5 .5 .5 1\n0 .5 .5 .5 .5 .9", [(1, None), (0.9, None)]),
+    ],
+)
+def test_yolo_boxes_of_a_tracker(tmp_path: Path, pictures: Path, lines: str, found: list[tuple[float, int]]) -> None:
+    boxes = read_boxes(yolo(tmp_path, a=lines), open_images(pictures))["annotations"]
+    assert [(box.get("score"), box.get("track_id")) for box in boxes] == found
+    assert all(box["bbox"] == [20, 15, 40, 30] and "segmentation" not in box for box in boxes)
+
+
+def test_yolo_polygons_of_a_tracker(tmp_path: Path, pictures: Path) -> None:
+    corners = ".25 .25 .75 .25 .75 .75 .25 .75"
+    boxes = read_boxes(yolo(tmp_path, a=f"0 {corners} .9 12\n0 {corners} 3"), open_images(pictures))["annotations"]
+    assert [(box.get("score"), box["track_id"]) for box in boxes] == [(0.9, 12), (None, 3)]
+    assert all(box["bbox"] == [20, 15, 40, 30] for box in boxes)
+
+
+@pytest.mark.parametrize("lines", ["0 .5 .5 .2 .3 .9 1\n0 .1 .1 .9 .1 .9 .9 .1 .9", "0 .9 .5 .9 .3 .5 1"])
+def test_yolo_triangles_at_the_lower_edge_are_no_tracks(tmp_path: Path, pictures: Path, lines: str) -> None:
+    triangle = read_boxes(yolo(tmp_path, a=lines), open_images(pictures))["annotations"][0]
+    assert "segmentation" in triangle and "track_id" not in triangle
+
+
 def test_yolo_folders_tell_pictures_of_one_name_apart(tmp_path: Path, pictures: Path) -> None:
     for split, side in (("train", 20), ("val", 30)):
         (pictures / split).mkdir()

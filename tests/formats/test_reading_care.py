@@ -20,6 +20,8 @@ from box_files import HEIGHT, WIDTH, cvat, write
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import open_images
+from mal_trt.geometry.rle import decode_rle
+from mal_trt.writers.label_studio import brush
 
 CORNERS = {"xmin": 10.0, "ymin": 20.0, "xmax": 40.0, "ymax": 50.0}
 XYWH = {"height": 30.0, "width": 30.0, "x": 10.0, "y": 20.0}
@@ -197,3 +199,59 @@ def test_a_row_with_too_many_cells_is_named(tmp_path: Path, pictures: Path) -> N
     with pytest.raises(InputError, match=r"b\.csv:3: 7 cells; the header has 6 columns"):
         read(path, pictures)
     assert boxes(write(path, f"{header}a.png,cat,1,2,3,4,\n"), pictures) == [("cat", [1, 2, 2, 2])]
+
+
+def test_labelme_polygons_of_one_group_are_one_object(tmp_path: Path, pictures: Path) -> None:
+    left, right = [[10, 20], [19, 20], [19, 29], [10, 29]], [[40, 20], [49, 20], [49, 39], [40, 39]]
+    shapes = [
+        {"label": "cat", "points": left, "shape_type": "polygon", "group_id": 4},
+        {"label": "dog", "points": left, "shape_type": "polygon", "group_id": 4},
+        {"label": "cat", "points": [[0, 0], [5, 5]], "shape_type": "rectangle", "group_id": 4},
+        {"label": "cat", "points": right, "shape_type": "polygon", "group_id": 4},
+        {"label": "cat", "points": right, "shape_type": "polygon", "group_id": None},
+    ]
+    content = {"shapes": shapes, "imagePath": "a.png", "imageHeight": 60, "imageWidth": 80}
+    found = read(write(tmp_path / "a.json", content), pictures)["annotations"]
+    assert [box["bbox"] for box in found] == [[10, 20, 39, 19], [10, 20, 9, 9], [0, 0, 5, 5], [40, 20, 9, 19]]
+    whole = decode_rle(found[0]["segmentation"]).full(60, 80)
+    assert whole[20:30, 10:20].all() and whole[20:40, 40:50].all() and whole.sum() == 100 + 200
+
+
+def brushes(folder: Path, *packed: Any) -> Path:
+    regions = [
+        {"id": str(n), "type": "brushlabels", "original_width": 80, "original_height": 60}
+        | {"score": 0.5, "value": {"format": "rle", "rle": rle, "brushlabels": ["cat"]}}
+        for n, rle in enumerate(packed)
+    ]
+    return write(folder / "tasks.json", [{"data": {"image": "a.png"}, "annotations": [{"result": regions}]}])
+
+
+def test_label_studio_brushes_are_masks(tmp_path: Path, pictures: Path) -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[20:50, 10:30], mask[30, 15] = True, False
+    (found,) = read(brushes(tmp_path, brush(mask)), pictures)["annotations"]
+    assert found["bbox"] == [10, 20, 20, 30] and found["score"] == 0.5
+    assert np.array_equal(decode_rle(found["segmentation"]).full(60, 80), mask)
+
+
+def test_label_studio_brushes_with_single_values(tmp_path: Path, pictures: Path) -> None:
+    """As Label Studio packs the rim of a stroke: values one by one, then a run."""
+    total = 80 * 60 * 4
+    first = f"{0:01b}{0:02b}{7:03b}" + "".join(f"{value:08b}" for value in (1, 2, 3, 255, 1, 2, 3, 127))
+    bits = f"{total:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}{first}{1:01b}{3:02b}{total - 9:016b}{0:08b}"
+    packed = [int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8)]
+    (found,) = read(brushes(tmp_path, packed), pictures)["annotations"]
+    assert found["bbox"] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("packed", [[], [1, 2, 3], [0, 0, 75, 0, 57], [300] * 9, "text", None, [0.5] * 9])
+def test_label_studio_brushes_that_cannot_be_read(tmp_path: Path, pictures: Path, packed: Any) -> None:
+    boxes = Boxes(brushes(tmp_path, packed))
+    reasons = [entry.reason for entry in boxes.entries(open_images(pictures)) if entry.key == "annotations"]
+    assert reasons[0] is None and "a brush that cannot be read" in str(reasons[1])
+
+
+def test_a_column_of_counts_that_is_no_mask(tmp_path: Path, pictures: Path) -> None:
+    path = write(tmp_path / "b.csv", "filename,class,x,y,w,h,counts\na.png,cat,10,20,30,30,3\n")
+    (found,) = read(path, pictures)["annotations"]
+    assert "segmentation" not in found

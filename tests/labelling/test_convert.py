@@ -77,25 +77,17 @@ def test_yolo_there_and_back(tmp_path: Path, data_set: Write, tiny_model: Write)
         assert found[mask].all() and (found & ~mask).sum() <= 25
 
 
-@pytest.mark.parametrize("name", ["cvat", "labelme"])
+@pytest.mark.parametrize("name", ["cvat", "label-studio", "labelme", "parquet"])
 def test_what_annotation_tools_read_is_read_back(
     tmp_path: Path, labels: tuple[Path, list[np.ndarray]], name: str
 ) -> None:
-    """Without the pictures, whose sizes stand in these formats. LabelMe's parts come back as masks of their own."""
+    """Without the pictures, whose sizes stand in these formats."""
     out = tmp_path / ("there" + FORMATS[name].ending)
     convert(labels[0], out, name, progress=False)
     done = convert(out, tmp_path / "back.json", progress=False)
     found = masks_of(tmp_path / "back.json")
-    ring, two, line = labels[1]
-    if name == "cvat":
-        assert all(np.array_equal(a, b) for a, b in zip(found, labels[1], strict=True)) and "CVAT" in done.read
-    else:
-        dot = np.zeros_like(ring)
-        dot[5, 5] = True
-        left = two & (np.arange(WIDTH) < 5)
-        for mask in (ring & ~dot, dot, left, two & ~left, line):
-            assert sum(np.array_equal(mask, other) for other in found) == 1
-        assert len(found) == 5
+    assert all(np.array_equal(a, b) for a, b in zip(found, labels[1], strict=True))
+    assert name.replace("-", "") in done.read.replace(" ", "").lower()
 
 
 def test_boxes_alone_and_bad_masks(tmp_path: Path, labels: tuple[Path, list[np.ndarray]]) -> None:

@@ -19,6 +19,7 @@ CLASS = (
     *("classid", "labelid", "categoryid", "type", "species", "tag"),
 )
 SCORE = ("score", "confidence", "conf", "prob", "probability")
+MASK = ("counts",)
 SPLIT = ("split", "set", "subset", "mlset", "partition", "fold", "usage")
 WIDTH = ("imagewidth", "imgwidth", "imwidth", "imgw", "imagew", "picturewidth")
 HEIGHT = ("imageheight", "imgheight", "imheight", "imgh", "imageh", "pictureheight")
@@ -39,7 +40,7 @@ BOX = ("bbox", "box", "boundingbox", "xywh")
 @dataclass(frozen=True)
 class Columns:
     """Places of a row's values. box: four columns, or one that holds four numbers. form: what they are, "corners",
-    "xywh" or "centre". size: of the picture."""
+    "xywh" or "centre". size: of the picture. mask: COCO's compressed run lengths."""
 
     image: int
     box: tuple[int, ...]
@@ -48,6 +49,7 @@ class Columns:
     score: int | None = None
     size: tuple[int, int] | None = None
     split: int | None = None
+    mask: int | None = None
 
 
 def plain(name: str) -> str:
@@ -78,7 +80,7 @@ def find_columns(header: Sequence[str], where: str) -> Columns:
     if width is None and height is None and {"width", "height"} <= names.keys() and names["width"] not in box:
         width, height = names["width"], names["height"]
     size = None if width is None or height is None else (width, height)
-    return Columns(image, box, form, kind, first(SCORE), size, first(SPLIT))
+    return Columns(image, box, form, kind, first(SCORE), size, first(SPLIT), first(MASK))
 
 
 def looks_like_header(header: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: tasks with rectangles in percent of their picture. JSON-MIN too."""
+"""Label Studio's JSON export: tasks with rectangles, polygons and brushes. JSON-MIN too."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
-from mal_trt.formats.reading.build import Builder, Read, around, polygon
+from mal_trt.formats.reading.brush import brush_mask
+from mal_trt.formats.reading.build import Builder, Read, around, corners, polygon
 from mal_trt.formats.reading.coco import finite, load_json, number
 from mal_trt.formats.reading.json_kinds import size_of
+from mal_trt.geometry.local_mask import LocalMask, bounds
+from mal_trt.geometry.rle import encode_rle
 
 KEYS = ("image", "img", "picture", "photo", "url")
 RESULTS = ("annotations", "completions", "predictions")
@@ -117,25 +120,42 @@ def _add(build: Builder, picture: int, region: dict[str, Any], where: str) -> No
     kind = _label(value)
     points = value.get("points")
     width, height = (side or 1 for side in build.size(picture))
-    if isinstance(points, list) and len(points) > 2:
+    score = finite(region.get("score"))
+    more = {} if score is None else {"score": score}
+    if "rle" in value:
+        _add_brush(build, picture, kind, value["rle"], more)
+    elif isinstance(points, list) and len(points) > 2:
         flat = [_finite(v, where) for pair in points if isinstance(pair, list) and len(pair) == 2 for v in pair]
         xs, ys = [v * width / 100 for v in flat[0::2]], [v * height / 100 for v in flat[1::2]]
         if len(xs) < 3:
             raise InputError(f"{where}: a polygon has fewer than three points")
-        build.box(picture, kind, around(xs, ys), segmentation=[polygon(xs, ys)])
+        build.box(picture, kind, around(xs, ys), segmentation=[polygon(xs, ys)], **more)
     elif {"x", "y", "width", "height"} <= value.keys():
         if (number(value.get("rotation")) or 0) % 180:
             build.refuse(picture, kind, "rotated rectangle")
             return
         x, y, w, h = (_finite(value[key], where) / 100 for key in ("x", "y", "width", "height"))
-        score = finite(region.get("score"))
-        more = {} if score is None else {"score": score}
         build.box(picture, kind, [x * width, y * height, w * width, h * height], **more)
     elif {"x", "y", "radiusX", "radiusY"} <= value.keys():
         x, y, rx, ry = (_finite(value[key], where) / 100 for key in ("x", "y", "radiusX", "radiusY"))
-        build.box(picture, kind, [(x - rx) * width, (y - ry) * height, 2 * rx * width, 2 * ry * height])
+        build.box(picture, kind, [(x - rx) * width, (y - ry) * height, 2 * rx * width, 2 * ry * height], **more)
     elif what and what not in NO_SHAPE:
         build.refuse(picture, kind, f"a {what.removesuffix('labels')} is no box")
+
+
+def _add_brush(build: Builder, picture: int, kind: str, packed: Any, more: dict[str, Any]) -> None:
+    width, height = build.size(picture)
+    try:
+        mask = brush_mask(packed, width, height)
+    except ValueError as error:
+        build.refuse(picture, kind, f"a brush that cannot be read: {error}")
+        return
+    window = bounds(mask)
+    if window is None:
+        build.refuse(picture, kind, "a brush without a pixel")
+        return
+    rle = encode_rle(LocalMask(0, 0, mask), height, width)
+    build.box(picture, kind, corners(*window), segmentation=rle, **more)
 
 
 def _label(value: dict[str, Any]) -> str:

@@ -32,7 +32,8 @@ def _table(file: Path) -> Table:
             return Table(file, find_columns(nested_header(schema), str(file)), list(nested_rows(opened, file)))
         pictures = picture_column(schema)
         columns = find_columns(schema.names, str(file))
-        wanted = [*columns.box, columns.image, columns.kind, columns.score, columns.split, *(columns.size or ())]
+        wanted = [*columns.box, columns.image, columns.kind, columns.score, columns.split, columns.mask]
+        wanted += columns.size or ()
         kept = [name for place, name in enumerate(schema.names) if place in wanted]
         columns = find_columns(kept, str(file))
         if pictures is not None and kept[columns.image] == pictures.column:

@@ -133,7 +133,11 @@ def _row(build: Builder, pictures: dict[str, int], table: Table, cells: Sequence
         return  # a picture without a box
     kind = _cell(cells, columns.kind, where).strip() if columns.kind is not None else "object"
     score = _number(_cell(cells, columns.score, where), table.comma) if columns.score is not None else None
-    more = {} if score is None or not math.isfinite(score) else {"score": score}
+    more: Document = {} if score is None or not math.isfinite(score) else {"score": score}
+    counts = _cell(cells, columns.mask, where) if columns.mask is not None else ""
+    if counts and _number(counts, table.comma) is None:  # a number counts something else
+        width, height = build.size(pictures[name])
+        more["segmentation"] = {"size": [height, width], "counts": counts}
     yield _Row(pictures[name], kind, values, form, more)
 
 

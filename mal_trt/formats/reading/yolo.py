@@ -1,4 +1,4 @@
-"""YOLO label files: `class cx cy w h` or `class x y x y ...`, shares of the picture, and a score or none."""
+"""YOLO label files: `class cx cy w h` or `class x y x y ...`, shares of the picture, perhaps a score and a track."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mal_trt.formats.picture_problem import ImageProblem
 from mal_trt.formats.reading.build import Builder, Document, Read, among, around
 from mal_trt.formats.reading.text import read_text
 from mal_trt.formats.reading.yolo_layout import Label, YoloSet
+from mal_trt.formats.reading.yolo_tracks import Tracks
 from mal_trt.formats.reading.yolo_yaml import is_list
 from mal_trt.formats.segmentations import painted_rle
 
@@ -31,13 +32,14 @@ def read_yolo(labels: YoloSet, images: ImageSource) -> Read:
     numbers = {name: number for number, name in labels.names.items()}
     classes: Counter[int] = Counter()
     beyond = 0
+    tracks = Tracks([label.file for label in labels.labels])
     for label in labels.labels:
         try:
             name, found = images.find_stem(*label.pictures), True
         except ImageProblem:
             name, found = _called(label, labels.root), False
         try:
-            lines = list(_lines(label.file, labels.keypoints, numbers))
+            lines = list(_lines(label.file, labels.keypoints, numbers, tracks))
         except InputError:
             if not _is_stray(label.file) or (found and not is_list(label.file)):
                 raise
@@ -54,6 +56,8 @@ def read_yolo(labels: YoloSet, images: ImageSource) -> Read:
     read.notes += labels.notes
     if stray:
         read.notes.append(f"{len(stray):,} files are no labels and were passed over ({among(stray)})")
+    if tracks.found:
+        read.notes.append(f"{tracks.found:,} lines end in a track number, kept as `track_id`")
     read.notes += _hints(classes, labels.names, beyond)
     return read
 
@@ -79,7 +83,7 @@ def is_named_line(text: str) -> bool:
     return len(values) in (4, 5) and _number(words[0]) is None and all(v is not None and 0 <= v <= 1 for v in values)
 
 
-def _lines(file: Path, keypoints: int, numbers: dict[str, int]) -> Iterator[_Line]:
+def _lines(file: Path, keypoints: int, numbers: dict[str, int], tracks: Tracks) -> Iterator[_Line]:
     for number, text in enumerate(read_text(file).splitlines(), 1):
         words = text.split()
         if not words:
@@ -97,10 +101,13 @@ def _lines(file: Path, keypoints: int, numbers: dict[str, int]) -> Iterator[_Lin
         if not all(math.isfinite(v) for v in values if v is not None):
             raise InputError(f"{where}: a number is not finite")
         shares = [v for v in values if v is not None]
+        if keypoints and len(shares) >= 4 + keypoints:
+            shares = shares[:4] + shares[4 + keypoints :]
+        track = tracks.take(shares)
         count = len(shares)
-        if keypoints and count >= 4 + keypoints:
-            shares, count = shares[:4] + shares[4 + keypoints :], count - keypoints
         more: Document = {"score": shares.pop()} if count % 2 and count > 4 else {}
+        if track is not None:
+            more["track_id"] = track
         if len(shares) < 4:
             raise InputError(
                 f"{where}: {count} numbers after the class; "
