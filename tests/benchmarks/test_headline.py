@@ -149,7 +149,7 @@ def test_the_table() -> None:
     text = "\n".join(lines[6:])
     assert "1,233 boxes on 150 pictures (coco), 2 threads, 3 rounds" in text and "onnxruntime 1.2.3;" in text
     assert "Not measured, not installed: openvino: OpenVINO, plain script." in text
-    assert "Not measured, no GPU: mal-trt, ONNX Runtime on the GPU, mal-trt, TensorRT-RTX." in text
+    assert "Not measured, no GPU: mal-trt, ONNX Runtime on the GPU; mal-trt, TensorRT-RTX." in text
 
 
 def test_the_table_without_drawn_masks() -> None:
