@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BackendsOption,
     BoxesFormatOption,
@@ -100,10 +100,11 @@ def benchmark(
     take_checkpoints(quiet)
     from mal_trt.report.folder import check_report
 
-    check_report(report)
+    check_report(report, (json_out, csv, plot))
     from mal_trt.cli.benchmark_table import print_benchmark
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.benchmark import benchmark as run
+    from mal_trt.measure.benchmark_report import all_failed
 
     def chosen(path: Path | None) -> Boxes | None:
         return None if path is None else Boxes(path, boxes_format, split, rescale)
@@ -146,6 +147,8 @@ def benchmark(
             from mal_trt.report.speed import report_of_benchmark
 
             show_report(report_of_benchmark(result, report), quiet)
+    if errors := all_failed(result):
+        raise RunError(f"nothing could be measured: {errors[0]}")
 
 
 def _batches(text: str) -> tuple[int, ...]:

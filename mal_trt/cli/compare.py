@@ -90,7 +90,7 @@ def compare(
         from mal_trt.report.comparison import report_of_comparison
         from mal_trt.report.folder import check_report
 
-        check_report(report)
+        check_report(report, (json_out,))
     result = run(
         models,
         images,

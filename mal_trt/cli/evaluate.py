@@ -119,7 +119,7 @@ def evaluate(
         from mal_trt.report.evaluation import report_of_evaluation
         from mal_trt.report.folder import check_report
 
-        check_report(report)
+        check_report(report, (json_out, worst))
         source = open_pictures(images, boxes)
     result = run(
         images,

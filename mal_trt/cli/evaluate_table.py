@@ -12,6 +12,7 @@ from rich.text import Text
 from mal_trt.labelling.summary import most_missing
 
 MOST_ROWS = 40  # the JSON result has every class
+MOST_REASONS = 5
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -24,13 +25,22 @@ def print_evaluation(result: dict[str, Any]) -> None:
     if points := result.get("points"):
         console.print(_points(points))
     if result["skipped"]:
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in result["skipped_reasons"].items())
-        console.print(f"{result['skipped']} annotations not scored ({reasons})", highlight=False)
+        said = f"{result['skipped']} annotations not scored ({_reasons(result['skipped_reasons'])})"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     total = result["count"] + result["skipped"]
     if not result["count"]:
         return  # points alone were judged
     if warning := most_missing(total, result["skipped_reasons"], "were NOT scored"):
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reasons(skipped: dict[str, int]) -> str:
+    """Why annotations were not scored, the most frequent first; some reasons name sizes, and are as many as these."""
+    order = sorted(skipped.items(), key=lambda item: -item[1])
+    said = [f"{reason}: {count}" for reason, count in order[:MOST_REASONS]]
+    if rest := order[MOST_REASONS:]:
+        said.append(f"{len(rest)} other reasons: {sum(count for _, count in rest)}")
+    return "; ".join(said)
 
 
 def _masks(result: dict[str, Any]) -> Table:
@@ -40,7 +50,7 @@ def _masks(result: dict[str, Any]) -> Table:
     table.add_column("IoU", justify="right")
     classes = sorted(result["per_class"].items(), key=lambda item: (-item[1]["count"], item[0]))
     for name, figures in classes[:MOST_ROWS]:
-        table.add_row(name, str(figures["count"]), _percent(figures["iou"]))
+        table.add_row(Text(name), str(figures["count"]), _percent(figures["iou"]))
     if len(classes) > MOST_ROWS:
         rest = sum(figures["count"] for _, figures in classes[MOST_ROWS:])
         table.add_row(f"... {len(classes) - MOST_ROWS} more classes", str(rest), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,11 @@ def examples(
     contents = _contents()
     paths = {folder / name: content for name, content in contents.items()}
     for path, content in paths.items():
-        if (path.exists() or path.is_symlink()) and not (path.is_file() and path.read_bytes() == content):
+        try:
+            other = (path.exists() or path.is_symlink()) and not (path.is_file() and path.read_bytes() == content)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be looked at ({error.strerror}); choose another folder") from None
+        if other:
             raise InputError(f"{path}: exists with other content and is never overwritten; choose another folder")
     for place in sorted({path.parent for path in paths}):
         make_folder(place)
@@ -50,4 +55,5 @@ def _contents() -> dict[str, bytes]:
 
 def _show(folder: Path, count: int) -> None:
     typer.echo(f"{folder}: {count} files; their licences are in the NOTICE of mal-trt")
-    typer.echo(f"try: mal-trt label --images {folder}/photos --boxes {folder}/boxes.json --out labels.json")
+    photos, boxes = (shlex.quote(str(folder / name)) for name in ("photos", "boxes.json"))
+    typer.echo(f"try: mal-trt label --images {photos} --boxes {boxes} --out labels.json")

@@ -32,6 +32,13 @@ def rows(result: Document) -> list[Document]:
     return found
 
 
+def all_failed(result: Document) -> list[str]:
+    """Why each row failed, if all of them did; else nothing."""
+    found = rows(result)
+    errors = [str(row["error"]) for row in found if "error" in row]
+    return errors if len(errors) == len(found) else []
+
+
 def write_report(
     result: Document, json_out: str | Path | None, csv_out: str | Path | None, plot_out: str | Path | None
 ) -> None:

@@ -126,7 +126,7 @@ class Runner:
         if subject is reference:
             subject.masks = masks
         if self.samples.drawn:
-            found = evaluate(None, self.samples.boxes, labels=labels)
+            found = evaluate(self.samples.images, self.samples.boxes, labels=labels)
             sizes = {f"miou_{size.name.lower()}": found[f"miou_{size.name.lower()}"] for size in SizeClass}
             subject.quality = {"objects": found["count"], "miou": found["miou"], **sizes}
         shared = [agreement_iou(reference.masks[key], masks[key]) for key in reference.masks.keys() & masks.keys()]

@@ -21,6 +21,8 @@ from mal_trt.labelling.told import told
 from mal_trt.measure.compare_boxes import ComparedBoxes
 from mal_trt.measure.compare_run import Compared, Comparison
 
+NONE_DRAWN = "{}: no box has a drawn mask; give it as boxes (--boxes) to compare without"
+
 
 def compare(
     models: Sequence[str | Path],
@@ -79,6 +81,8 @@ def compare(
                 plan = ComparedBoxes(journal, count, drawn=annotations is not None)
                 if not plan.boxes:
                     raise NothingDone(nothing_usable(journal, source, document, images or document.home(), "compared"))
+                if annotations is not None and not plan.any_truth():
+                    raise InputError(NONE_DRAWN.format(document))
                 read = told(journal)
                 run = Comparison(predictors, batch, seen)
                 with Progress("comparing", plan.boxes, show=progress) as bar:
@@ -93,7 +97,7 @@ def compare(
     if not run.boxes:
         raise NothingDone(f"{document}: no box to compare on ({_reasons(skipped)})")
     if annotations is not None and not run.drawn:
-        raise InputError(f"{document}: no box has a drawn mask; give it as boxes (--boxes) to compare without")
+        raise InputError(NONE_DRAWN.format(document))
     result = {
         "reference": facts[0],
         "models": [{**fact, **pairs.summary()} for fact, pairs in zip(facts[1:], run.agreements, strict=True)],

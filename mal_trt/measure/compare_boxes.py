@@ -49,6 +49,10 @@ class ComparedBoxes:
         self._planned, _ = journal.planned_boxes()
         self.boxes = self._planned if count is None else min(count, self._planned)
 
+    def any_truth(self) -> bool:
+        """Whether some of the boxes has a drawn mask; looks no further than the first that has one."""
+        return any(box.truth() is not None for box in self._rows())
+
     def pieces(self) -> Iterator[list[PlannedBox]]:
         """Up to CUT boxes of one picture at a time."""
         for _, boxes in groupby(self._rows(), lambda box: box.file_name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +17,15 @@ from mal_trt.formats.reading.coco import same_id
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.predictor import Threshold
+from mal_trt.labelling.records import parse_bbox
 from mal_trt.labelling.run import label
 from mal_trt.labelling.summary import Summary
 from mal_trt.measure.matching import Labels, by_id, category_names, usable_key
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 from mal_trt.measure.points import ObjectPoints, read_points, score_points
 from mal_trt.measure.worst import Seen, Worst, check_worst
+
+LABELS = "a COCO document or a list of label records"
 
 
 def evaluate(
@@ -71,6 +73,8 @@ def evaluate(
     pictures, worst = (None, None) if worst_out is None else (open_pictures(images, annotations), Worst())
     watchers = [*([] if seen is None else [seen]), *([] if worst is None else [worst.add])]
     truth = _truth(annotations, images)
+    if not any(isinstance(record, dict) and record.get("segmentation") for record in truth["annotations"]):
+        _without_drawn(annotations, given is not None, worst_out is not None)
     if labels is not None:
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, watchers)
         result["labels"] = str(labels)
@@ -104,13 +108,24 @@ def evaluate(
             seconds=summary.seconds,
         )
     result["annotations"] = str(annotations)
-    if worst_out is not None and worst is not None and pictures is not None:
-        if not result["count"]:
-            raise NothingDone(f"{annotations}: no drawn mask to compare with, so there is no worst one to show")
-        worst.write(pictures, Path(worst_out))
     if json_out is not None:
         write_json(result, Path(json_out))
+    if worst_out is not None and worst is not None and pictures is not None:
+        if not result["count"]:
+            raise NothingDone(f"{annotations}: no mask was scored, so there is no worst one to show")
+        worst.write(pictures, Path(worst_out))
     return result
+
+
+def _without_drawn(annotations: Boxes, points: bool, worst: bool) -> None:
+    """Say that nothing is drawn before hours of labelling, where that leaves nothing to say afterwards."""
+    if not points:
+        raise NothingDone(
+            f"{annotations}: nothing to score, no annotation has a drawn mask (segmentation); give annotations that "
+            "have masks, or --points"
+        )
+    if worst:
+        raise NothingDone(f"{annotations}: no drawn mask to compare with, so there is no worst one to show")
 
 
 def _labelled(*given: Any, **options: Any) -> Summary:
@@ -167,9 +182,9 @@ def _score(
     drawn = annotation.get("segmentation")
     if not drawn:
         raise ValueError("no segmentation")
-    bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_finite(v) for v in bbox):
-        raise ValueError("no usable bbox")
+    bbox = parse_bbox(annotation.get("bbox"))
+    if isinstance(bbox, str):
+        raise ValueError(bbox)
     mask = found.mask(annotation)
     truth = to_rle(drawn, *found.size(annotation))
     category = same_id(usable_key(annotation, "category_id"), names)
@@ -201,10 +216,6 @@ def _score_points(
     return score_points(points, masks, classes)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 def _truth(annotations: Boxes, images: str | Path | None) -> Document:
     """The annotations as a document; only other formats than COCO, and resized pictures, need a look at these."""
     if annotations.streamed and not annotations.rescale:
@@ -213,8 +224,10 @@ def _truth(annotations: Boxes, images: str | Path | None) -> Document:
 
 
 def _read_labels(path: Path) -> list[Any]:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected {LABELS}, which `mal-trt convert` makes of other formats")
     document = read_json(path)
     records = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(records, list):
-        raise InputError(f"{path}: not labels; expected a COCO document or a list of label records")
+        raise InputError(f"{path}: not labels; expected {LABELS}")
     return records

@@ -10,7 +10,7 @@ from mal_trt.formats.boxes import Document
 from mal_trt.formats.reading.coco import same_id
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
-from mal_trt.labelling.records import identity
+from mal_trt.labelling.records import identity, side
 
 
 class Labels:
@@ -18,7 +18,9 @@ class Labels:
 
     def __init__(self, truth: Document, records: list[Any]) -> None:
         """records need `id` and `segmentation`; InputError for one without an id."""
-        self.pictures: dict[Any, dict[str, Any]] = dict(by_id(truth["images"]))
+        self.pictures: dict[Any, dict[str, Any]] = {}
+        for key, picture in by_id(truth["images"]):
+            self.pictures.setdefault(key, picture)  # of several with one id the first, as `label` has it
         self._found: dict[Any, Any] = {}
         self._quality: dict[Any, Any] = {}
         for index, record in enumerate(records):
@@ -63,12 +65,13 @@ class Labels:
         """Height and width of an annotation's picture; the document may leave them to the label."""
         picture = self.picture(annotation)
         label = self._found[usable_key(annotation, "id")]
-        size: Any = picture.get("height"), picture.get("width")
-        if not _is_size(size) and isinstance(label, dict):
-            size = label.get("size")
-        if not _is_size(size):
-            raise ValueError("image without height and width")
-        return size[0], size[1]
+        height, width = side(picture.get("height")), side(picture.get("width"))
+        if height is None or width is None:
+            size: Any = label.get("size") if isinstance(label, dict) else None
+            if not _is_size(size):
+                raise ValueError("image without height and width")
+            height, width = size
+        return height, width
 
 
 def usable_key(annotation: Any, field: str) -> Any:
@@ -92,4 +95,4 @@ def category_names(truth: Document) -> dict[Any, str]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)
+    return isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)

@@ -98,7 +98,8 @@ class Worst:
 
 
 def _fitted(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
-    """A line cut to the width of a tile."""
+    """A text as one line, cut to the width of a tile; Pillow measures no text of several lines."""
+    text = " ".join(text.split())[:SIDE]
     while draw.textlength(text, font=font) > SIDE:
         text = text.rstrip("…")[:-1] + "…"
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -195,8 +195,9 @@ def _figures(survey: Survey) -> list[Element]:
     return figures
 
 
-def class_table(survey: Survey, column: str) -> Element:
-    """Objects of each class and their mean score or IoU."""
+def class_table(survey: Survey, column: str, means: Mapping[str, float | None] | None = None) -> Element:
+    """Objects of each class and their mean score or IoU. means: those means by class, where they are known better than
+    from thousandths."""
     kinds, values = survey["class"], survey[column]
     counts = np.bincount(kinds, minlength=len(survey.names))
     there = np.bincount(kinds, values >= 0, minlength=len(survey.names))
@@ -204,19 +205,21 @@ def class_table(survey: Survey, column: str) -> Element:
     rows = []
     for kind, name in enumerate(survey.names):
         mean = float(sums[kind] / there[kind] / 1000) if there[kind] else None
+        mean = mean if means is None else means.get(name, mean)
         count = f"{int(counts[kind]):,}"
         rows.append(Row(name or "(no class)", count, mean, percent(mean), {"data_class": kind}))
     return bar_table("Classes", ("class", "objects", _head(column)), rows, tall=len(rows) > 10)
 
 
-def size_table(survey: Survey, column: str) -> Element:
-    """Objects of each size and their mean score or IoU."""
+def size_table(survey: Survey, column: str, mious: Mapping[SizeClass, float | None] | None = None) -> Element:
+    """Objects of each size and their mean score or IoU. mious: their means over classes, to be shown instead."""
     rows = []
     for size in SizeClass:
         where = survey.of_size(size)
-        mean = survey.mean(column, where)
+        mean = survey.mean(column, where) if mious is None else mious[size]
         rows.append(Row(SIZES[size], f"{int(where.sum()):,}", mean, percent(mean), {"data_size": int(size)}))
-    return bar_table("Size of the box, in pixels", ("size", "objects", _head(column)), rows)
+    head = _head(column) if mious is None else "mIoU"
+    return bar_table("Size of the box, in pixels", ("size", "objects", head), rows)
 
 
 def _reasons(survey: Survey) -> Element:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.marks import marks
@@ -22,6 +25,7 @@ REASONS = (
     "reaches one side of its box at most",
 )
 LOWEST = 0.1
+MOST_OF = {"box_share": 1e6, "edges": 4, "parts": 1 << 31}  # what a label may say of its mask
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,16 @@ class ShownPicture:
 
 
 def quality_of(given: Any, rle: RLE, area: int, box: tuple[float, float, float, float]) -> dict[str, Any]:
-    """The fields of `Shown` that tell of a mask: those of a label's `quality` if it is whole, else made here."""
-    if isinstance(given, dict) and all(_is_number(given.get(name)) for name in ("box_share", "edges", "parts")):
-        found = {name: given[name] for name in ("box_share", "edges", "parts")}
-    else:
-        (found,) = marks([rle], [area], [box])
-    score = given.get("score") if isinstance(given, dict) else None
-    return {**found, "score": score if _is_number(score) else None}
+    """The fields of `Shown` that tell of a mask: those of a label's `quality` if they can be true, else made here."""
+    said = given if isinstance(given, dict) else {}
+    found = {name: said.get(name) for name in MOST_OF}
+    if not all(_within(value, MOST_OF[name]) for name, value in found.items()):
+        with np.errstate(all="ignore"):  # a box that is beside its picture may have no area that a float holds
+            (found,) = marks([rle], [area], [box])
+        found["box_share"] = found["box_share"] if math.isfinite(found["box_share"]) else 0.0
+    score = said.get("score")
+    return {**found, "score": score if _within(score, 1) else None}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+def _within(value: Any, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most

@@ -13,6 +13,8 @@ from mal_trt.report.content import Card, Content
 from mal_trt.report.plots import Row, bar_table, percent, plain_table
 from mal_trt.report.write import Report, write
 
+RATES = {"boxes_per_s": "boxes/s", "pictures_per_s": "pictures/s", "watts": "watts", "boxes_per_joule": "boxes/J"}
+
 
 def report_of_benchmark(result: dict[str, Any], out: Path) -> Report:
     """Write the report of what `benchmark` returned, even where it was interrupted; see `write`."""
@@ -60,15 +62,19 @@ def _cards(result: dict[str, Any]) -> list[Card]:
 
 def _figures(result: dict[str, Any]) -> list[Element]:
     models = result["models"]
+    given = [(model, row) for model in models for row in benchmark_rows({"models": [model]})]
+    there = {"boxes_per_s", *(key for _, row in given for key in row if row[key] is not None)}
+    rates = {key: head for key, head in RATES.items() if key in there}
     rows = []
-    for model in models:
-        for row in benchmark_rows({"models": [model]}):
-            latencies = [f"{row[key]:,.2f}" if row.get(key) is not None else "–" for key in LATENCIES]
-            speed = row["error"] if "error" in row else f"{row['boxes_per_s']:,.1f}"
-            rows.append(
-                [_name(model), model["precision"] or "", row["what"], str(row.get("batch") or ""), *latencies, speed]
-            )
-    heads = ["model", "precision", "what", "batch", *(key.removesuffix("_ms") + " ms" for key in LATENCIES), "boxes/s"]
+    for model, row in given:
+        latencies = [f"{row[key]:,.2f}" if row.get(key) is not None else "–" for key in LATENCIES]
+        speeds = [f"{row[key]:,.1f}" if row.get(key) is not None else "–" for key in rates]
+        if "error" in row:
+            speeds[0] = row["error"]
+        about = [_name(model), model["precision"] or "", row["what"], str(row.get("batch") or "")]
+        rows.append([*about, *latencies, *speeds])
+    times = [key.removesuffix("_ms") + " ms" for key in LATENCIES]
+    heads = ["model", "precision", "what", "batch", *times, *rates.values()]
     found = [
         _bars("Network alone, best batch: boxes a second", [(model, _best(model)) for model in models]),
         _bars("From files to masks: boxes a second", [(model, model["label"]) for model in models]),

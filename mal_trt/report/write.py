@@ -148,7 +148,7 @@ def _draw(
             (folder / "crops" / f"{place // FOLDER:03d}" / f"{place:06d}.jpg").write_bytes(crop.jpeg)
         x0, y0, x1, y1 = (round(value, 2) for value in shown.box)
         entry = {
-            "id": shown.key,
+            "id": _said(shown.key),
             "picture": picture.name,
             "at": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
             "share": round(shown.box_share, 3),
@@ -168,9 +168,15 @@ def _skipped(records: Iterable[dict[str, Any]], folder: Path) -> dict[str, int]:
         for record in chunk:
             reason = str(record.get("reason"))
             counts[reason] = counts.get(reason, 0) + 1
-        _script(folder / "data" / f"skipped-{number:05d}.js", f"skipped,{number}", chunk)
+        told = [{name: _said(value) for name, value in record.items()} for record in chunk]
+        _script(folder / "data" / f"skipped-{number:05d}.js", f"skipped,{number}", told)
         number += 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _said(value: Any) -> Any:
+    """An id as a page says it: as text where JavaScript, whose numbers hold 53 bits, would round it."""
+    return str(value) if isinstance(value, int) and abs(value) >= 1 << 53 else value
 
 
 def _script(path: Path, call: str, value: Any) -> None:

@@ -47,6 +47,13 @@ def test_another_file_is_never_overwritten(tmp_path: Path) -> None:
     assert content(tmp_path) == {"points.json": b"mine"}
 
 
+def test_names_that_need_care(tmp_path: Path) -> None:
+    folder = tmp_path / "my folder"
+    assert f"--images '{folder}/photos' --boxes '{folder}/boxes.json'" in examples(folder).output
+    done = examples(tmp_path / ("a" * 300))
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+
+
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("mine")
     done = examples(tmp_path)

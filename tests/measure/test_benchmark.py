@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from mal_trt import convert
 from mal_trt.base.errors import MalTrtError, RunError
 from mal_trt.cli import app
 from mal_trt.cli.benchmark_table import print_benchmark
@@ -143,6 +144,32 @@ def test_labelling_that_fails(blobs: tuple[Path, Path], model: Any, monkeypatch:
     result = benchmark([model("a.onnx"), model("b.onnx")], images, document, **FAST)
     assert [found["label"].get("error") for found in result["models"]] == ["no room", None]
     assert [found["quality"] for found in result["models"]] == [None, None]  # there is no reference
+
+
+def test_drawn_masks_that_lie_away_from_their_pictures(blobs: tuple[Path, Path], model: Any, tmp_path: Path) -> None:
+    images, document = blobs
+    convert(document, tmp_path / "yolo", "yolo", images=images, progress=False)
+    result = benchmark([model("a.onnx")], images, annotations=tmp_path / "yolo", **FAST)
+    (found,) = result["models"]
+    assert "error" not in found["label"] and found["quality"]["objects"] == 18
+
+
+def test_where_all_fails_the_command_fails(
+    blobs: tuple[Path, Path], model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, document = blobs
+
+    def fail(*given: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    words = ["benchmark", "--model", str(model("a.onnx")), "--images", str(images), "--boxes", str(document)]
+    words += ["--batch", "1", "--runs", "1", "--rounds", "1", "--json-out", str(tmp_path / "r.json"), "-q"]
+    monkeypatch.setattr(HostStopwatch, "time", fail)
+    assert CliRunner().invoke(app, words).exit_code == 0  # labelling was measured
+    monkeypatch.setattr(module, "label", fail)
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stderr) == (1, "error: nothing could be measured: out of memory\n")
+    assert json.loads((tmp_path / "r.json").read_text())["complete"]
 
 
 def test_an_interrupted_run_keeps_what_it_has(

@@ -188,6 +188,18 @@ def test_nothing_to_compare(blobs: tuple[Path, Path], model: Any, tmp_path: Path
         compare(models, images, path, **OPTIONS)
 
 
+def test_without_drawn_masks_no_network_runs(
+    blobs: tuple[Path, Path], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, path = blobs
+    document = json.loads(path.read_text())
+    records = [{**record, "segmentation": []} for record in document["annotations"]]
+    path.write_text(json.dumps({**document, "annotations": records}))
+    monkeypatch.setattr("mal_trt.measure.compare.Comparison.all", None)
+    with pytest.raises(InputError, match="no box has a drawn mask"):
+        compare([model("a.onnx")] * 2, images, path, **OPTIONS)
+
+
 def test_bad_arguments(blobs: tuple[Path, Path], model: Any, tmp_path: Path) -> None:
     images, path = blobs
     models = [model("a.onnx")] * 2

@@ -15,6 +15,7 @@ from mal_trt import Boxes, label
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.cli.evaluate_table import print_evaluation
+from mal_trt.measure import evaluate as module
 from mal_trt.measure.evaluate import evaluate, score_labels
 
 Write = Callable[..., Any]
@@ -88,6 +89,8 @@ def test_bare_list_of_labels(tmp_path: Path) -> None:
         ({"segmentation": {"size": [5, 5], "counts": [25]}}, EXACT, "size"),
         ({"bbox": None}, EXACT, "bbox"),
         ({"bbox": [0, 0, 1, float("nan")]}, EXACT, "bbox"),
+        ({"bbox": [0, 0, 1, 10**400]}, EXACT, "bbox has a NaN or infinite value"),
+        ({"bbox": [2, 2, 0, 4]}, EXACT, "bbox has zero or negative"),
         ({"image_id": 99}, EXACT, "unknown image"),
         ({"image_id": None}, EXACT, "image_id"),
         ({"category_id": [1]}, EXACT, "category_id"),
@@ -122,6 +125,25 @@ def test_picture_size_may_come_from_the_label() -> None:
     assert score_labels(truth, [{"id": 1, "segmentation": HALF}])["miou"] == pytest.approx(0.5, abs=1e-5)
 
 
+def test_a_picture_is_the_one_that_label_takes() -> None:
+    """Sizes as whole floats are sizes; of two records with one id the first counts."""
+    truth = small_truth()
+    truth["images"][0].update(width=20.0, height=10.0)
+    truth["images"].append({"id": 5, "file_name": "b.png", "width": 30, "height": 10})
+    polygons = [{"id": 1, "segmentation": square(2, 2, 4)}]
+    assert score_labels(truth, polygons)["miou"] == pytest.approx(1, abs=1e-5)
+
+
+def test_without_drawn_masks_nothing_is_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "label", None)
+    truth = save(tmp_path / "truth.json", small_truth(segmentation=[]))
+    points = save(tmp_path / "points.json", {"points": [{"annotation_id": 1, "inside": [[3, 3]]}]})
+    with pytest.raises(NothingDone, match="no annotation has a drawn mask"):
+        evaluate(tmp_path, truth)
+    with pytest.raises(NothingDone, match="no worst one to show"):
+        evaluate(tmp_path, truth, points=points, worst_out=tmp_path / "worst.png")
+
+
 def test_nothing_to_score() -> None:
     with pytest.raises(NothingDone, match=r"nothing to score .*not labelled: 1"):
         score_labels(small_truth(), [{"id": 7, "segmentation": EXACT}], "truth.json")
@@ -149,6 +171,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         evaluate(None, truth)
     with pytest.raises(InputError, match="not labels"):
         evaluate(None, truth, labels=save(tmp_path / "labels.json", 3))
+    with pytest.raises(InputError, match="a folder; expected a COCO document"):
+        evaluate(None, truth, labels=tmp_path)
 
 
 def test_result_without_a_folder_fails_before_the_work(tmp_path: Path) -> None:
@@ -230,6 +254,18 @@ def test_report_shows_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     print_evaluation(many)
     screen = capsys.readouterr().out
     assert "10 more classes" in screen and " - " in screen
+
+
+def test_names_and_reasons_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = small_truth()
+    truth["categories"] = [{"id": 2, "name": "[/b] shoe [left]"}]
+    truth["annotations"] += [
+        {**truth["annotations"][0], "id": n, "segmentation": {"size": [n, n], "counts": [n * n]}} for n in range(2, 10)
+    ]
+    print_evaluation(score_labels(truth, [{"id": n, "segmentation": EXACT} for n in range(1, 10)]))
+    screen = capsys.readouterr().out
+    assert "[/b] shoe [left]" in screen
+    assert "RLE of size [2, 2] for a picture of [10, 20]: 1; " in screen and "; 3 other reasons: 3)" in screen
 
 
 def test_refinement_and_threshold_are_options(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

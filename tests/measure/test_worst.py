@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def test_an_empty_mask_and_a_picture_that_is_missing(pictures: Path) -> None:
     sheet = np.asarray(worst.draw(open_images(pictures)))
     assert has(sheet, MISSING).sum() > 10_000
     assert has(sheet[40:], DRAWN).any() and not has(sheet[40:], FOUND).any()
+
+
+def test_a_name_of_several_lines_is_one_caption(pictures: Path) -> None:
+    worst = Worst()
+    worst.add(replace(seen(1), key="a\nb", name="tall\nand wide" * 1000))
+    assert worst.draw(open_images(pictures)).width > 320
 
 
 def document(drawn: bool = True) -> dict[str, Any]:

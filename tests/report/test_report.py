@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,8 +129,39 @@ def test_only_an_earlier_report_is_replaced(made: Path, tmp_path: Path) -> None:
     refused = run.invoke(app, [*again, "-o", str(foreign)])
     assert refused.exit_code == 2 and "holds files that are no report of mal-trt" in refused.output
     assert [file.name for file in foreign.iterdir()] == ["thesis.txt"]
+    (made / ".DS_Store").write_text("of a file manager")
+    assert run.invoke(app, [*again, "-o", str(made)]).exit_code == 0
+    (made / "labels.json").write_text("labels that somebody put there")
+    refused = run.invoke(app, [*again, "-o", str(made)])
+    assert refused.exit_code == 2 and "(labels.json is in it)" in refused.output
+    assert (made / "labels.json").exists()
     assert run.invoke(app, [*again, "-o", str(tmp_path / "labels.json")]).exit_code == 2
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_ids_and_quality_that_are_out_of_bounds(labels: Labels, tmp_path: Path) -> None:
+    path, pictures = labels(3)
+    document = json.loads(path.read_text())
+    lies = (
+        {"score": 1e9, "box_share": 0.5, "edges": 1e9, "parts": 1},
+        {"score": float("inf"), "box_share": float("nan"), "edges": float("inf"), "parts": 1},
+        {"score": -3, "box_share": 0.5, "edges": 2, "parts": -1},
+    )
+    for number, (record, lie) in enumerate(zip(document["annotations"], lies, strict=True)):
+        record |= {"id": (1 << 53) + 1 + number, "quality": lie}
+    path.write_text(json.dumps(document))
+    write_report(path, pictures, tmp_path / "report", progress=False)
+    entries, index = data_of(tmp_path / "report", "page"), data_of(tmp_path / "report", "index")
+    assert [entry["id"] for entry in entries] == [str((1 << 53) + 1 + n) for n in range(3)]  # JavaScript would round
+    assert index["columns"]["score"] == [-1] * 3 and index["columns"]["edges"] == [2] * 3
+    assert [entry["share"] for entry in entries] == [round(side**2 / 900, 3) for side in (6, 7, 8)]
+
+
+def test_paper_is_light_and_shows_whole_tables(made: Path) -> None:
+    style = (made / "assets" / "report.css").read_text()
+    dark = [style.rindex("@media", 0, found.start()) for found in re.finditer("--ink: #e6e9ed", style)]
+    assert len(dark) == 2 and all(style[place:].startswith("@media screen") for place in dark)
+    assert ".panel.tall, .panel.wide { max-height: none" in style[style.index("@media print") :]
 
 
 def test_a_report_that_fails_leaves_the_earlier_one(

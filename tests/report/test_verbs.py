@@ -12,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from mal_trt.cli import app
+from mal_trt.formats.images import open_images
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import encode_rle
+from mal_trt.measure.worst import Seen
 from mal_trt.report.comparison import report_of_comparison
+from mal_trt.report.evaluation import report_of_evaluation
 from mal_trt.report.speed import report_of_benchmark
 from report_pages import Page, data_of
 
@@ -72,6 +75,33 @@ def test_evaluate_shows_the_worst_first(data_set: Data, tmp_path: Path) -> None:
     assert entries[0]["id"] == labels[-1]["id"] and all(len(entry["masks"]) == 2 for entry in entries)
     assert page.cards["mIoU"] == f"{100 * result['miou']:.1f} %" and page.cards["Not scored"] == "1"
     assert CliRunner().invoke(app, ["evaluate", "--annotations", str(boxes), "--report", str(boxes)]).exit_code == 2
+    for option, name in (("--json-out", "r.json"), ("--worst", "w.png")):
+        done = CliRunner().invoke(app, [str(w) for w in (*words, option, report / name, "--report", report)])
+        assert done.exit_code == 2 and "which is replaced as a whole" in done.output
+
+
+def test_evaluate_shows_its_own_means_and_points(tmp_path: Path) -> None:
+    """A class of three and one of one: their means differ over classes and over objects."""
+    score = {"iou": 0.5, "count": 3}, {"iou": 0.9, "count": 1}
+    points = {"annotation_id": 7, "class": "<cup>", "right": 0.75, "inside": 0.5, "outside": None, "labelled": False}
+    result: dict[str, Any] = {
+        **{"miou": 0.7, "miou_small": 0.7, "miou_medium": None, "miou_large": None, "miou_instance": 0.6},
+        **{"recall": 0.8, "precision": 0.8, "boundary_iou": 0.5, "count": 4, "skipped": 0, "skipped_reasons": {}},
+        **{"per_class": dict(zip(("cup", "jar"), score, strict=True)), "annotations": "val.json"},
+        "points": {"right": 0.75, "inside": 0.5, "outside": None, "worst": 0.75, "count": 4, "objects": [points]},
+    }
+    rle = encode_rle(LocalMask(1, 1, np.ones((4, 4), bool)), 20, 20)
+    seen = [Seen(n, ("cup", "jar")[n // 3], 0.5, (1, 1, 4, 4), {"file_name": "a"}, rle, rle, n // 3) for n in range(4)]
+    report_of_evaluation(result, seen, open_images(tmp_path), tmp_path / "report", progress=False)
+    page = Page(tmp_path / "report")
+    texts = [text for _, text in page.named]
+    assert texts[texts.index("mIoU", texts.index("Size of the box, in pixels")) :][:4][3] == "70.0 %"
+    assert texts[texts.index("jar") + 2] == "90.0 %"
+    assert page.cards["Points right"] == "75.0 %" and "<cup> (id 7), not labelled" in texts
+    nothing = {**result, "count": 0, "per_class": {}, "miou": None}
+    report_of_evaluation(nothing, [], open_images(tmp_path), tmp_path / "report", progress=False)
+    cards = Page(tmp_path / "report").cards
+    assert cards["Points right"] == "75.0 %" and "mIoU" not in cards
 
 
 def test_compare_shows_the_masks_of_each_model(tiny_model: Callable[..., Path], data_set: Data, tmp_path: Path) -> None:
@@ -91,7 +121,7 @@ def test_benchmark_shows_every_figure(tmp_path: Path, complete: bool) -> None:
     model: dict[str, Any] = {
         **{"model": "<b>.onnx", "sha256": "12ab", "precision": "fp32", "provider": "CPU"},
         "network": [row, {"batch": 8, "error": "out of memory"}],
-        "label": {"boxes_per_s": 30.5, "pictures_per_s": 3.0},
+        "label": {"boxes_per_s": 30.5, "pictures_per_s": 3.0, "watts": 12.5, "boxes_per_joule": 2.4},
         "quality": {"miou": 0.5},
     }
     result = {
@@ -105,12 +135,13 @@ def test_benchmark_shows_every_figure(tmp_path: Path, complete: bool) -> None:
     page = Page(tmp_path / "report")
     assert page.cards["Network alone"] == "40.0 /s" and page.cards["Files to masks"] == "30.5 /s"
     assert page.cards["mIoU"] == "50.0 %" and "out of memory" in page.texts and "<b>.onnx" in page.texts
+    heads = [text for tag, text in page.named if tag == "th"]
+    assert heads[-4:] == ["boxes/s", "pictures/s", "watts", "boxes/J"] and "12.5" in page.texts
     assert any("interrupted" in text for text in page.texts) is not complete
     assert not (tmp_path / "report" / "data" / "index.js").exists()
 
 
 def test_a_model_without_a_mask_has_nothing_in_common(tmp_path: Path) -> None:
-    from mal_trt.formats.images import open_images
     from mal_trt.measure.compare_boxes import PlannedBox
     from mal_trt.measure.compare_run import Compared
 

@@ -195,7 +195,7 @@ const MAL = (() => {
       const step = Number(event.target.dataset.step);
       if (step) turn(where() + step);
     });
-    nav.querySelector("input").addEventListener("change", (event) => turn(Number(event.target.value) - 1));
+    nav.querySelector("input").addEventListener("change", (event) => turn(Math.floor(Number(event.target.value)) - 1));
   }
 
   function begin() {
