@@ -105,7 +105,7 @@ def serve(
     settings = ServeSettings(
         model=model or BUNDLED,
         images=images,
-        boxes=Path(boxes) if boxes is not None else None,
+        boxes=boxes,
         boxes_format=boxes_format,
         split=split,
         workspace=workspace,

@@ -23,6 +23,7 @@ from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.geometry.boxes import clip_box
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.labelling.labeler import Labeler
+from mal_trt.labelling.records import identity, parse_bbox
 from mal_trt.writers.losses import Losses
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
@@ -60,18 +61,20 @@ class DetectBoxes:
         document = boxes.document(_source(boxes, images))
         names: dict[Any, str] = {}
         for record in document["images"]:
-            names[record["id"]] = str(record["file_name"])
-        classes = {record["id"]: str(record["name"]) for record in document["categories"]}
+            names[identity(record.get("id"))] = str(record.get("file_name") or "")
+        classes = {identity(record.get("id")): str(record.get("name")) for record in document.get("categories") or []}
+        for known in (names, classes):
+            known.pop(None, None)
         if not classes:
             raise InputError(f"{boxes}: has no classes; CVAT needs the names of its labels")
         self._labels = dict.fromkeys(classes.values(), 0)
         for number, name in enumerate(self._labels, 1):
             self._labels[name] = number
         for record in document["annotations"]:
-            bbox = record.get("bbox")
-            if record.get("image_id") in names and record.get("category_id") in classes and _is_box(bbox):
-                place = names[record["image_id"]]
-                self._boxes[place].append((self._labels[classes[record["category_id"]]], bbox))
+            picture, kind = identity(record.get("image_id")), identity(record.get("category_id"))
+            bbox = parse_bbox(record.get("bbox"))
+            if picture in names and kind in classes and not isinstance(bbox, str):
+                self._boxes[names[picture]].append((self._labels[classes[kind]], list(bbox)))
         self._names = PictureNames(names.values(), lambda name: True)
         self.spec = cvat.DetectionFunctionSpec(
             labels=[cvat.label_spec(name, number) for name, number in self._labels.items()]
@@ -144,10 +147,6 @@ def _source(boxes: Boxes, images: str | None) -> Any:
     if images is not None:
         return open_images(Path(images))
     return Nowhere() if boxes.streamed else open_images(boxes.home())
-
-
-def _is_box(bbox: Any) -> bool:
-    return isinstance(bbox, Sequence) and len(bbox) == 4 and bbox[2] > 0 and bbox[3] > 0
 
 
 def _xyxy(box: Sequence[float]) -> tuple[float, float, float, float]:

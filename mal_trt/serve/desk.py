@@ -13,10 +13,12 @@ from typing import TypeVar
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.serve.annotations import Annotation
 from mal_trt.serve.drawing import TOGETHER, Drawing
+from mal_trt.serve.exporting import Exported
 from mal_trt.serve.inference import Inference, Overloaded
 from mal_trt.serve.picture_files import Picture
 from mal_trt.serve.settings import ServeSettings
 from mal_trt.serve.workspace import Workspace, open_workspace
+from mal_trt.writers.options import Options
 
 T = TypeVar("T")
 PAUSE = 5.0  # seconds after a failure of the network
@@ -33,6 +35,7 @@ class Desk:
         self._settings, self._inference, self._pool = settings, inference, pool
         self._open: tuple[Workspace, Drawing] | None = None
         self._opening = asyncio.Lock()
+        self._exporting = asyncio.Lock()
         self._drawer: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
         if settings.boxes is not None:  # what is wrong with them ends the start
@@ -48,6 +51,12 @@ class Desk:
     async def in_pool(self, function: Callable[..., T], *given: object) -> T:
         """The result of a function that reads or writes files."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *given)
+
+    async def exported(self, format: str, options: Options, accepted: bool) -> tuple[int, Exported]:
+        """See `Workspace.export`; one after the other, so that threads are left for those who go on."""
+        work = await self.work()
+        async with self._exporting:
+            return await self.in_pool(work.export, format, options, accepted)
 
     async def drawn(self, picture: Picture, annotations: list[Annotation]) -> list[Annotation]:
         """See `Drawing.drawn`."""
@@ -78,7 +87,8 @@ class Desk:
 
     def _opened(self) -> tuple[Workspace, Drawing]:
         work = open_workspace(self._settings)
-        return work, Drawing(self._inference, work.files, self._pool)
+        together = min(TOGETHER, self._settings.limits.queue)
+        return work, Drawing(self._inference, work.files, self._pool, together)
 
     async def _draw(self) -> None:
         while True:

@@ -19,15 +19,18 @@ from mal_trt.serve.inference import Inference, Result
 from mal_trt.serve.picture_files import Picture, PictureFiles
 
 KEPT = 512  # results whose logits are kept: at most 64 KB each with a crop of 512
-TOGETHER = 32  # boxes of one picture that wait for the network at once
+TOGETHER = 32  # boxes of one picture that wait for the network at once, where the queue has room for them
 Box = tuple[float, float, float, float]
 
 
 class Drawing:
-    """Draws masks for boxes of pictures. pool: threads for what would hold up the event loop."""
+    """Draws masks for boxes of pictures. pool: threads for what would hold up the event loop. together: boxes of one
+    picture that may wait for the network at once."""
 
-    def __init__(self, inference: Inference, files: PictureFiles, pool: ThreadPoolExecutor) -> None:
-        self._inference, self._files, self._pool = inference, files, pool
+    def __init__(
+        self, inference: Inference, files: PictureFiles, pool: ThreadPoolExecutor, together: int = TOGETHER
+    ) -> None:
+        self._inference, self._files, self._pool, self._together = inference, files, pool, together
         self._kept: OrderedDict[tuple[int, Box], Result] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -42,8 +45,8 @@ class Drawing:
         if missing:
             with self._inference.expecting():
                 pixels = await loop.run_in_executor(self._pool, self._files.pixels, picture)
-            for start in range(0, len(missing), TOGETHER):
-                part = missing[start : start + TOGETHER]
+            for start in range(0, len(missing), self._together):
+                part = missing[start : start + self._together]
                 for box, result in zip(part, await self._inference.masks(pixels, part), strict=True):
                     results[box] = result
                     self._keep(picture.id, box, result)

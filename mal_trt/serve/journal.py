@@ -5,6 +5,7 @@ A step is on the disk before its answer is sent. Steps are only ever added: undo
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,6 +122,24 @@ class Journal:
         """Keep a text by a name, instead of what was kept by it before."""
         self.execute("INSERT OR REPLACE INTO fact VALUES(?,?)", (name, value))
 
+    def key(self) -> str:
+        """What tells this work from any other."""
+        with self.transaction():
+            if self.fact("key") is None:
+                self.remember("key", secrets.token_hex(8))
+            return str(self.fact("key"))
+
+    def touched(self) -> bool:
+        """Whether anybody has done anything in it yet: a step, an upload, a class."""
+        signs = ("step", "picture WHERE upload=1", "category WHERE number > 1")
+        return any(self.execute(f"SELECT 1 FROM {sign} LIMIT 1") for sign in signs)
+
+    def empty(self) -> None:
+        """Forget what the work is about, but not the facts."""
+        for table in ("part", "category", "picture", "annotation"):
+            self.execute(f"DELETE FROM {table}")
+        self.execute("DELETE FROM fact WHERE name='notes'")
+
     # Objects
 
     def annotation(self, id: int) -> Annotation | None:
@@ -134,8 +153,9 @@ class Journal:
         return [Annotation(*row) for row in rows]
 
     def start(self, rows: Iterable[tuple[Annotation, str]]) -> None:
-        """Objects with their records that the work begins with; they get the ids 1, 2, ... in order."""
-        values = ((*astuple(replace(one, id=number)), record) for number, (one, record) in enumerate(rows, 1))
+        """Objects with their records as the document has them; they get the next ids in order."""
+        (last,) = self.execute("SELECT COALESCE(MAX(id), 0) FROM annotation")[0]
+        values = ((*astuple(replace(one, id=number)), record) for number, (one, record) in enumerate(rows, last + 1))
         self.insert("annotation", f"{_FIELDS}, record", values)
 
     def draw(self, drawn: Iterable[Annotation]) -> int:
@@ -153,15 +173,26 @@ class Journal:
 
     def taken(self, token: str | None) -> bool:
         """Whether the step of that token has been taken: its answer may have been lost, and it is asked for again."""
-        return token is not None and bool(self.execute("SELECT 1 FROM step WHERE token=?", (token,)))
+        return self.step_of(token) is not None
+
+    def step_of(self, token: str | None) -> tuple[int, list[int]] | None:
+        """The picture of the step of that token, and its objects; None if it was not taken."""
+        steps = self.execute("SELECT number, picture FROM step WHERE token=?", (token,)) if token is not None else []
+        if not steps:
+            return None
+        ((number, picture),) = steps
+        ids = self.execute("SELECT annotation FROM change WHERE step=? ORDER BY rowid", (number,))
+        return picture, [id for (id,) in ids]
 
     def take(
         self, picture: int, what: str, changes: Iterable[Change], looked: bool | None = None, token: str | None = None
     ) -> list[int]:
         """Take a step: change objects of one picture, and whether it was looked at. The ids of the objects, new ones'
-        too."""
+        too. A step whose token was taken meanwhile is not taken again."""
         ids = []
         with self.transaction():
+            if (before_this := self.step_of(token)) is not None:
+                return before_this[1]
             before = self._looked(picture)
             number = self._step(picture, what, token, looked, before)
             for old, new in changes:
@@ -198,6 +229,8 @@ class Journal:
 
     def _again(self, picture: int, what: str, token: str | None) -> bool:
         with self.transaction():
+            if self.taken(token):
+                return True
             done, undone = self.history(picture)
             steps = done if what == UNDO else undone
             if not steps:

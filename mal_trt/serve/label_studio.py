@@ -17,6 +17,7 @@ from mal_trt.serve.api import check_count
 from mal_trt.serve.inference import Result
 from mal_trt.serve.label_studio_pictures import TaskPictures
 from mal_trt.serve.label_studio_task import Config, Rectangle, read_config, rectangles
+from mal_trt.serve.label_studio_together import Together
 from mal_trt.serve.pictures import decoded
 from mal_trt.serve.state import State, state_of
 from mal_trt.writers.label_studio import mask_regions
@@ -56,9 +57,9 @@ async def predict(request: Request) -> Response:
     context = params.get("context") if isinstance(params, dict) else None
     wanted = [list(rectangles(task, context)) for task in tasks]
     check_count(sum(map(len, wanted)), state)
-    source = TaskPictures(state.settings, state.pictures)
+    source, together = TaskPictures(state.settings, state.pictures), Together(state.inference)
     found = await asyncio.gather(
-        *(_one(state, source, config, task, boxes) for task, boxes in zip(tasks, wanted, strict=True)),
+        *(_one(state, source, together, config, task, boxes) for task, boxes in zip(tasks, wanted, strict=True)),
         return_exceptions=True,
     )
     errors = [one for one in found if isinstance(one, BaseException)]
@@ -88,7 +89,7 @@ async def _document(request: Request) -> dict[str, Any]:
 
 
 async def _one(
-    state: State, source: TaskPictures, config: Config, task: dict[str, Any], boxes: list[Rectangle]
+    state: State, source: TaskPictures, together: Together, config: Config, task: dict[str, Any], boxes: list[Rectangle]
 ) -> dict[str, Any]:
     if not boxes:
         return _nothing(state)
@@ -102,12 +103,13 @@ async def _one(
     def picture() -> np.ndarray:
         return decoded(source.content(address), state.settings.limits.pixels, size)
 
-    with state.inference.expecting():
-        pixels = await loop.run_in_executor(state.pool, picture)
-    height, width = pixels.shape[:2]
-    # Rounded, a side that was at a whole pixel before it became percent is there again.
-    at = [np.round(np.multiply(box.box, (width, height) * 2), 6).tolist() for box in boxes]
-    results = await state.inference.masks(pixels, at)
+    async with together.turns:
+        with state.inference.expecting():
+            pixels = await loop.run_in_executor(state.pool, picture)
+        height, width = pixels.shape[:2]
+        # Rounded, a side that was at a whole pixel before it became percent is there again.
+        at = [np.round(np.multiply(box.box, (width, height) * 2), 6).tolist() for box in boxes]
+        results = await together.masks(pixels, at)
     regions = await loop.run_in_executor(state.pool, _regions, results, boxes, config, (width, height))
     score = sum(result.score for result in results) / len(results)
     return {"model_version": _version(state), "score": round(score, 4), "result": regions}

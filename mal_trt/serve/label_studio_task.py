@@ -55,7 +55,7 @@ def read_config(text: Any) -> Config:
 
 def rectangles(task: dict[str, Any], context: Any) -> Iterator[Rectangle]:
     """The boxes that masks are wanted for: those just drawn (the context), or else the task's own: of its annotations,
-    drafts or predictions the first that has rectangles. Rotated ones are left out."""
+    drafts or predictions the first that has rectangles. Rotated ones are left out, but for those by half a turn."""
     drawn = context.get("result") if isinstance(context, dict) else None
     if drawn:
         yield from _of(drawn)
@@ -87,6 +87,8 @@ def _of(result: Any) -> Iterator[Rectangle]:
         if not isinstance(rotation, (int, float)) or rotation % 180:
             continue
         x, y, width, height = (v / 100 for v in numbers)
+        if rotation % 360:  # by half a turn about its corner
+            x, y = x - width, y - height
         if width <= 0 or height <= 0:
             raise InputError(f"{where}: no width or height")
         labels = value.get("rectanglelabels") or value.get("labels") or []

@@ -1,9 +1,10 @@
-"""How the page's work begins: the boxes of a file and the pictures of a folder go into the journal."""
+"""How the page's work begins, and goes on: the boxes of a file and the pictures of a folder go into the journal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +24,158 @@ from mal_trt.serve.journal import Journal
 
 BATCH = 1 << 20  # the plan's batches mean nothing here
 SKIPPED = "boxes.skipped.json"
+ODD_NAME = "its name is not UTF-8; give it another"
+NOTES = "notes"
 LAST_ID = "last id"  # of the document's records, those that cannot be used too
 PARTS = (("images", None), ("annotations", None), ("categories", "[]"))
 
 
-def load_boxes(journal: Journal, boxes: Boxes, source: ImageSource, folder: Path) -> None:
-    """The document of the boxes: its pictures, its classes, an object for each box that can be used; all or nothing.
+def begin(journal: Journal, pictures: str, boxes: Boxes | None, source: ImageSource | None, folder: Path) -> None:
+    """Let the journal hold all that is given, what it holds already left as it is; all or nothing.
 
-    Masks that the file has are kept as its own. Boxes that cannot be used are listed in `folder`.
+    pictures: what the pictures are remembered by. folder: where boxes that cannot be used are listed. InputError if the
+    work was begun with something else.
     """
+    with journal.transaction():
+        _check_same(journal, "pictures", pictures)
+        if boxes is not None and source is not None:
+            _check_boxes(journal, boxes)
+            if journal.fact(NOTES) is None:
+                _load_boxes(journal, boxes, source, folder)
+            else:
+                _load_found(journal, boxes, source, folder)
+        elif journal.fact(NOTES) is None:
+            _begin_without_boxes(journal)
+        # What was wrong may be right by now: the file, or the server's limits. If not, it is found again.
+        journal.execute("UPDATE picture SET problem=NULL WHERE stored IS NOT NULL")
+        if source is not None:
+            _load_pictures(journal, source)
+
+
+def _check_same(journal: Journal, name: str, value: str) -> None:
+    before = journal.fact(name)
+    if before is None:
+        journal.remember(name, value)
+    elif before != value:
+        raise _other(journal, name, before)
+
+
+def _check_boxes(journal: Journal, boxes: Boxes) -> None:
+    """The same boxes are the same content, wherever it lies. Work in which nothing was done yet takes any."""
+    digest = boxes.sha256()[:16]
+    before = journal.fact("boxes")
+    if before is not None and before.rpartition(" ")[2] != digest:
+        raise _other(journal, "boxes", before)
+    if before is None and journal.fact(NOTES) is not None:
+        if journal.touched():
+            raise InputError(
+                f"{journal.path.parent}: begun without boxes; give another --workspace for those of {boxes}"
+            )
+        journal.empty()
+    if before is None:
+        journal.remember("boxes", f"{boxes} {digest}")
+
+
+def _other(journal: Journal, name: str, before: str) -> InputError:
+    return InputError(f"{journal.path.parent}: begun with other {name} ({before}); give another --workspace for these")
+
+
+@contextmanager
+def _planned(boxes: Boxes, source: ImageSource, folder: Path) -> Iterator[Plan]:
+    """The plan that a label run of the boxes would make, until they are loaded."""
     plan = Plan(folder / ".loading")
     try:
         if plan.planned:  # left by a start that was killed
             plan.delete()
             plan = Plan(folder / ".loading")
-        with plan.guard(), journal.transaction():
+        with plan.guard():
             write_plan(plan, {}, boxes, None, source, BATCH)
-            _parts(journal, plan)
-            numbers = _categories(journal, plan)
-            pictures = _pictures(journal, plan, source)
-            journal.start(_annotations(plan, numbers, pictures))
-            (last,) = plan.execute("SELECT MAX(id) FROM annotation WHERE typeof(id) = 'integer'").fetchone()
-            journal.remember(LAST_ID, str(max(0, last or 0)))
-            found = told(plan)
-            notes = [found.line, *found.notes]
-            if write_skipped(plan, folder / SKIPPED):
-                reasons = plan.skipped()
-                listed = "; ".join(f"{reason}: {count:,}" for reason, count in list(reasons.items())[:3])
-                notes.append(f"{sum(reasons.values()):,} boxes cannot be used ({listed}), listed in {SKIPPED}")
-            journal.remember("notes", json.dumps(notes))
+            yield plan
     finally:
         plan.delete()
 
 
-def load_pictures(journal: Journal, source: ImageSource) -> None:
+def _load_boxes(journal: Journal, boxes: Boxes, source: ImageSource, folder: Path) -> None:
+    """The document of the boxes: its pictures, its classes, an object for each box that can be used.
+
+    Masks that the file has are kept as its own. Boxes that cannot be used are listed in `folder`.
+    """
+    with _planned(boxes, source, folder) as plan:
+        _parts(journal, plan)
+        numbers = _categories(journal, plan)
+        pictures = _pictures(journal, plan, source)
+        journal.start(_annotations(plan, numbers, pictures))
+        (last,) = plan.execute("SELECT MAX(id) FROM annotation WHERE typeof(id) = 'integer'").fetchone()
+        journal.remember(LAST_ID, str(max(0, last or 0)))
+        _tell(journal, plan, folder)
+
+
+def _load_found(journal: Journal, boxes: Boxes, source: ImageSource, folder: Path) -> None:
+    """The boxes of pictures that were missing when the work was begun, and are there now."""
+    known = {stored for (stored,) in journal.execute("SELECT stored FROM picture WHERE upload=0 AND stored NOT NULL")}
+    found: dict[str, tuple[int, str]] = {}
+    missing = "upload=0 AND stored IS NULL AND record NOT NULL"
+    for id, name in journal.execute(f"SELECT id, name FROM picture WHERE {missing}"):
+        try:
+            stored = source.find(name)
+        except ImageProblem:
+            continue
+        if stored not in known:
+            known.add(stored)
+            found[name] = id, stored
+    if not found:
+        return
+    with _planned(boxes, source, folder) as plan:
+        numbers = {key: number for number, key in journal.execute("SELECT number, key FROM category")}
+        for (key,) in plan.execute("SELECT DISTINCT category_id FROM annotation JOIN box USING(seq) ORDER BY 1"):
+            if key not in numbers:
+                numbers[key] = len(numbers) + 1
+                values = (numbers[key], key, UNNAMED if key is None else str(key))
+                journal.insert("category", "number, key, name", [values])
+        pictures: dict[int, int] = {}
+        rows = plan.execute("SELECT position, file_name, width, height FROM image WHERE reason IS NULL")
+        for position, name, width, height in rows:
+            if name in found:
+                pictures[position], stored = found[name]
+                journal.execute(
+                    "UPDATE picture SET stored=?, width=?, height=?, problem=NULL WHERE id=?",
+                    (stored, width, height, pictures[position]),
+                )
+        journal.start(_annotations(plan, numbers, pictures))
+        _tell(journal, plan, folder)
+
+
+def _tell(journal: Journal, plan: Plan, folder: Path) -> None:
+    found = told(plan)
+    notes = [found.line, *found.notes]
+    if write_skipped(plan, folder / SKIPPED):
+        reasons = plan.skipped()
+        listed = "; ".join(f"{reason}: {count:,}" for reason, count in list(reasons.items())[:3])
+        count = sum(reasons.values())
+        notes.append(f"{count:,} {'box' if count == 1 else 'boxes'} cannot be used ({listed}), listed in {SKIPPED}")
+    else:
+        (folder / SKIPPED).unlink(missing_ok=True)
+    journal.remember(NOTES, json.dumps(notes))
+
+
+def _load_pictures(journal: Journal, source: ImageSource) -> None:
     """Every picture that the document does not name, in the order of the folder."""
-    known = {name for (name,) in journal.execute("SELECT stored FROM picture WHERE upload=0")}
-    new = [(name, name) for name in source.names() if name not in known]
-    with journal.transaction():
-        journal.insert("picture", "upload, name, stored", ((0, *names) for names in new))
+    known = {name for (name,) in journal.execute("SELECT COALESCE(stored, name) FROM picture WHERE upload=0")}
+    rows = (_picture_row(name) for name in source.names())
+    journal.insert("picture", "upload, name, stored, problem", (row for row in rows if row[1] not in known))
 
 
-def begin_without_boxes(journal: Journal) -> None:
+def _picture_row(name: str) -> tuple[int, str, str | None, str | None]:
+    """A picture of the folder. A name that is not UTF-8 can be neither kept nor sent, so its picture has a problem."""
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return (0, name, name, None) if shown == name else (0, shown, None, ODD_NAME)
+
+
+def _begin_without_boxes(journal: Journal) -> None:
     """An empty document with one class."""
-    with journal.transaction():
-        journal.insert("part", "key, value", PARTS)
-        journal.insert("category", "number, key, name", [(1, 1, UNNAMED)])
-        journal.remember("notes", "[]")
+    journal.insert("part", "key, value", PARTS)
+    journal.insert("category", "number, key, name", [(1, 1, UNNAMED)])
+    journal.remember(NOTES, "[]")
 
 
 def _parts(journal: Journal, plan: Plan) -> None:
@@ -118,12 +224,16 @@ def _pictures(journal: Journal, plan: Plan, source: ImageSource) -> dict[int, in
     return ids
 
 
-def _annotations(plan: Plan, numbers: dict[Any, int], pictures: dict[int, int]) -> Iterator[tuple[Annotation, str]]:
+def _annotations(
+    plan: Plan, numbers: Mapping[Any, int], pictures: Mapping[int, int]
+) -> Iterator[tuple[Annotation, str]]:
     rows = plan.execute(
         "SELECT image, width, height, x0, y0, x1, y1, category_id, annotation.record FROM annotation "
         "JOIN box USING(seq) JOIN image ON image.position = box.image ORDER BY annotation.seq"
     )
     for image, width, height, x0, y0, x1, y1, category, text in rows:
+        if image not in pictures:
+            continue
         record = json.loads(text)
         counts, area = _mask(record.get("segmentation"), height, width)
         quality = record.get("quality")
@@ -148,14 +258,3 @@ def _mask(segmentation: Any, height: int, width: int) -> tuple[str | None, int |
     except ValueError:  # the model draws it
         return None, None
     return rle["counts"], int(run_lengths(rle)[1::2].sum())
-
-
-def check_same(journal: Journal, given: dict[str, str]) -> None:
-    """Remember what the work is begun with; InputError if it was begun with something else."""
-    for name, value in given.items():
-        before = journal.fact(name)
-        if before is None:
-            journal.remember(name, value)
-        elif before != value:
-            folder = journal.path.parent
-            raise InputError(f"{folder}: begun with other {name} ({before}); give another --workspace for these")

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import write_whole
+from mal_trt.base.remote import is_url
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images, read_picture
 from mal_trt.formats.overlay import display_size
 from mal_trt.formats.pixels import begins_as_picture, open_picture, read_small
@@ -24,6 +25,7 @@ UPLOADS = "uploads"
 KEPT_PIXELS = 1 << 26  # decoded pictures that are kept, 192 MB
 KEPT_SMALL = 1000
 SMALL_SIDE = 160
+LONGEST_STEM = 160  # bytes; file systems take 255 for the whole name
 HEAD = 32
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "GIF": ".gif", "PPM": ".ppm"}
 # What every browser shows as we read it; anything else is sent as one of these.
@@ -142,7 +144,8 @@ class PictureFiles:
         except ImageProblem as problem:
             raise InputError(f"{name[:80]!r}: {problem}") from None
         self._uploads.mkdir(exist_ok=True)
-        stem = _ODD.sub("_", name.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or name).strip(" .")[:80]
+        stem = _ODD.sub("_", name.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or name).strip(" .")
+        stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
         ending = ENDINGS.get(image.format or "", f".{(image.format or 'img').lower()}")
         with self._journal.transaction():
             taken = {stored for (stored,) in self._journal.execute("SELECT stored FROM picture")}
@@ -186,8 +189,9 @@ class PictureFiles:
         return InputError(f"{row.name}: {why}")
 
 
-def source_of(images: Path | None) -> tuple[ImageSource | None, Path | None]:
+def source_of(images: str | Path | None) -> tuple[ImageSource | None, Path | None]:
     """Pictures at a path and, where that is a folder, the folder that no name may leave."""
     if images is None:
         return None, None
-    return open_images(images), images if images.is_dir() else None
+    folder = Path(images)
+    return open_images(images), folder if not is_url(images) and folder.is_dir() else None

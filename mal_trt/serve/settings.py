@@ -62,7 +62,7 @@ class ServeSettings:
 
     model: str | Path = "bundled"
     images: Path | None = None
-    boxes: Path | None = None
+    boxes: str | Path | None = None
     boxes_format: str | None = None
     split: str | None = None
     workspace: Path = WORKSPACE

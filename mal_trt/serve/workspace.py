@@ -15,10 +15,11 @@ from typing import Any
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import make_folder
 from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.images import place_key
 from mal_trt.serve.annotations import ACCEPTED, NEW, Annotation
 from mal_trt.serve.exporting import Exported, export
 from mal_trt.serve.journal import Change, Journal
-from mal_trt.serve.loading import begin_without_boxes, check_same, load_boxes, load_pictures
+from mal_trt.serve.loading import begin
 from mal_trt.serve.picture_files import PictureFiles, source_of
 from mal_trt.serve.settings import ServeSettings
 from mal_trt.writers.options import Options
@@ -42,29 +43,20 @@ class Workspace:
     picture. InputError if something cannot be used, or if the work was begun with other pictures or boxes.
     """
 
-    def __init__(self, folder: Path, images: Path | None, boxes: Boxes | None, most_pixels: int) -> None:
+    def __init__(self, folder: Path, images: str | Path | None, boxes: Boxes | None, most_pixels: int) -> None:
         if images is None and boxes is not None:
-            images = Path(boxes.home())
+            images = boxes.home()
         source, root = source_of(images)
         make_folder(folder)
         self.folder = folder
         self.journal = Journal(folder / JOURNAL)
         try:
-            given = {"pictures": "none" if images is None else str(images.resolve())}
-            if boxes is not None:
-                given["boxes"] = f"{boxes} {boxes.sha256()[:16]}"
-            check_same(self.journal, given)
-            if self.journal.fact("notes") is None:
-                if boxes is not None and source is not None:
-                    load_boxes(self.journal, boxes, source, folder)
-                else:
-                    begin_without_boxes(self.journal)
-            if source is not None:
-                load_pictures(self.journal, source)
+            begin(self.journal, "none" if images is None else place_key(images), boxes, source, folder)
         except BaseException:
             self.journal.close()
             raise
-        self.name = images.name if images is not None else folder.name
+        self.key = self.journal.key()
+        self.name = Path(images).name if images is not None else folder.name
         self.files = PictureFiles(self.journal, source, root, folder, most_pixels)
 
     def close(self) -> None:
@@ -85,6 +77,7 @@ class Workspace:
         (unseen,) = execute(f"SELECT COUNT(*) FROM picture AS p WHERE problem IS NULL AND {_UNSEEN}")[0]
         return {
             "name": self.name,
+            "key": self.key,
             "categories": [{"number": number, "name": name, "objects": count} for number, name, count in classes],
             "pictures": pictures,
             "unseen": unseen,

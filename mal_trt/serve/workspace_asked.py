@@ -15,7 +15,8 @@ MOST_RUNS = 1 << 22
 Number = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Id = Annotated[int, Field(ge=1, le=2**53)]
-Token = Annotated[str, Field(min_length=8, max_length=64, pattern=r"^[\w-]+$")]
+TOKEN = r"^[\w-]+$"
+Token = Annotated[str, Field(min_length=8, max_length=64, pattern=TOKEN)]
 Run = Annotated[int, Field(ge=0, le=2**40)]
 BoxAsked = Annotated[list[Number], Field(min_length=4, max_length=4, description="XYXY, picture pixels.")]
 

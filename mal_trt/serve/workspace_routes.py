@@ -16,12 +16,13 @@ from mal_trt.serve.drawing import brushed
 from mal_trt.serve.picture_files import Picture
 from mal_trt.serve.state import state_of
 from mal_trt.serve.workspace import SHOWN, SORTS, Workspace
-from mal_trt.serve.workspace_asked import Brushed, Change, Create, ExportAsked, Named, Preview, Step, box_in
+from mal_trt.serve.workspace_asked import TOKEN, Brushed, Change, Create, ExportAsked, Named, Preview, Step, box_in
 from mal_trt.writers.formats import FORMATS, chosen
 from mal_trt.writers.options import Options
 
 router = APIRouter(prefix="/workspace", tags=["page"])
 Id = Annotated[int, Path(ge=1, le=2**53)]
+Key = Annotated[str, Query(max_length=64)]
 MOST_ROWS = 200
 FRESH = {"cache-control": "no-store"}
 KEPT = {"cache-control": "private, max-age=300"}
@@ -80,21 +81,22 @@ async def picture(request: Request, id: Id) -> Response:
 
 
 @router.get("/pictures/{id}/file", summary="One picture, as a browser shows it pixel by pixel")
-async def picture_file(request: Request, id: Id) -> Response:
-    """JPEG or PNG."""
+async def picture_file(request: Request, id: Id, key: Key = "") -> Response:
+    """JPEG or PNG. With the key of this work it may be kept by a browser: other work has other pictures by the same
+    numbers."""
     desk = desk_of(request)
     work = await desk.work()
     content, kind = await desk.in_pool(work.files.shown, await desk.in_pool(work.files.measured, id))
-    return Response(content, media_type=kind, headers=KEPT)
+    return Response(content, media_type=kind, headers=KEPT if key == work.key else FRESH)
 
 
 @router.get("/pictures/{id}/small", summary="A small copy of one picture")
-async def small(request: Request, id: Id) -> Response:
-    """JPEG, at most 160 pixels long."""
+async def small(request: Request, id: Id, key: Key = "") -> Response:
+    """JPEG, at most 160 pixels long; `key` as for the file."""
     desk = desk_of(request)
     work = await desk.work()
     content = await desk.in_pool(work.files.small, await desk.in_pool(work.files.measured, id))
-    return Response(content, media_type="image/jpeg", headers=KEPT)
+    return Response(content, media_type="image/jpeg", headers=KEPT if key == work.key else FRESH)
 
 
 @router.post("/pictures/{id}/masks", response_class=JSONResponse, summary="Draw what is missing in one picture")
@@ -121,8 +123,9 @@ async def create(request: Request, id: Id, asked: Create) -> Response:
     desk = desk_of(request)
     work = await desk.work()
     row = await _measured(desk, id)
-    made = None
-    if not await desk.in_pool(work.journal.taken, asked.token):
+    taken = await desk.in_pool(work.journal.step_of, asked.token)
+    made = taken[1][0] if taken else None
+    if not taken:
         one = Annotation(0, id, *box_in(asked.box, row), category=asked.category, threshold=asked.threshold)
         await desk.in_pool(work.check_category, asked.category)
         (drawn,) = await desk.drawn(row, [one])
@@ -177,12 +180,15 @@ async def brush(request: Request, id: Id, asked: Brushed) -> Response:
 
 
 @router.delete("/objects/{id}", response_class=JSONResponse, summary="Take an object away")
-async def delete(request: Request, id: Id) -> Response:
-    """The picture without it."""
+async def delete(
+    request: Request, id: Id, token: Annotated[str | None, Query(min_length=8, max_length=64, pattern=TOKEN)] = None
+) -> Response:
+    """The picture without it. token: as for other changes."""
     desk = desk_of(request)
     work = await desk.work()
-    before = await desk.in_pool(work.delete, id)
-    return await _picture(request, before.picture)
+    taken = await desk.in_pool(work.journal.step_of, token)
+    picture = taken[0] if taken else (await desk.in_pool(work.delete, id, token)).picture
+    return await _picture(request, picture)
 
 
 @router.post("/pictures/{id}/accept", response_class=JSONResponse, summary="Accept all that nobody decided on")
@@ -246,7 +252,7 @@ async def export(request: Request, asked: ExportAsked) -> Response:
         text = f"the masks of {undrawn:,} boxes are still being drawn; try again when they are there"
         return error_answer(409, text, retry_after=2)
     try:
-        number, done = await desk.in_pool(work.export, format, options, asked.accepted)
+        number, done = await desk.exported(format, options, asked.accepted)
     except RunError as error:
         return error_answer(409, str(error))
     about = {"number": number, "file": done.file.name, "bytes": done.file.stat().st_size, "written": done.written}

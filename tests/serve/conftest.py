@@ -29,6 +29,7 @@ def page(serve_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFa
     def open(document: Any = DOCUMENT, images: bool = True, **more: Any) -> Iterator[Server]:
         from mal_trt.serve.settings import Limits, ServeSettings
 
+        low = Limits(body=1 << 20, pixels=100_000, head=1.0, body_seconds=1.0, idle=2, stalled=1.0)
         boxes = None
         if document is not None:
             boxes = tmp_path / "boxes.json"
@@ -41,7 +42,7 @@ def page(serve_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFa
             port=0,
             device="cpu",
             threads=1,
-            limits=Limits(body=1 << 20, pixels=100_000, head=1.0, body_seconds=1.0, idle=2, stalled=1.0),
+            limits=more.pop("limits", low),
             **more,
         )
         with serving(settings) as running:

@@ -97,8 +97,9 @@ def test_the_threshold_of_confidence(function: Callable[..., Any], photo: Image.
 
 
 def test_boxes_that_are_none_are_left_out(function: Callable[..., Any], photo: Image.Image) -> None:
-    bad = [[500, 500, 9, 9], [5, 5, 0, 9], [5, 5, -4, 9], None, [1, 2, 3]]
-    own = function([{"image_id": 7, "category_id": 3, "bbox": box} for box in [*bad, BOXES[0]]])
+    bad = [[500, 500, 9, 9], [5, 5, 0, 9], [5, 5, -4, 9], None, [1, 2, 3], "abcd", [1, 2, None, 4], [1, 2, 10**400, 4]]
+    records = [{"image_id": 7, "category_id": 3, "bbox": box} for box in [*bad, BOXES[0]]]
+    own = function([*records, {"image_id": [7], "category_id": {}, "bbox": BOXES[1]}])
     assert len(own.detect(context(), photo)) == 1
 
 

@@ -167,6 +167,14 @@ while True:
 """
 
 
+def test_a_step_that_two_connections_bring_is_taken_once(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "j")
+    change = Change(None, Annotation(0, 1, 0, 0, 5, 5, 1))
+    assert [journal.take(1, "create", [change], token="one") for _ in range(2)] == [[1], [1]]
+    assert [journal.undo(1, token="two") for _ in range(2)] == [True, True]
+    assert len(journal.history(1)[1]) == 1 and not journal.annotations(1)
+
+
 def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     path = tmp_path / "j"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 
 from mal_trt import Labeler
 from mal_trt.geometry.fill import even_odd
+from mal_trt.serve.label_studio_together import Together
+from mal_trt.serve.queues import Overloaded
 from serving import Server, serving
 
 BOXES = [[6, 10, 34, 30], [2, 2, 78, 78], [86, 50, 114, 70]]
@@ -135,6 +138,42 @@ def test_predictions_and_drafts_have_boxes_too(server: Server) -> None:
     assert predicted(server, {"id": 1, "data": {"photo": "missing.png"}})[0]["result"] == []
     rotated = {**task("a.png"), "annotations": [{"result": [rectangle(BOXES[0], "r", rotation=30)]}]}
     assert predicted(server, rotated)[0]["result"] == []
+
+
+def test_a_rectangle_turned_by_half_a_turn_lies_on_the_other_side_of_its_corner(
+    server: Server, expected: np.ndarray
+) -> None:
+    x0, y0, x1, y1 = BOXES[0]
+    at = rectangle([x1, y1, 2 * x1 - x0, 2 * y1 - y0], "r", rotation=180)
+    (prediction,) = predicted(server, {**task("a.png"), "annotations": [{"result": [at]}]})
+    (region,) = prediction["result"]
+    np.testing.assert_array_equal(unpacked(region["value"]["rle"])[3::4].reshape(80, 120) > 0, expected[0])
+
+
+def test_tasks_of_one_request_wait_for_each_other() -> None:
+    """Large pictures, of which the queue holds two: what others ask is refused, the request itself is not."""
+
+    class Small:
+        held = 0
+
+        async def masks(self, picture: Any, boxes: Any) -> list[Any]:
+            if self.held == 2:
+                raise Overloaded("there is no room for more")
+            self.held += 1
+            await asyncio.sleep(0.01)
+            self.held -= 1
+            return [picture]
+
+    async def ask() -> list[Any]:
+        network: Any = Small()
+        together = Together(network)
+        found = await asyncio.gather(*(together.masks(number, []) for number in range(7)))
+        network.held = 2
+        with pytest.raises(Overloaded):
+            await together.masks(8, [])
+        return found
+
+    assert asyncio.run(ask()) == [[number] for number in range(7)]
 
 
 def test_one_broken_task_of_many_leaves_the_others(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.cli import app
 from mal_trt.labelling.cpu_masker import HostMasker
 from mal_trt.serve.reference import page
 from mal_trt.serve.run import listen
+from mal_trt.serve.security import Guard
 from mal_trt.serve.settings import Limits, ServeSettings
 from serving import Server, serving
 
@@ -60,6 +64,22 @@ def test_an_answer_that_takes_too_long(server: Server, slow: float) -> None:
     with serving(settings(server, seconds=0.2)) as hasty:
         answer = hasty.post_json("/v1/label", ASKED)
         assert answer.status == 503 and "0.2 s" in answer.json["error"] and answer.headers["retry-after"]
+
+
+def test_an_answer_that_has_begun_is_not_cut_off(server: Server) -> None:
+    async def sends(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.2)  # a client on a slow line
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(sends, settings(server, seconds=0.05))(scope, None, send))  # type: ignore[arg-type]
+    assert [message.get("body") for message in sent] == [None, b"whole"]
 
 
 def test_what_was_accepted_is_finished(server: Server, slow: float) -> None:
@@ -158,3 +178,10 @@ def test_the_interface_as_a_page(server: Server) -> None:
         "application/json",
     }
     assert "<b>" not in page({"info": {"title": "<b>", "version": "1"}, "paths": {}})
+
+
+def test_boxes_may_lie_at_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[ServeSettings] = []
+    monkeypatch.setattr("mal_trt.serve.run.serve", lambda settings, tell: started.append(settings))
+    assert CliRunner().invoke(app, ["serve", "--boxes", "https://example.com/boxes.json"]).exit_code == 0
+    assert started[0].boxes == "https://example.com/boxes.json"

@@ -38,7 +38,7 @@ def test_boxes_nobody_touched_are_exported_as_label_writes_them(
     files = [path for path in out["yolo"].rglob("*") if path.is_file()]
     assert written == {path.relative_to(out["yolo"]).as_posix(): path.read_bytes() for path in files}
     assert about["written"] == 3 and about["left_out"] == about["undrawn"] == 0
-    assert any("1 boxes cannot be used" in note for note in notes)
+    assert any("1 box cannot be used" in note for note in notes)
     skipped = json.loads((tmp_path / "work" / "boxes.skipped.json").read_text())
     assert [(entry["id"], entry["reason"]) for entry in skipped] == [(8, "bbox has no pixel inside the picture")]
 

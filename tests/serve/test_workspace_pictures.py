@@ -51,8 +51,9 @@ def test_pictures_are_shown_as_they_are_read(page: Opened, serve_folder: Path, t
     turned.save(stream, "JPEG", exif=exif)
     deep = io.BytesIO()
     Image.fromarray(blob_picture(60, 40, 1)[:, :, 0].astype(np.uint16) * 256).save(deep, "PNG")
+    long = quote(chr(0x6F22) * 90) + ".png"  # more bytes than a file's name may have
     with page(None, images=False) as server:
-        for name, content in (("turned.jpg", stream.getvalue()), ("deep.png", deep.getvalue())):
+        for name, content in (("turned.jpg", stream.getvalue()), (long, deep.getvalue())):
             id = server.ask("POST", f"/workspace/uploads?name={name}", content).json["id"]
             answer = server.get(f"/workspace/pictures/{id}/file")
             image = Image.open(io.BytesIO(answer.body))

@@ -43,11 +43,11 @@ export function change(method, path, body) {
   waiting += 1;
   emit("saving", "saving");
   const made = line.then(async () => {
-    const named = method === "DELETE" ? undefined : { ...body, token: token() };
+    const once = token();
+    const [to, options] = method === "DELETE" ? [`${path}?token=${once}`, { method }] : [path, json(method, { ...body, token: once })];
     for (let tries = 0; ; tries += 1) {
       try {
-        const answer = await ask(path, named ? json(method, named) : { method });
-        return await answer.json();
+        return await (await ask(to, options)).json();
       } catch (error) {
         if (error instanceof Refused && !busy(error)) throw error;
         emit("saving", "lost");

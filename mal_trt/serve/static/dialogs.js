@@ -45,13 +45,15 @@ $("export-form").addEventListener("submit", async (event) => {
   say(make("p", { textContent: "Writing …" }));
   try {
     await api.settled();
-    let done = null;
+    let done = null, all = false;
     while (!done) {
       try {
         done = await api.post("workspace/exports", asked);
       } catch (error) {
         await refreshAbout();
-        if (error.status !== 409 || !state.about.undrawn || !$("export").open) throw error;
+        if (error.status !== 409 || all || !$("export").open) throw error;
+        all = !state.about.undrawn; // the last of them may have come meanwhile
+        if (all) continue;
         say(make("p", { textContent: `${plural(state.about.undrawn, "mask is", "masks are")} still being drawn. The export begins when they are there.` }));
         await new Promise((resolve) => setTimeout(resolve, WAIT));
       }

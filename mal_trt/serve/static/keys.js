@@ -96,6 +96,8 @@ const KEYS = [
   ["?", "?", "This page", () => $("help").showModal()],
 ];
 const ACTIONS = new Map(KEYS.filter(([, , , action]) => action).map(([key, , , action]) => [key, action]));
+// What goes on while its key is held. Held, Enter would accept pictures that nobody has seen.
+const GO_ON = new Set(["[", "]", "{", "}", ",", ".", "+", "=", "-", "j", "k", "PageUp", "PageDown"]);
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 $("keys").append(
@@ -107,7 +109,8 @@ const typing = (target) => target.closest("input:not([type=range]):not([type=che
 addEventListener("keydown", (event) => {
   if (event.defaultPrevented || typing(event.target) || document.querySelector("dialog[open]")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const control = event.ctrlKey || event.metaKey;
+  const graph = event.getModifierState("AltGraph"); // with it many keyboards write [ and {
+  const control = (event.ctrlKey || event.metaKey) && !graph;
   if (control) {
     const action = ACTIONS.get(`${key}+ctrl${event.shiftKey ? "+shift" : ""}`);
     if (action) {
@@ -118,12 +121,11 @@ addEventListener("keydown", (event) => {
     return;
   }
   if (key in ARROWS) {
-    const onCanvas = event.target === $("canvas") || event.target === document.body;
     const step = event.shiftKey ? 10 : 1;
-    if (onCanvas && nudge(ARROWS[key][0] * step, ARROWS[key][1] * step, event.altKey)) event.preventDefault();
+    if (!event.target.closest("input, select") && nudge(ARROWS[key][0] * step, ARROWS[key][1] * step, event.altKey)) event.preventDefault();
     return;
   }
-  if (event.altKey) return;
+  if (event.altKey && !graph) return;
   if (key === " ") {
     if (event.target.closest("button, input")) return; // it presses them
     event.preventDefault();
@@ -131,6 +133,7 @@ addEventListener("keydown", (event) => {
     setCursor();
     return;
   }
+  if (event.repeat && !GO_ON.has(key)) return;
   if (key === "Enter" && event.target.closest("button, a, input")) return;
   if (key === "Escape") emit("drawers");
   if (/^[1-9]$/.test(key)) {

@@ -6,6 +6,7 @@ import { openPicture, refreshOrder } from "./work.js";
 
 const AROUND = 6;
 const PAGE = 60;
+const AGAIN = 5000; // milliseconds after the server did not answer
 const list = $("list"), all = $("list-all");
 const rows = new Map(); // what the server says of a picture
 const items = new Map(); // elements on the screen, by place
@@ -58,7 +59,7 @@ function fill(one, id, place) {
   one.setAttribute("aria-posinset", place + 1);
   one.setAttribute("aria-setsize", state.ids.length);
   if (!row) return;
-  const source = `workspace/pictures/${id}/small`;
+  const source = `workspace/pictures/${id}/small?key=${state.about?.key ?? ""}`;
   if (!row.problem && image.getAttribute("src") !== source) image.src = source;
   name.textContent = row.name.slice(row.name.lastIndexOf("/") + 1);
   one.title = row.name;
@@ -82,7 +83,10 @@ function load(ids) {
       for (const row of found) rows.set(row.id, row);
       for (const id of ids) if (!rows.has(id)) rows.set(id, { name: "", problem: "gone", objects: 0 });
     },
-    (error) => emit("failed", error.message),
+    async (error) => {
+      emit("failed", error.message);
+      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    },
   ).finally(() => {
     asking = null;
     show();

@@ -19,10 +19,11 @@ export function maskOf(one) {
   return found;
 }
 
-export function keepOnly(objects) {
+// Keep what is drawn of these objects, and a brush's mask as long as it waits for its answer.
+export function keepOnly(objects, waits) {
   const ids = new Set(objects.map((one) => one.id));
   for (const [id, found] of kept) {
-    found.brushed = false;
+    if (!waits(id)) found.brushed = false;
     if (!ids.has(id)) kept.delete(id);
   }
 }
@@ -30,6 +31,7 @@ export function keepOnly(objects) {
 // Let a brush's mask be shown in place of the one that was sent.
 export function show(id, mask, dirty = null) {
   const found = kept.get(id);
+  if (!found) return; // deleted elsewhere meanwhile
   found.brushed = true;
   found.outline = null;
   const same = found.mask === mask && found.canvas;

@@ -2,7 +2,7 @@
 import { maskOf, show, unshow } from "./masks.js";
 import { HANDLE, cursor, handles, making, paint } from "./paint.js";
 import { encode, grown, holds, stroke } from "./rle.js";
-import { emit, select, selected, state } from "./state.js";
+import { emit, on, select, selected, state } from "./state.js";
 import { pan, toPicture, view, zoom } from "./viewport.js";
 import { create, move, setMask, stopTrying, tryMask } from "./work.js";
 
@@ -210,6 +210,8 @@ export function abandon() {
   paint();
   return true;
 }
+
+on("picture", abandon); // what a hand began on one picture is not done to the next
 
 function startPinch() {
   abandon();

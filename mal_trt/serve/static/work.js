@@ -16,29 +16,63 @@ export async function refreshAbout() {
   emit("about");
 }
 
+let ordering = 0;
+
 export async function refreshOrder() {
+  const turn = ++ordering;
   const query = new URLSearchParams({ shown: state.shown, sort: state.sort, search: state.search });
-  state.ids = (await api.get(`workspace/pictures?${query}`)).ids;
-  emit("order");
+  try {
+    const { ids } = await api.get(`workspace/pictures?${query}`);
+    if (turn !== ordering) return;
+    state.ids = ids;
+    emit("order");
+  } catch (error) {
+    failed(error);
+  }
+}
+
+// How many changes of each object have no answer yet. Until the last has one, the page knows the object better than
+// the answers to those before it.
+const unanswered = new Map();
+const waits = (id) => unanswered.has(id);
+
+function count(id, by) {
+  const left = (unanswered.get(id) ?? 0) + by;
+  if (left) unanswered.set(id, left);
+  else unanswered.delete(id);
 }
 
 function take(answer, keep = state.selected) {
-  if (state.picture && answer.id !== state.picture.id) return; // of a picture that is no longer shown
+  if (answer.id !== state.picture?.id) return; // of a picture that is no longer shown
+  const known = new Map(state.picture.objects.map((one) => [one.id, one]));
+  answer.objects = answer.objects.map((now) => renewed(known.get(now.id), now));
   state.picture = answer;
-  keepOnly(answer.objects);
+  keepOnly(answer.objects, waits);
   state.selected = answer.objects.some((one) => one.id === keep) ? keep : 0;
   emit("objects");
   emit("selection");
   emit("row", answer.id);
 }
 
+// An object as the server has it, in the place of the one that a hand may hold just now.
+function renewed(one, now) {
+  if (!one) return now;
+  if (waits(one.id)) return one;
+  if (!one.movedTo) {
+    one.trying = false;
+    delete one.tried;
+  }
+  return Object.assign(one, now);
+}
+
 let opening = 0;
+const fileOf = (id) => `workspace/pictures/${id}/file?key=${state.about?.key ?? ""}`;
 
 export async function openPicture(id) {
   const turn = ++opening;
   emit("busy", true);
   try {
-    const [about, blob] = await Promise.all([api.get(`workspace/pictures/${id}`), api.getBlob(`workspace/pictures/${id}/file`)]);
+    const [about, blob] = await Promise.all([api.get(`workspace/pictures/${id}`), api.getBlob(fileOf(id))]);
     const bitmap = await createImageBitmap(blob, { imageOrientation: "none", premultiplyAlpha: "none", colorSpaceConversion: "none" });
     if (turn !== opening) return;
     forget();
@@ -66,14 +100,16 @@ function prepare(id) {
   const next = state.ids[state.ids.indexOf(id) + 1];
   if (next === undefined) return;
   setTimeout(() => {
-    if (state.picture?.id === id) api.getBlob(`workspace/pictures/${next}/file`).catch(() => {});
+    if (state.picture?.id === id) api.getBlob(fileOf(next)).catch(() => {});
   }, 400);
 }
 
-async function changed(promise, { keep, said } = {}) {
+// What became of a change. of: the object that it changes.
+async function changed(promise, { of, said } = {}) {
+  if (of) count(of.id, 1);
   try {
-    const answer = await promise;
-    take(answer, keep ?? answer.made ?? state.selected);
+    const answer = await promise.finally(() => of && count(of.id, -1));
+    take(answer, answer.made ?? state.selected);
     if (said) say(said);
     return answer;
   } catch (error) {
@@ -100,25 +136,25 @@ export const scoreText = (one) => (one?.score == null ? "none" : one.score.toFix
 
 export async function move(one, box) {
   emit("busy", true);
-  await changed(api.change("PATCH", pathOf(one), { box }), { keep: one.id });
+  await changed(api.change("PATCH", pathOf(one), { box }), { of: one });
   emit("busy", false);
 }
 
 export const setThreshold = (one, threshold) =>
-  changed(api.change("PATCH", pathOf(one), { threshold }), { keep: one.id, said: `Threshold ${threshold}` });
+  changed(api.change("PATCH", pathOf(one), { threshold }), { of: one, said: `Threshold ${threshold}` });
 
-export const setCategory = (one, category) => changed(api.change("PATCH", pathOf(one), { category }), { keep: one.id });
+export const setCategory = (one, category) => changed(api.change("PATCH", pathOf(one), { category }), { of: one });
 
 export const setState = (one, to) =>
   changed(api.change("PATCH", pathOf(one), { state: one.state === to ? "new" : to }), {
-    keep: one.id,
+    of: one,
     said: one.state === to ? "Not decided" : to,
   });
 
 export const redraw = (one) =>
-  changed(api.change("PATCH", pathOf(one), { redraw: true }), { keep: one.id, said: "Drawn again by the model" });
+  changed(api.change("PATCH", pathOf(one), { redraw: true }), { of: one, said: "Drawn again by the model" });
 
-export const setMask = (one, counts) => changed(api.change("PUT", `${pathOf(one)}/mask`, { counts }), { keep: one.id });
+export const setMask = (one, counts) => changed(api.change("PUT", `${pathOf(one)}/mask`, { counts }), { of: one });
 
 export const remove = (one) => changed(api.change("DELETE", pathOf(one)), { said: "Deleted; undo brings it back" });
 
@@ -136,9 +172,9 @@ export const redo = () => state.picture?.redo && again("redo");
 
 export async function acceptAll() {
   if (!state.picture) return;
-  const before = state.picture.id;
+  const before = state.picture.id, turn = opening;
   const answer = await changed(api.change("POST", `workspace/pictures/${before}/accept`, {}));
-  if (answer) await goNextUnseen(before);
+  if (answer && turn === opening) await goNextUnseen(before).catch(failed); // else they went on themselves
 }
 
 async function goNextUnseen(from) {
