@@ -81,6 +81,19 @@ def test_dontcare_is_counted(tmp_path: Path, pictures: Path) -> None:
     assert boxes.notes == ["2 DontCare regions are no objects and were left out"]
 
 
+def test_a_rectangle_turned_by_half_a_turn_lies_before_its_corner(tmp_path: Path, pictures: Path) -> None:
+    plain = label_studio(tmp_path / "l")
+    tasks = json.loads(plain.read_text())
+    value = tasks[0]["annotations"][0]["result"][0]["value"]
+    value |= {"x": value["x"] + value["width"], "y": value["y"] + value["height"], "rotation": 180}
+    read, expected = (
+        [record["bbox"] for record in Boxes(path).document(open_images(pictures))["annotations"]]
+        for path in (write(tmp_path / "t.json", tasks), plain)
+    )
+    for box, other in zip(read, expected, strict=True):
+        assert box == pytest.approx(other)
+
+
 def test_a_rotated_rectangle_is_refused_by_name(tmp_path: Path, pictures: Path) -> None:
     turned = write(tmp_path / "t.xml", cvat(tmp_path / "c").read_text().replace('xtl="10"', 'xtl="10" rotation="30"'))
     tasks = json.loads(label_studio(tmp_path / "l").read_text())

@@ -131,10 +131,13 @@ def _add(build: Builder, picture: int, region: dict[str, Any], where: str) -> No
             raise InputError(f"{where}: a polygon has fewer than three points")
         build.box(picture, kind, around(xs, ys), segmentation=[polygon(xs, ys)], **more)
     elif {"x", "y", "width", "height"} <= value.keys():
-        if (number(value.get("rotation")) or 0) % 180:
+        turned = number(value.get("rotation")) or 0
+        if turned % 180:
             build.refuse(picture, kind, "rotated rectangle")
             return
         x, y, w, h = (_finite(value[key], where) / 100 for key in ("x", "y", "width", "height"))
+        if turned % 360:  # by half a turn about its corner
+            x, y = x - w, y - h
         build.box(picture, kind, [x * width, y * height, w * width, h * height], **more)
     elif {"x", "y", "radiusX", "radiusY"} <= value.keys():
         x, y, rx, ry = (_finite(value[key], where) / 100 for key in ("x", "y", "radiusX", "radiusY"))
