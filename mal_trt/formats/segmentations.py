@@ -14,6 +14,7 @@ from mal_trt.geometry.rle import RLE, compress, encode_rle, run_lengths
 # Lengths of the picture's longer side that a polygon may reach outside it, and pixels, as a document may say any size:
 # pycocotools keeps every pixel along each edge, and crashes where they are more than its integers count.
 FAR, FARTHEST = 100, 10_000_000
+MOST_PIXELS = 1 << 32  # of a picture: pycocotools counts them in 32 bits, and crashes beyond
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE:
@@ -23,6 +24,8 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     """
     from pycocotools import mask as coco
 
+    if height * width >= MOST_PIXELS:
+        raise ValueError(f"a mask of a picture of {width:,} x {height:,} pixels, more than masks can have")
     if isinstance(segmentation, list):
         check_polygons(segmentation)
         far = min(FAR * max(height, width, 1), FARTHEST)

@@ -71,9 +71,17 @@ def test_what_cannot_be_read_says_why(segmentation: Any, reason: str) -> None:
         to_rle(segmentation, 8, 10)
 
 
-def test_a_polygon_of_a_picture_that_is_said_to_be_huge_is_refused() -> None:
-    with pytest.raises(ValueError, match="too far outside"):
-        to_rle([[0, 0, 1e9, 10, 1e9, 1e9]], 10, 2_000_000_000)
+@pytest.mark.parametrize(
+    ("segmentation", "height", "width", "reason"),
+    [
+        ([[0, 0, 1e9, 10, 1e9, 1e9]], 2, 2_000_000_000, "too far outside"),
+        ([[0, 0, 5, 0, 5, 5]], 10, 2_000_000_000, "of 2,000,000,000 x 10 pixels, more than"),
+        ({"size": [1 << 16, 1 << 16], "counts": [1 << 32]}, 1 << 16, 1 << 16, "of 65,536 x 65,536 pixels, more than"),
+    ],
+)
+def test_pictures_that_are_said_to_be_huge(segmentation: Any, height: int, width: int, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        to_rle(segmentation, height, width)
 
 
 def test_a_polygon_that_leaves_its_picture_is_filled_inside() -> None:
