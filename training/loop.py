@@ -17,6 +17,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.files import could_make_folder, make_folder
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoint import read_checkpoint
@@ -105,6 +106,7 @@ class Begun:
 
 def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
     """Boxes read, weights in their places; nothing is written. InputError for what cannot be used."""
+    could_make_folder(config.out)
     documents = [Boxes(path, config.boxes_format, config.split, config.rescale) for path in config.boxes]
     images = config.images or tuple(Path(document.home()) for document in documents)
     boxes = read_training_boxes(images, documents, config.min_area, config.max_area)
@@ -146,7 +148,7 @@ def _train(begun: Begun, console: Console) -> Path:
     config, fabric = trainer.config, trainer.fabric
     if config.teacher is not None:
         begun = replace(begun, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
-    _make_folder(config.out)
+    make_folder(config.out)
     loader = begun.loader()
     checkpoints = Checkpoints(trainer, console)
     with RunLog(trainer, console) if fabric.is_global_zero else _Silent() as log:
@@ -335,10 +337,3 @@ def _say_best(trainer: Trainer, console: Console) -> None:
     console.print(
         f"{trainer.step} steps{early}; {BEST} holds the best weights, {where}", highlight=False, soft_wrap=True
     )
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made ({error.strerror})") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ TRIES = 6
 FIRST_WAIT = 0.5  # seconds before the second try; each further one waits twice as long
 LONGEST_WAIT = 20.0
 
+_MEANING = re.compile("[#?%]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Packages that bring a file system, where it is not the extra `cloud`.
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs", "adl": "adlfs"}
@@ -74,16 +76,13 @@ class Store:
 
     def read(self, name: str = "", most: int | None = None) -> bytes:
         """A file's content, or its first bytes."""
-        path = self.path(name)
-        if most is None:
-            return bytes(self._tried(name, lambda: self._fs.cat_file(path)))
-        return bytes(self._tried(name, lambda: self._fs.cat_file(path, start=0, end=most)))
+        part = {} if most is None else {"start": 0, "end": most}
+        return bytes(self._spelled(name, lambda path: self._fs.cat_file(path, **part)))
 
     def is_file(self, name: str = "") -> bool:
         """Whether there is a file of that name."""
-        path = self.path(name)
         try:
-            return bool(self._tried(name, lambda: self._fs.info(path))["type"] == "file")
+            return bool(self._spelled(name, self._fs.info)["type"] == "file")
         except FileNotFoundError:
             return False
 
@@ -96,9 +95,9 @@ class Store:
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file here, whole."""
-        path, part = self.path(name), file.with_name(f".{file.name}.part")
+        part = file.with_name(f".{file.name}.part")
         try:
-            self._tried(name, lambda: self._fs.get_file(path, str(part)))
+            self._spelled(name, lambda path: self._fs.get_file(path, str(part)))
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -141,6 +140,18 @@ class Store:
             f"{joined(self.url, name) if name else self.url}: access denied; check the credentials and what they allow "
             "(reading, listing, and writing for outputs)"
         )
+
+    def _spelled(self, name: str, call: Callable[[str], _T]) -> _T:
+        """`_tried` with the path of a name. For a web server # ? and % mean something: a name that has them may be
+        a URL's own (`a.jpg?size=large`), and if there is none, that of a file."""
+        path = self.path(name)
+        try:
+            return self._tried(name, lambda: call(path))
+        except FileNotFoundError:
+            quoted = urllib.parse.quote(name)
+            if self.listable or not _MEANING.search(name):
+                raise
+            return self._tried(name, lambda: call(self.path(quoted)))
 
     def _tried(self, name: str, call: Callable[[], _T]) -> _T:
         where = joined(self.url, name) if name else self.url

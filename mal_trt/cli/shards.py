@@ -50,7 +50,8 @@ def label_in_shards(
     from mal_trt.distributed.run import label_shards
 
     done = label_shards(images, boxes, model, out, progress=not quiet, **how)
-    tell(lambda: done, lambda: _show(done), quiet)
+    figures = {"boxes_per_second": done.boxes_per_second, "warning": done.warning}
+    tell(lambda: vars(done) | figures, lambda: _show(done), quiet)
     if strict and done.skipped:
         raise RunError(f"{sum(done.skipped.values())} boxes skipped (--strict); `mal-trt merge` lists them")
 
@@ -68,3 +69,5 @@ def _show(done: Sharded) -> None:
         typer.echo(f"{sum(done.skipped.values())} skipped:")
         for reason, count in done.skipped.items():
             typer.echo(f"  {count:6}  {reason}")
+    if done.warning:
+        typer.echo(done.warning)

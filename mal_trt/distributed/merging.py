@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.files import check_folder
 from mal_trt.base.progress import Progress
 from mal_trt.distributed.place import Place
 from mal_trt.distributed.plan import FILES, Plan, read_plan
@@ -77,8 +78,7 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
     out, place = Path(out), Place(shards, make=False)
     if out.exists():
         raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out}: its folder does not exist; the result could not be written there")
+    check_folder(out)
     check_beside(out, ())
     plan = read_plan(place)
     if plan is None:
@@ -97,6 +97,8 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
             merged = _merged(place, plan, part, pages, bar.advance)
         if merged[2]:
             os.replace(pages[1], skipped_list)
+        else:
+            skipped_list.unlink(missing_ok=True)
         os.replace(part, out)
     except OSError as error:
         raise RunError(f"{out}: cannot be written ({error.strerror or error}); make room and run again") from None
@@ -122,8 +124,9 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
             with text_file(pages[0]) as masks, text_file(pages[1]) as left:
                 for number in range(plan.shards):
                     shard = Path(folder) / "shard.parquet"
+                    where = f"{place.out}/{plan.name(number)}"
                     place.fetch(plan.name(number), shard)
-                    document = read_record(shard)["document"]
+                    document = read_record(shard, where)["document"]
                     parts = {key: json.loads(value) for key, value in document["parts"]}
                     kinds = numbers.classes(parts.pop("categories", None)) if numbers.again else {}
                     others.update({key: json.dumps(value) for key, value in parts.items() if key not in others})
@@ -135,7 +138,7 @@ def _merged(place: Place, plan: Plan, out: Path, pages: list[Path], done: Any) -
                             numbers.pictures += 1
                             pictures[identity(image.get("id"))] = image["id"] = numbers.pictures
                         yield json.dumps(image)
-                    for row, told in _told(read_rows(shard)):
+                    for row, told in _told(read_rows(shard, where)):
                         record = json.loads(row["record"])
                         if numbers.again:
                             numbers.boxes += 1

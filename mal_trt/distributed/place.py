@@ -21,14 +21,15 @@ from mal_trt.base.remote import Store, is_url
 LOCK = "_running.json"
 BEAT = 20.0  # seconds between signs of life
 STALE = 120.0  # seconds without one after which a run counts as dead
+_HELD: set[str] = set()  # runs of this process
 
 
 class Place:
     """A folder or a URL for outputs, made if it is not there. RunError if it cannot be written, or read."""
 
     def __init__(self, out: str | Path, make: bool = True) -> None:
-        self.out = str(out).rstrip("/")
-        self._store = Store(self.out) if is_url(out) else None
+        self.out = str(out).removeprefix("file://").rstrip("/")
+        self._store = Store(self.out) if is_url(self.out) else None
         self._folder = Path(self.out)
         if make and self._store is None:
             make_folder(self._folder)
@@ -90,11 +91,14 @@ class Place:
             raise RunError(f"{self.out}/{name}: cannot be written ({error.strerror or error})") from None
 
     def fetch(self, name: str, file: Path) -> None:
-        """Copy a file here; FileNotFoundError if there is none."""
-        if self._store:
-            self._store.fetch(name, file)
-        else:
-            shutil.copyfile(self._folder / name, file)
+        """Copy a file here; RunError if it cannot be."""
+        try:
+            if self._store:
+                self._store.fetch(name, file)
+            else:
+                shutil.copyfile(self._folder / name, file)
+        except OSError as error:
+            raise RunError(f"{self.out}/{name}: cannot be copied to {file} ({error.strerror or error})") from None
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -106,8 +110,13 @@ class Place:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Only one run at a time writes here. InputError if another one does, or seemed to two minutes ago."""
-        mine = {"run": uuid.uuid4().hex, "host": socket.gethostname(), "process": os.getpid()}
-        self._take(mine)
+        mine: dict[str, Any] = {"run": uuid.uuid4().hex, "host": socket.gethostname(), "process": os.getpid()}
+        _HELD.add(mine["run"])
+        try:
+            self._take(mine)
+        except BaseException:
+            _HELD.discard(mine["run"])
+            raise
         stop = threading.Event()
 
         def beat() -> None:
@@ -122,6 +131,7 @@ class Place:
         finally:
             stop.set()
             thread.join()
+            _HELD.discard(mine["run"])
             with suppress(RunError, OSError):
                 self.remove(LOCK)
 
@@ -133,7 +143,9 @@ class Place:
             pass
         other = _read_sign(self.read(LOCK))
         age = time.time() - float(other.get("at", 0))
-        gone = other.get("host") == mine["host"] and not _alive(other.get("process"))
+        # In a container that was started again the dead run may have had this very number.
+        ours = other.get("process") == mine["process"] and other.get("run") not in _HELD
+        gone = other.get("host") == mine["host"] and (ours or not _alive(other.get("process")))
         if age < STALE and not gone:
             raise InputError(
                 f"{self.out}: another run is writing here (host {other.get('host')}, process {other.get('process')}, "

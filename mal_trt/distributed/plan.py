@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.places import ending_of, places
 from mal_trt.distributed.place import Place
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import ImageSource
+from mal_trt.labelling.records import identity
 
 RUN = "_run.json"
 SCHEMA = 1
 DOCUMENT, FILES = "document", "files"
+REPEATED = "mal_trt_repeated"  # in a slice: places of annotations whose ids stand before them in another slice
 
 
 @dataclass(frozen=True)
@@ -103,21 +106,41 @@ def _slices(document: dict[str, Any], pictures: int) -> Iterator[dict[str, Any]]
     for place, image in enumerate(images):
         places_of.setdefault(_key(image.get("id")), place // pictures)
     gathered: dict[int, list[Any]] = {}
+    repeated: dict[int, list[int]] = {}
+    met: dict[Any, int] = {}  # the slice of each id
     for record in document["annotations"]:
-        gathered.setdefault(places_of.get(_key(record.get("image_id")), 0), []).append(record)
+        number = places_of.get(_key(record.get("image_id")), 0)
+        own = gathered.setdefault(number, [])
+        key = identity(record.get("id"))
+        if key is not None and met.setdefault(key, number) != number:
+            repeated.setdefault(number, []).append(len(own))
+        own.append(record)
     for number in range(-(-len(images) // pictures)):
         part = images[number * pictures : (number + 1) * pictures]
-        yield {**rest, "images": part, "annotations": gathered.get(number, [])}
+        again = {REPEATED: repeated[number]} if number in repeated else {}
+        yield {**rest, "images": part, "annotations": gathered.get(number, []), **again}
 
 
 def _key(value: Any) -> Any:
     return value if isinstance(value, (int, float, str)) else repr(value)
 
 
-def read_slice(place: Place, number: int, file: Path) -> Path:
-    """A slice of the document as a COCO file."""
-    content = place.read(slice_name(number))
+def read_slice(place: Place, number: int, file: Path) -> list[int]:
+    """A slice of the document as a COCO file. Returns its REPEATED."""
+    name, content = f"{place.out}/{slice_name(number)}", place.read(slice_name(number))
     if content is None:
-        raise InputError(f"{place.out}/{slice_name(number)}: is gone; choose another --out and begin again")
-    file.write_bytes(gzip.decompress(content))
-    return file
+        raise InputError(f"{name}: is gone; choose another --out and begin again")
+    try:
+        text = gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{name}: damaged ({error}); choose another --out and begin again") from None
+    repeated: list[int] = []
+    if REPEATED.encode() in text:
+        document = json.loads(text)
+        repeated = document.pop(REPEATED, [])
+        text = json.dumps(document).encode()
+    try:
+        file.write_bytes(text)
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror or error}); make room and run again") from None
+    return repeated

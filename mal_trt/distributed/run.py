@@ -24,6 +24,7 @@ from mal_trt.distributed.shard_labeler import Done, ShardLabeler, shard_record
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images, place_key
 from mal_trt.labelling.predictor import Threshold
+from mal_trt.labelling.summary import most_missing
 from mal_trt.labelling.workers import Settings
 
 PICTURES = 1000  # of a shard, unless told otherwise
@@ -52,6 +53,11 @@ class Sharded:
     def boxes_per_second(self) -> float:
         """Boxes labelled by this run, per second."""
         return self.boxes / self.seconds if self.seconds else 0.0
+
+    @property
+    def warning(self) -> str:
+        """See `Summary.warning`."""
+        return most_missing(self.total, self.skipped, "have NO mask")
 
 
 def label_shards(
@@ -93,12 +99,18 @@ def label_shards(
     """
     if shard_pictures < 1:
         raise InputError(f"shard_pictures {shard_pictures}: expected at least 1")
+    if "," in device:
+        raise InputError(
+            f"device {device}: one process makes shards on one device; for several give --ray local --device cuda "
+            "--gpus-per-worker 1"
+        )
     given = as_boxes(boxes)
     found = given.home() if images is None else images
     images_key = place_key(found) if str(found) != str(given.path) else str(given.path)
     file = resolve_model(model, weights)
     sha = file_sha256(file)
-    threads = threads or (usable_cores() if ray is None else 1)
+    if threads is None:
+        threads = usable_cores() if ray is None else 1
     settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
     facts = {
         "mal-trt": __version__,

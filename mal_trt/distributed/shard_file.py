@@ -90,9 +90,9 @@ def write_shard(journal: Journal, file: Path, model: str, record: dict[str, Any]
         raise RunError(f"{file}: cannot be written ({error.strerror or error}); make room and run again") from None
 
 
-def read_record(file: Path) -> dict[str, Any]:
+def read_record(file: Path, name: str | None = None) -> dict[str, Any]:
     """{"record": the run record, "document": images and other parts} of a shard; InputError if it is none, or not
-    whole."""
+    whole. name: what the file is a copy of, if it is one."""
     _arrow()
     from pyarrow import parquet
 
@@ -101,16 +101,23 @@ def read_record(file: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(content)
         return found
     except (OSError, ValueError, KeyError):
-        raise InputError(f"{file}: not a whole shard of mal-trt; delete it and run again") from None
+        raise _not_whole(name or file) from None
 
 
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a shard, in order."""
-    _arrow()
+def read_rows(file: Path, name: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a shard, in order; InputError likewise."""
+    arrow = _arrow()
     from pyarrow import parquet
 
-    for batch in parquet.ParquetFile(file).iter_batches(1024):
-        yield from batch.to_pylist()
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches(1024):
+            yield from batch.to_pylist()
+    except (OSError, ValueError, KeyError, arrow.ArrowException):
+        raise _not_whole(name or file) from None
+
+
+def _not_whole(name: str | Path) -> InputError:
+    return InputError(f"{name}: not a whole shard of mal-trt; delete it and run `mal-trt label` again")
 
 
 def _rows(journal: Journal, model: str) -> Iterator[dict[str, Any]]:

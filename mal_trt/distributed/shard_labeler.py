@@ -8,13 +8,14 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.version import __version__
 from mal_trt.base.versions import library_versions
 from mal_trt.distributed.place import Place
@@ -23,6 +24,7 @@ from mal_trt.distributed.shard_file import read_record, write_shard
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.labelling.journal import Journal
+from mal_trt.labelling.pictures import LOST, gone
 from mal_trt.labelling.pipeline import run_plan
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import batch_size
@@ -71,12 +73,13 @@ class ShardLabeler:
             if self._place.has(name):
                 return _done(number, shard_record(self._place, name, file), again=True)
             began, clock = datetime.now(timezone.utc), time.monotonic()
-            boxes, source = self._opened(number, Path(folder))
+            boxes, repeated, source = self._opened(number, Path(folder))
             journal = Journal(Path(folder) / "journal")
             try:
                 with journal.guard():
-                    write_plan(journal, {}, boxes, None, source, self._batch)
+                    write_plan(journal, {}, boxes, None, source, self._batch, repeated=repeated)
                     run_plan(journal, source, self._predictor, self._masker, self._batch, self._threads, done)
+                    self._check_there(number, journal)
                     labelled, total = journal.count()
                     record = {
                         "schema": 1,
@@ -109,14 +112,26 @@ class ShardLabeler:
         self._masker.close()
         self._predictor.close()
 
-    def _opened(self, number: int, folder: Path) -> tuple[Boxes, ImageSource]:
+    def _check_there(self, number: int, journal: Journal) -> None:
+        """RunError rather than a shard without masks, if the place of all pictures has gone."""
+        images = self._plan.files[number] if self._plan.kind == FILES else self._plan.images
+        if any(reason in journal.skipped() for reason in LOST) and gone(images):
+            raise RunError(
+                f"{images}: is gone or empty (a disk or network folder that dropped?); the shards that are there stay: "
+                "bring it back and run again"
+            )
+
+    def _opened(self, number: int, folder: Path) -> tuple[Boxes, list[int], ImageSource]:
+        """Boxes of a shard, the places of those whose ids are in another one, and its pictures."""
         if self._plan.kind == FILES:
             boxes = Boxes(self._plan.files[number])
-            return boxes, open_images(boxes.home())
+            return boxes, [], open_images(boxes.home())
         if self._source is None:
             # The document's names are taken as they are: no worker lists a whole bucket.
             self._source = open_images(self._plan.images, listed=False)
-        return Boxes(read_slice(self._place, number, folder / "slice.json"), "coco"), self._source
+        file = folder / "slice.json"
+        repeated = read_slice(self._place, number, file)
+        return Boxes(file, "coco"), repeated, self._source
 
 
 def record_name(name: str) -> str:
@@ -126,12 +141,12 @@ def record_name(name: str) -> str:
 
 def shard_record(place: Place, name: str, file: Path) -> dict[str, Any]:
     """The run record of a shard that is there; file: where the shard may be copied to, should its record be gone."""
-    content = place.read(record_name(name))
-    if content is not None:
-        found: dict[str, Any] = json.loads(content)
-        return found
+    with suppress(ValueError):  # a record that is not whole
+        found = json.loads(place.read(record_name(name)) or b"null")
+        if isinstance(found, dict) and found.keys() >= {"records", "labelled", "skipped", "seconds", "provider"}:
+            return found
     place.fetch(name, file)
-    within: dict[str, Any] = read_record(file)["record"]
+    within: dict[str, Any] = read_record(file, f"{place.out}/{name}")["record"]
     return within
 
 

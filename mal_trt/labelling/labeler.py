@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import Backend
-from mal_trt.backends.choice import AUTO
-from mal_trt.base.errors import InputError
+from mal_trt.backends.choice import AUTO, on_processor
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
+from mal_trt.formats.picture_problem import one_line
 from mal_trt.formats.pixels import open_picture
 from mal_trt.geometry.boxes import SizeClass, clip_box
 from mal_trt.geometry.frames import Frames
@@ -30,6 +33,7 @@ from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
 
 FORMATS = ("xyxy", "xywh")
 NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
+PictureLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Masks:
     - `height`, `width`: of the picture, in pixels.
     - `quality`: how sure the network is of each mask, from 0 to 1: its soft IoU with its own probabilities.
 
-    `len(masks)` is the number of boxes. Iterating or indexing gives masks as bool [height,width].
+    `len(masks)` is the number of boxes. Iterating or indexing gives masks as bool [height,width], a slice bool
+    [n,height,width].
     """
 
     local: tuple[LocalMask, ...]
@@ -51,7 +56,7 @@ class Masks:
     @property
     def masks(self) -> np.ndarray:
         """All masks on the whole picture, bool [N,height,width]."""
-        return np.stack(list(self)) if self.local else np.zeros((0, self.height, self.width), bool)
+        return self[:]
 
     @property
     def rle(self) -> list[RLE]:
@@ -66,8 +71,11 @@ class Masks:
     def __len__(self) -> int:
         return len(self.local)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.local[index].full(self.height, self.width)
+    def __getitem__(self, index: int | slice) -> np.ndarray:
+        if not isinstance(index, slice):
+            return self.local[index].full(self.height, self.width)
+        found = [mask.full(self.height, self.width) for mask in self.local[index]]
+        return np.stack(found) if found else np.zeros((0, self.height, self.width), bool)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (mask.full(self.height, self.width) for mask in self.local)
@@ -99,7 +107,9 @@ class Labeler:
     - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
       small.
 
-    Use it as a context manager, or call `close`, to free the model.
+    Use it as a context manager, or call `close`, to free the model. Any number of threads may call it. In another
+    process, forked or sent to by pickle, it opens its model anew; a GPU does not survive a fork, so start processes
+    with "spawn" there.
     """
 
     def __init__(
@@ -118,17 +128,17 @@ class Labeler:
         decode: str = "cpu",
         backend: str = AUTO,
     ) -> None:
-        self._predictor = Predictor(
-            model,
-            device,
-            threshold=threshold,
-            flip=flip,
-            refine=refine,
-            weights=weights,
-            threads=threads,
-            slack=slack,
-            backend=backend,
-        )
+        self._given: dict[str, Any] = {
+            **{"model": model, "device": device, "batch": batch, "crops": crops, "threshold": threshold, "flip": flip},
+            **{"refine": refine, "weights": weights, "threads": threads, "slack": slack, "decode": decode},
+            "backend": backend,
+        }
+        self._lock = threading.Lock()
+        self._closed = False
+        self._open(**self._given)
+
+    def _open(self, batch: int | None, crops: str, decode: str, **given: Any) -> None:
+        self._predictor = Predictor(**given)
         try:
             self._batch = batch_size(batch, self._predictor.most)
             self._masker = open_masker(self._predictor, crops, decode)
@@ -136,6 +146,7 @@ class Labeler:
         except BaseException:
             self._predictor.close()
             raise
+        self._process = os.getpid()
 
     @property
     def contract(self) -> Contract:
@@ -147,16 +158,18 @@ class Labeler:
         """What really runs the model, such as "CPUExecutionProvider" or "OpenVINO (bf16)"."""
         return self._predictor.provider
 
-    def __call__(self, picture: str | Path | Image.Image | np.ndarray, boxes: Any, format: str = "xyxy") -> Masks:
+    def __call__(self, picture: PictureLike, boxes: Any, format: str = "xyxy") -> Masks:
         """Draw the masks of the boxes in one picture.
 
-        - `picture`: a file, a Pillow image, or uint8 [H,W,3] RGB or [H,W] grey.
+        - `picture`: a file's path, its bytes, the file opened to be read, a Pillow image, or uint8 [H,W,3] RGB or
+          [H,W] grey. Its pixels are taken as they are stored: an EXIF orientation is not applied.
         - `boxes`: numbers [N,4] in pixels of the picture, origin top left, the far sides not included.
         - `format`: "xyxy" (left, top, right, bottom) or "xywh" (left, top, width, height).
 
         Boxes are clipped to the picture. One that lies outside gets an empty mask. InputError for a picture that cannot
         be read, and for a box that is not finite or has no width or height.
         """
+        self._open_here()
         pixels: np.ndarray | None = None
         if self._scaled and isinstance(picture, (str, Path)):
             with _told(picture), open(picture, "rb") as file:
@@ -181,8 +194,30 @@ class Labeler:
 
     def close(self) -> None:
         """Free the model."""
-        self._masker.close()
-        self._predictor.close()
+        self._closed = True
+        if self._process == os.getpid():
+            self._masker.close()
+            self._predictor.close()
+
+    def _open_here(self) -> None:
+        """Open the model again in a process that was forked meanwhile: its threads have stayed behind, and whoever
+        waits for them waits for ever."""
+        with self._lock:
+            named = isinstance(self._given["model"], (str, Path))
+            if self._process == os.getpid() or self._closed or not named:
+                return
+            if not on_processor(self.provider):
+                raise RunError(
+                    f"the model runs on {self.provider}, which does not survive a fork; start processes with "
+                    'multiprocessing.get_context("spawn"), or open a Labeler in each'
+                )
+            self._left = (self._predictor, self._masker)  # freeing them would wait too
+            self._open(**self._given)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self._given["model"], (str, Path)):
+            raise TypeError("a Labeler with a backend of its own cannot be sent to another process; open it there")
+        return _opened, (self._given,)
 
     def __enter__(self) -> Labeler:
         return self
@@ -193,8 +228,14 @@ class Labeler:
         self.close()
 
 
-def _pixels(picture: str | Path | Image.Image | np.ndarray, by: int = 1) -> np.ndarray:
+def _opened(given: dict[str, Any]) -> Labeler:
+    return Labeler(**given)
+
+
+def _pixels(picture: Any, by: int = 1) -> np.ndarray:
     """uint8 [H,W,3] RGB of whatever the caller has. by: see `ImageSource.load`, for a file."""
+    if hasattr(picture, "__array__") and not isinstance(picture, (Image.Image, np.ndarray)):
+        picture = _array(picture, "picture", None)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
             raise InputError(
@@ -205,31 +246,52 @@ def _pixels(picture: str | Path | Image.Image | np.ndarray, by: int = 1) -> np.n
         return picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
     with _told(picture):
         if isinstance(picture, Image.Image):
-            return to_rgb(picture)
-        with open(os.fspath(picture), "rb") as file:
-            return read_picture(file, by=by)
+            picture.load()
+            # Of a copy, since `to_rgb` drops the transparency from it.
+            return to_rgb(picture.copy() if "transparency" in picture.info else picture)
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            return read_picture(io.BytesIO(picture), by=by)
+        if hasattr(picture, "read"):
+            return read_picture(io.BytesIO(picture.read()), by=by)
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                return read_picture(file, by=by)
+    raise InputError(
+        f"picture: {type(picture).__name__}; expected a file's path or bytes, a Pillow image, or uint8 [H,W,3] RGB or "
+        "[H,W]" + (" (OpenCV's imread gives None for a file that it cannot read)" if picture is None else "")
+    )
 
 
 @contextmanager
-def _told(picture: str | Path | Image.Image) -> Iterator[None]:
+def _told(picture: Any) -> Iterator[None]:
     """What goes wrong with a picture inside becomes an InputError."""
+    where = picture if isinstance(picture, (str, os.PathLike)) else "picture"
     try:
         yield
     except ImageProblem as problem:
-        where = "picture" if isinstance(picture, Image.Image) else picture
         raise InputError(f"{where}: {problem}") from None
-    except OSError as error:
-        raise InputError(f"{picture}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        why = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise InputError(f"{where}: cannot be read ({why})") from None
+
+
+def _array(given: Any, name: str, kind: Any) -> np.ndarray:
+    """Numbers that the caller has as an array, PyTorch's with gradients and on a GPU too."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+    if isinstance(given, Iterator):
+        given = list(given)
+    try:
+        return np.asarray(given, kind)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name}: expected numbers" + (" of shape [N,4]" if name == "boxes" else "")) from None
 
 
 def checked_boxes(boxes: Any, format: str = "xyxy") -> list[tuple[float, float, float, float]]:
     """Boxes [N,4] of a format of FORMATS as XYXY; InputError says which is none."""
     if format not in FORMATS:
         raise InputError(f"box format {format!r}: expected one of {', '.join(FORMATS)}")
-    try:
-        array = np.asarray(boxes, np.float64)
-    except (TypeError, ValueError):
-        raise InputError("boxes: expected numbers of shape [N,4]") from None
+    array = _array(boxes, "boxes", np.float64)
     if array.size == 0:
         return []
     if array.ndim != 2 or array.shape[1] != 4:

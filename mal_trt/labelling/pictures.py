@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
-from mal_trt.formats.images import ImageProblem, ImageSource
-from mal_trt.formats.picture_problem import AMBIGUOUS
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.files import REGULAR, file_kind
+from mal_trt.base.places import places
+from mal_trt.base.remote import is_url
+from mal_trt.formats.images import EACH, ImageProblem, ImageSource
+from mal_trt.formats.picture_problem import AMBIGUOUS, MISSING, UNREADABLE
 from mal_trt.geometry.rescale import one_factor, scaled_record
 from mal_trt.labelling.journal import Journal
 
 ROWS = 1000  # rows per statement
+LOST = (MISSING, UNREADABLE)  # what pictures are when the disk that they are on has gone
 _WANTED = "reason IS NULL AND EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id)"
 
 
@@ -48,6 +55,38 @@ def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False) 
             )
     _doubted(journal, source, called)
     return len(source.renamed)
+
+
+def check_there(journal: Journal, images: str | Path) -> None:
+    """RunError if planned pictures could not be read because the place of all pictures is gone by now. Their batches
+    are pending again, so that a resumed run reads them."""
+    failed = "SELECT batch FROM box JOIN result USING(seq) WHERE reason IN (?,?)"
+    if journal.execute(f"{failed} LIMIT 1", LOST).fetchone() is None or not gone(images):
+        return
+    # Whole batches, since that is what a run goes on with.
+    journal.execute(f"DELETE FROM result WHERE seq IN (SELECT seq FROM box WHERE batch IN ({failed}))", LOST)
+    raise RunError(
+        f"{images}: was there when the run began, and is gone or empty now (a disk or network folder that dropped?); "
+        "what was labelled before is kept: bring it back and run again with --resume"
+    )
+
+
+def gone(images: str | Path) -> bool:
+    """Whether a place of pictures on a disk is not there, cannot be looked at, or is an empty folder."""
+    if is_url(images) or str(images) == EACH:
+        return False
+    try:
+        return not all(_is_there(place) for place in places(images))
+    except (InputError, OSError):
+        return True
+
+
+def _is_there(place: str) -> bool:
+    kind = file_kind(place)
+    if kind == "a folder":
+        with os.scandir(place) as entries:
+            return next(entries, None) is not None
+    return kind == REGULAR
 
 
 def _doubted(journal: Journal, source: ImageSource, called: dict[str, dict[str, int]]) -> None:

@@ -7,7 +7,7 @@ run that goes on runs the very batches an uninterrupted one would have run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,14 @@ def write_plan(
     source: ImageSource,
     batch: int,
     masks: bool = False,
+    repeated: Iterable[int] = (),
 ) -> None:
     """Load a document (or a bare list, whose pictures `image_list` may name) and plan batches of `batch`
     boxes.
 
-    facts: see `Journal.create`. masks: a record without a box has that of its mask. All is stored in one transaction: a
-    journal holds a whole plan or none. InputError if a file is not what it should be. Records that cannot be labelled
+    facts: see `Journal.create`. masks: a record without a box has that of its mask. repeated: places of annotations
+    whose ids stand in another part of the document too, before these. All is stored in one transaction: a journal
+    holds a whole plan or none. InputError if a file is not what it should be. Records that cannot be labelled
     get their reason at once.
     """
     with journal.transaction():
@@ -72,7 +74,7 @@ def write_plan(
         journal.execute("CREATE INDEX image_id ON image(id)")
         _match_ids(journal)
         renamed = find_pictures(journal, source, boxes.rescale)
-        _skip_records(journal)
+        _skip_records(journal, repeated)
         _plan_batches(journal, batch)
         (records,) = journal.execute("SELECT COUNT(*) FROM annotation").fetchone()
         (classes,) = journal.execute("SELECT COUNT(DISTINCT category_id) FROM annotation").fetchone()
@@ -143,7 +145,7 @@ def _match_ids(journal: Journal) -> None:
             )
 
 
-def _skip_records(journal: Journal) -> None:
+def _skip_records(journal: Journal, repeated: Iterable[int]) -> None:
     """Give a reason to every record that does not fit the document; the first reason found stays."""
     checks = (
         f"SELECT seq, NULL, NULL, '{UNKNOWN_IMAGE}', NULL FROM annotation "
@@ -153,10 +155,13 @@ def _skip_records(journal: Journal) -> None:
         "AND NOT EXISTS (SELECT 1 FROM category WHERE id = annotation.category_id)",
         f"SELECT seq, NULL, NULL, '{DUPLICATE}', NULL FROM annotation AS later WHERE EXISTS "
         "(SELECT 1 FROM annotation WHERE id = later.id AND seq < later.seq)",
-        f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} WHERE image.reason IS NOT NULL",
     )
-    for check in checks:
-        journal.execute(f"INSERT OR IGNORE INTO result(seq, rle, area, reason, detail) {check}")
+    unseen = f"SELECT seq, NULL, NULL, image.reason, image.detail FROM {_WITH_IMAGE} WHERE image.reason IS NOT NULL"
+    for check in (*checks, None, unseen):
+        if check is None:
+            journal.insert("result", [Result(seq, None, None, DUPLICATE) for seq in repeated], ignore=True)
+        else:
+            journal.execute(f"INSERT OR IGNORE INTO result(seq, rle, area, reason, detail) {check}")
 
 
 # Should two images share an id, the first one counts.

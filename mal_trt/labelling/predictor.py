@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ class Predictor:
         backend: str = AUTO,
         lanes: int = 1,
     ) -> None:
+        if isinstance(threshold, (np.ndarray, np.generic)):
+            threshold = threshold.tolist()
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
             raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
@@ -165,7 +168,7 @@ def batch_size(wanted: int | None, most: int | None) -> int:
     """Boxes in a batch: what is wanted, or what suits a model that takes `most` (None: any number)."""
     if wanted is None:
         return DEFAULT_BATCH if most is None else min(most, LARGEST_BATCH)
-    if wanted < 1:
+    if not isinstance(wanted, Integral) or wanted < 1:
         raise InputError(f"batch {wanted}: expected 1 or more")
     if most is not None and wanted > most:
         raise InputError(f"batch {wanted}: the engine takes up to {most}; build it with a larger --batch")
@@ -174,7 +177,7 @@ def batch_size(wanted: int | None, most: int | None) -> int:
 
 def _three(threshold: float | Sequence[float] | str) -> tuple[float, float, float]:
     values: tuple[Any, ...] = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * 3
-    if len(values) != 3 or not all(isinstance(v, (int, float)) and 0 <= v < 1 for v in values):
+    if len(values) != 3 or not all(isinstance(v, Real) and 0 <= float(v) < 1 for v in values):
         raise InputError(
             f"threshold {threshold}: expected a number from 0 to below 1, three (small, medium, large), or {TIGHT}"
         )

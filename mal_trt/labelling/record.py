@@ -21,6 +21,7 @@ from mal_trt.base.versions import library_versions
 from mal_trt.labelling.summary import Summary
 
 SCHEMA = 1
+HEAD = 1 << 16  # bytes that hold the first record of a list
 
 
 def record_path(out: Path) -> Path:
@@ -35,19 +36,39 @@ def skipped_path(out: str | Path) -> Path:
 
 
 def check_beside(out: Path, inputs: Iterable[object]) -> None:
-    """InputError if what is written beside an output would overwrite an input, or belongs to another output."""
+    """InputError if what is written beside an output would overwrite an input, something that is not ours, or what
+    belongs to another output."""
     for path in (record_path(out), skipped_path(out)):
         if path.exists() and any(Path(str(one)).exists() and path.samefile(str(one)) for one in inputs):
             raise InputError(f"{path}: an input, and would be overwritten beside {out}; choose another --out")
     with suppress(OSError), open_regular(skipped_path(out)) as file:
-        if file.read(1) not in (b"[", b""):
+        if not _lists_skipped(file.read(HEAD)):
             raise InputError(f"{skipped_path(out)}: no list of skipped records; move it, or choose another --out")
+    with suppress(OSError), open_regular(record_path(out)) as file:
+        content = file.read()
+        try:
+            owner = json.loads(content)["output"]["name"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if content and not out.exists():  # else there is more to say of the output
+                raise InputError(f"{record_path(out)}: no run record; move it, or choose another --out") from None
+            return
+        if isinstance(owner, str) and owner != out.name and out.with_name(owner).exists():
+            raise InputError(f"{record_path(out)}: belongs to {owner}; choose another --out")
+
+
+def _lists_skipped(head: bytes) -> bool:
+    """Whether a file that begins so is a list of skipped records, perhaps of none."""
+    text = head.decode("utf-8", "replace").lstrip()
+    if not text.startswith("["):
+        return not text
+    rest = text[1:].lstrip()
+    if rest[:1] in ("]", ""):
+        return True
     try:
-        owner = json.loads(record_path(out).read_bytes())["output"]["name"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return
-    if isinstance(owner, str) and owner != out.name and out.with_name(owner).exists():
-        raise InputError(f"{record_path(out)}: belongs to {owner}; choose another --out")
+        first, _ = json.JSONDecoder().raw_decode(rest)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and "reason" in first
 
 
 def _beside(out: Path) -> str:

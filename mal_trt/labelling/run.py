@@ -22,6 +22,7 @@ from mal_trt.labelling.hints import nothing_usable, resized
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import write_outputs, write_skipped
+from mal_trt.labelling.pictures import check_there
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
 from mal_trt.labelling.record import check_beside, finished, skipped_path, write_record
@@ -149,7 +150,7 @@ def label(
                 journal.check(used)
             else:
                 write_plan(journal, used, boxes, image_list, source, batch)
-            summary = _run(journal, workers, batch, file, out, formats, options, progress)
+            summary = _run(journal, workers, images, batch, file, out, formats, options, progress)
             if not summary.labelled:
                 raise NothingDone(nothing_usable(journal, source, boxes, images), summary.skipped_list)
         if overlay is not None:
@@ -172,6 +173,7 @@ def label(
 def _run(
     journal: Journal,
     workers: Here | Processes,
+    images: str | Path,
     batch: int,
     model: Path,
     out: Path,
@@ -185,6 +187,7 @@ def _run(
     with Progress("labelling", planned, planned - pending, show=progress) as bar:
         workers.run(journal, batch, bar.advance)
     seconds = time.monotonic() - began
+    check_there(journal, images)
     has_skipped = write_skipped(journal, skipped_path(out))
     labelled, total = journal.count()
     if labelled:

@@ -45,6 +45,10 @@ class Settings:
     slack: float = 0.0
     backend: str = AUTO
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InputError(f"threads {self.threads}: expected 1 or more")
+
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
         """A predictor that may use so many CPU threads, and its masker; close the masker first."""
         predictor = Predictor(
@@ -122,7 +126,7 @@ class Processes:
                 process.start()
                 there.close()
                 self._children.append(_Child(device, here, process))
-            opened: list[Opened] = [child.receive() for child in self._children]
+            opened: list[Opened] = [child.receive(starting=True) for child in self._children]
         except BaseException:
             self.close()
             raise
@@ -196,12 +200,12 @@ class _Child:
         except OSError:
             raise self._died() from None
 
-    def receive(self) -> Any:
+    def receive(self, starting: bool = False) -> Any:
         """Its next message; raises the error that it sent or died of."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            raise self._died() from None
+            raise self._died(starting) from None
         if isinstance(message, MalTrtError):
             raise message
         return message
@@ -220,8 +224,13 @@ class _Child:
                 found += message if isinstance(message, list) else []
         return found
 
-    def _died(self) -> RunError:
+    def _died(self, starting: bool = False) -> RunError:
         self.process.join(5)
+        if starting and self.process.exitcode == 1:  # Python has said why
+            return RunError(
+                f"device {self.device}: its process could not start; a script that labels on several devices must do "
+                'so below `if __name__ == "__main__":`, and lie in a file'
+            )
         return RunError(
             f"device {self.device}: its process ended with exit code {self.process.exitcode} (out of memory, or "
             "killed?); what is finished is kept, run again with --resume"

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import check_apart, walk_files
+from mal_trt.base.files import check_apart, check_local, walk_files
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
 from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
 from mal_trt.formats.picture_names import has_picture_ending
@@ -75,6 +75,7 @@ def check_sheet(path: Path, images: str | Path) -> None:
     """InputError if no contact sheet can be written under this name, or if it is an input picture."""
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise InputError(f"{path}: no kind of picture that can be written; give a name that ends in .png or .jpg")
+    check_local(path)
     check_apart((path,), (images,))
 
 

@@ -85,9 +85,72 @@ def test_half_a_shard_is_named(tmp_path: Path, tiny_model: Write, data_set: Writ
     label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
     shard = tmp_path / "shards" / "part-000000.parquet"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"not a whole shard of mal-trt; delete it and run again"):
+    with pytest.raises(InputError, match=r"shards/part-000000\.parquet: not a whole shard of mal-trt; delete it"):
         merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
     assert not list(tmp_path.glob("*merged*"))
+
+
+def test_damage_is_said_where_it_is(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=4)
+    model, out = tiny_model(), tmp_path / "shards"
+    label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+    (out / "part-000001.run.json").write_bytes(b"")
+    assert label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS).labelled == 24
+    shard = out / "part-000002.parquet"
+    content = bytearray(shard.read_bytes())
+    content[100:900] = bytes(800)  # the pages; what describes them is at the end
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=r"shards/part-000002\.parquet: not a whole shard of mal-trt; delete it"):
+        merge(out, tmp_path / "merged.json", progress=False)
+    shard.unlink()
+    (slice_,) = out.glob("_slice-000002*")
+    slice_.write_bytes(slice_.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"_slice-000002\.json\.gz: damaged"):
+        label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+
+
+def test_ids_that_occur_in_two_shards(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=3)
+    document = json.loads(boxes.read_text())
+    for place, record in enumerate(document["annotations"]):
+        record["id"] = place % 8
+    boxes.write_text(json.dumps(document))
+    model = tiny_model()
+    done = label_shards(images, boxes, model, tmp_path / "shards", shard_pictures=1, **OPTIONS)
+    assert done.skipped == {"duplicate id": 10} and done.warning.startswith("WARNING: 10 of 18 boxes have NO mask")
+    merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
+    assert by_id(tmp_path / "merged.json") == whole(tmp_path, images, boxes, model)
+    assert "mal_trt_repeated" not in (tmp_path / "merged.json").read_text()
+
+
+def test_pictures_that_are_gone_make_no_empty_shards(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=3)
+    model, out, made = tiny_model(), tmp_path / "shards", labeling.write_shard
+
+    def unplugged(*given: Any) -> None:
+        made(*given)
+        images.rename(tmp_path / "unplugged")
+
+    monkeypatch.setattr(labeling, "write_shard", unplugged)
+    with pytest.raises(RunError, match=r"pictures: is gone or empty .*bring it back and run again"):
+        label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+    monkeypatch.undo()
+    (tmp_path / "unplugged").rename(images)
+    done = label_shards(images, boxes, model, out, shard_pictures=1, **OPTIONS)
+    assert (done.before, done.labelled) == (1, 18)
+
+
+def test_a_merge_leaves_no_older_list(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    label_shards(images, boxes, tiny_model(), f"file://{tmp_path / 'shards'}", **OPTIONS)
+    listed = tmp_path / "merged.skipped.json"
+    listed.write_text('[\n{"id": 1, "image_id": 1, "reason": "bbox missing"}\n]\n')
+    assert merge(f"file://{tmp_path / 'shards'}", tmp_path / "merged.json", progress=False).written == 6
+    assert not listed.exists()
+    with pytest.raises(InputError, match="for several give --ray"):
+        label_shards(images, boxes, tiny_model(), tmp_path / "more", **{**OPTIONS, "device": "cpu,cpu"})
 
 
 def test_two_runs_into_one_place(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
@@ -109,6 +172,9 @@ def test_two_runs_into_one_place(tmp_path: Path, tiny_model: Write, data_set: Wr
         "its process is gone"
     )
     assert not (tmp_path / "shards" / LOCK).exists()
+    (tmp_path / "shards" / LOCK).write_text(json.dumps({**dead, "process": os.getpid()}))
+    with place.held():
+        pass  # as in a container that was started again, where the dead run had this number
 
 
 def test_other_versions_and_another_model_are_refused(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +17,24 @@ from PIL import Image
 
 from mal_trt import Labeler, Masks
 from mal_trt.base.errors import InputError
+
+
+class _Tensor:
+    """An array as PyTorch has it: with gradients, on a GPU."""
+
+    def __init__(self, array: np.ndarray, steps: int = 2) -> None:
+        self._array, self._steps = array, steps
+
+    def detach(self) -> _Tensor:
+        return _Tensor(self._array, self._steps - 1)
+
+    cpu = detach
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if self._steps:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return self._array.astype(dtype) if dtype else self._array
+
 
 Write = Callable[..., Any]
 BOXES = [[6, 10, 34, 30], [2, 2, 78, 78], [86, 50, 114, 70]]
@@ -73,7 +94,8 @@ def test_rle_is_cocos(labeler: Labeler, photo: Path) -> None:
 def test_every_kind_of_picture_gives_the_same(labeler: Labeler, photo: Path) -> None:
     image = Image.open(photo)
     expected = labeler(photo, BOXES).masks
-    for picture in (str(photo), image, np.asarray(image), np.asfortranarray(np.asarray(image))):
+    content, array = photo.read_bytes(), np.asarray(image)
+    for picture in (str(photo), content, io.BytesIO(content), image, array, np.asfortranarray(array), _Tensor(array)):
         np.testing.assert_array_equal(labeler(picture, BOXES).masks, expected)
     grey = np.asarray(image.convert("L"))
     np.testing.assert_array_equal(labeler(grey, BOXES).masks, labeler(image.convert("L"), BOXES).masks)
@@ -86,6 +108,41 @@ def test_every_kind_of_box_gives_the_same(labeler: Labeler, photo: Path) -> None
     np.testing.assert_array_equal(labeler(photo, xyxy.astype(np.float32)).masks, expected)
     np.testing.assert_array_equal(labeler(photo, [tuple(b) for b in BOXES]).masks, expected)
     np.testing.assert_array_equal(labeler(photo, xywh, format="xywh").masks, expected)
+    np.testing.assert_array_equal(labeler(photo, (box for box in BOXES)).masks, expected)
+    np.testing.assert_array_equal(labeler(photo, _Tensor(xyxy)).masks, expected)
+
+
+def test_slices(labeler: Labeler, photo: Path) -> None:
+    result = labeler(photo, BOXES)
+    np.testing.assert_array_equal(result[1:], result.masks[1:])
+    assert result[:0].shape == (0, 80, 120)
+
+
+def test_a_picture_of_the_caller_stays_as_it_is(labeler: Labeler, photo: Path) -> None:
+    image = Image.open(photo).convert("P")
+    image.info["transparency"] = 3
+    labeler(image, BOXES)
+    assert image.info["transparency"] == 3
+
+
+def test_another_process_opens_the_model_anew(labeler: Labeler, photo: Path) -> None:
+    """Threads of a runtime do not survive a fork: OpenVINO would wait for them without end."""
+    expected = labeler(photo, BOXES).areas.tolist()
+    assert pickle.loads(pickle.dumps(labeler))(photo, BOXES).areas.tolist() == expected
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("no fork here")
+    context, before = multiprocessing.get_context("fork"), labeler._predictor
+    answers = context.Queue()
+
+    def child() -> None:
+        answers.put((labeler(photo, BOXES).areas.tolist(), labeler._predictor is before))
+        labeler.close()
+
+    process = context.Process(target=child)
+    process.start()
+    assert answers.get(timeout=30) == (expected, False)
+    process.join(30)
+    assert process.exitcode == 0 and labeler(photo, BOXES).areas.tolist() == expected
 
 
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), ()])
@@ -132,11 +189,24 @@ def test_bad_boxes(labeler: Labeler, photo: Path, boxes: Any, words: list[str]) 
         np.zeros((1, 8, 8, 3), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         Image.new("F", (8, 8)),
+        None,
+        [[1, 2], [3, 4]],
+        b"no picture",
+        "a\0b",
     ],
 )
 def test_bad_pictures(labeler: Labeler, picture: Any) -> None:
-    with pytest.raises(InputError, match="picture"):
+    with pytest.raises(InputError, match=r"picture|cannot be read"):
         labeler(picture, [[0, 0, 4, 4]])
+
+
+def test_a_pillow_image_that_is_cut(labeler: Labeler, photo: Path) -> None:
+    for ending in ("png", "jpeg"):
+        file = io.BytesIO()
+        Image.open(photo).save(file, ending)
+        cut = Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
+        with pytest.raises(InputError, match=r"^picture: cannot be read \(.*truncated"):
+            labeler(cut, BOXES)
 
 
 def test_files_that_are_no_pictures(labeler: Labeler, tmp_path: Path) -> None:
@@ -154,9 +224,11 @@ def test_bad_options(tiny_model: Write, photo: Path) -> None:
         assert labeler.provider and labeler.contract.arch == "tiny"
         with pytest.raises(InputError, match="cxcywh"):
             labeler(photo, BOXES, format="cxcywh")
-    for options in ({"batch": 0}, {"threshold": 2}, {"threshold": (0.1, 0.2)}, {"weights": "teacher"}):
+    for options in ({"batch": 0}, {"batch": 2.5}, {"threshold": 2}, {"threshold": (0.1, 0.2)}, {"weights": "teacher"}):
         with pytest.raises(InputError):
             Labeler(model, device="cpu", **options)
+    for threshold in (np.float32(0.5), np.array([0.5, 0.5, 0.5])):
+        Labeler(model, device="cpu", threshold=threshold).close()
 
 
 def test_masks_is_exported() -> None:

@@ -110,9 +110,16 @@ def test_what_lies_beside_an_output_is_its_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labels\.skipped\.json: an input"):
         check_beside(outs[0], [skipped_path(outs[0])])
     check_beside(outs[0], [])
-    skipped_path(outs[0]).write_text("{}")
-    with pytest.raises(InputError, match="no list of skipped records"):
-        check_beside(outs[0], [])
+    for foreign in ("{}", '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]'):
+        skipped_path(outs[0]).write_text(foreign)
+        with pytest.raises(InputError, match="no list of skipped records"):
+            check_beside(outs[0], [])
+    skipped_path(outs[0]).write_text('[\n{"index": 0, "id": 1, "image_id": 1, "reason": "bbox missing"}\n]\n')
+    check_beside(outs[0], [])
+    for foreign in ('{"images": []}', '{"shapes": []}', "[]"):
+        record_path(outs[0]).write_text(foreign)
+        with pytest.raises(InputError, match=r"labels\.run\.json: no run record; move it"):
+            check_beside(outs[0], [])
     (tmp_path / "exp.1").mkdir()
     record_path(tmp_path / "exp.1.json").write_text('{"output": {"name": "exp.1"}}')
     with pytest.raises(InputError, match=r"belongs to exp\.1;"):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mal_trt import label
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.predictor import Predictor
 
@@ -182,6 +182,31 @@ def test_interrupt_keeps_every_batch_that_left_the_network(tmp_path: Path, tiny_
     left = resumed(images, boxes, model, out, batch=1)
     assert left == 18 - result["calls"] and left > 0
     assert out.read_bytes() == straight.read_bytes()
+
+
+def test_a_disk_that_dropped_is_no_end(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all further boxes would be skipped for good, and the run would count as finished."""
+    images, boxes = data_set(pictures=20)
+    model, out, add = tiny_model(), tmp_path / "labels.json", Journal.add
+
+    def unplugged(self: Journal, results: Any) -> None:
+        add(self, results)
+        if not (tmp_path / "unplugged").exists():
+            images.rename(tmp_path / "unplugged")
+            images.mkdir()  # as a mount point is left
+
+    monkeypatch.setattr(Journal, "add", unplugged)
+    with pytest.raises(RunError, match=r"pictures: was there when the run began, .*run again with --resume"):
+        label(images, boxes, model, out, **OPTIONS)
+    monkeypatch.undo()
+    images.rmdir()
+    (tmp_path / "unplugged").rename(images)
+    again = label(images, boxes, model, out, resume=True, **OPTIONS)
+    assert 0 < again.resumed < again.labelled == again.total
+    label(images, boxes, model, tmp_path / "straight.json", **OPTIONS)
+    assert out.read_bytes() == (tmp_path / "straight.json").read_bytes()
 
 
 def test_resume_without_a_journal_starts(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

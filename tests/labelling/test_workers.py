@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,15 @@ def test_errors_of_a_process_arrive_as_they_are(tmp_path: Path, tiny_model: Writ
     assert not multiprocessing.active_children() and not (tmp_path / "labels.json.journal").exists()
     with pytest.raises(InputError, match="device 'cup'"):
         label(images, boxes, model, out, device="cpu,cup", **OPTIONS)
+
+
+def test_a_script_without_a_main_guard(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    given = ", ".join(repr(str(path)) for path in (images, boxes, tiny_model(), tmp_path / "labels.json"))
+    script = tmp_path / "script.py"
+    script.write_text(f"from mal_trt import label\nlabel({given}, device='cpu,cpu', threads=1, progress=False)\n")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert ran.returncode and 'below `if __name__ == "__main__":`' in ran.stderr.splitlines()[-1]
 
 
 def test_a_process_whose_parent_has_gone_ends_quietly(
