@@ -65,6 +65,17 @@ class Losses:
     reasons: list[str] = field(default_factory=list)
 
 
+class TooFewBoxes(InputError):
+    """Fewer usable boxes than crops were asked for. found, wanted: how many of each."""
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(
+            f"{found} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops and "
+            "--check-crops"
+        )
+        self.found, self.wanted = found, wanted
+
+
 def draw(
     sources: Sequence[tuple[str | Path | None, BoxesLike]], count: int, warnings: list[str] | None = None
 ) -> list[Spot]:
@@ -101,15 +112,12 @@ def draw_both(
 ) -> tuple[list[Spot], list[Spot]]:
     """Boxes to learn from, and others to check on: of `annotations`, with drawn masks, or of the same sources.
 
-    parts: how many of each. warnings: see `draw`. InputError for too few boxes, or none with a mask.
+    parts: how many of each. warnings: see `draw`. TooFewBoxes; InputError if none has a mask.
     """
     wanted = parts[0] if annotations else sum(parts)
     drawn = draw(sources, wanted, warnings)
     if len(drawn) < wanted:
-        raise InputError(
-            f"{len(drawn)} usable boxes, {wanted} wanted: give more pictures and boxes, or ask for fewer with --crops "
-            "and --check-crops"
-        )
+        raise TooFewBoxes(len(drawn), wanted)
     if annotations is None:
         return split(drawn, parts)
     held = [spot for spot in draw([annotations], parts[1], warnings) if spot.truth is not None]

@@ -61,10 +61,17 @@ def typed_model(
         _wide_attention(source, path)
     else:
         from mal_trt.calibration.calibrate import calibrate
+        from mal_trt.calibration.sample import TooFewBoxes
         from mal_trt.calibration.settings import CalibrationSettings
 
         say(f"calibrating {precision}")
-        calibrate(source, path, sources, CalibrationSettings(precision=precision), progress=progress)
+        try:
+            calibrate(source, path, sources, CalibrationSettings(precision=precision), progress=progress)
+        except TooFewBoxes as error:  # whose advice is options that a build has not
+            raise InputError(
+                f"{error.found} usable boxes, {error.wanted} wanted to calibrate {precision}: give more pictures and "
+                "boxes, or make the model with `mal-trt calibrate` and fewer --crops and --check-crops first"
+            ) from None
     say(f"wrote {path}")
     return path
 

@@ -1,4 +1,4 @@
-"""Work inside TensorRT beside the main thread, which stays free to hear Ctrl-C.
+"""Work inside TensorRT beside the main thread, which stays free to hear Ctrl-C, and SIGTERM where that is taken alike.
 
 A KeyboardInterrupt raised in a callback, such as the logger's, would pass through TensorRT's own code and crash it;
 Python raises it in the main thread alone.
@@ -22,6 +22,7 @@ def run_beside(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -
     """Result of `work`, done in another thread; what it raises is raised here.
 
     stop: called on Ctrl-C; `work` is then waited for and KeyboardInterrupt raised. A second Ctrl-C ends the process.
+    SIGTERM does the same where something of Python handles it already (`calibration.signals`), but for the second.
     """
     results: list[T] = []
     failures: list[Exception] = []
@@ -52,19 +53,21 @@ def run_beside(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -
 
 @contextmanager
 def _on_interrupt(stop: Callable[[], None]) -> Iterator[Event]:
-    """Ctrl-C calls `stop` and sets the event instead of raising wherever the main thread happens to be."""
+    """A signal to end calls `stop` and sets the event instead of raising wherever the main thread happens to be."""
     interrupted = Event()
 
     def handle(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
         interrupted.set()
         stop()
 
     if current_thread() is not main_thread():  # which alone hears signals
         yield interrupted
         return
-    before = signal.signal(signal.SIGINT, handle)
+    taken = [signal.SIGINT, *([signal.SIGTERM] if callable(signal.getsignal(signal.SIGTERM)) else [])]
+    before = {number: signal.signal(number, handle) for number in taken}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

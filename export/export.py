@@ -17,6 +17,7 @@ import torch
 from mal_trt.artifacts.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.files import make_folder
 from mal_trt.base.version import __version__
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
@@ -148,7 +149,11 @@ def export_onnx(
     if precision == "fp32":
         parity = _write(model, out, parity_path, expected)
     else:
-        with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+        with ExitStack() as cleanup:
+            try:
+                folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent))
+            except OSError as error:
+                raise RunError(f"{out}: not written ({error.strerror or error})") from None
             single = Path(folder) / "fp32.onnx"
             parity = _write(model, single, single.with_suffix(".parity.npz"), expected)
             images = parity_images if parity_boxes is not None else None  # otherwise the crops of the parity file
@@ -238,6 +243,7 @@ def _check_options(
         if value not in allowed:
             raise InputError(f"{option} {value}: expected one of {', '.join(map(str, allowed))}")
     check_out(out)
+    make_folder(out.parent)  # which says now whether it can be written to
 
 
 def _config(

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from mal_trt.engines.sparsity import Sparse
     from mal_trt.training.spec_use import SpecUse
 
-# Of `calibration.sample`.
-CALIBRATION = "ask for fewer with --crops and --check-crops"
-
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -141,7 +138,10 @@ def build_engine(
     images, boxes = images or [], boxes or []
     if len(images) != len(boxes):
         raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    if images and precision in (None, "fp32"):
+        raise InputError("--images and --boxes: used for --precision int8, fp8 or fp16 alone; give one of these")
     from mal_trt.artifacts.checkpoints import Choice, model_of
+    from mal_trt.calibration.signals import unwound_when_ended
     from mal_trt.engines import EngineOptions
     from mal_trt.engines import build_engine as run
     from mal_trt.engines.job import check_output
@@ -163,24 +163,26 @@ def build_engine(
         low_memory=low_memory,
     )
     say = messages(quiet)
-    copied: AbstractContextManager[None] = nullcontext()
-    if not is_bundled(model) and model.suffix.lower() != ".onnx" and model.is_file():
-        onnx = out.with_name(f"{out.name}.onnx")
-        if dry_run:
-            line = f"would export {model} to {onnx} first; --dry-run says more of an exported model"
-            tell(lambda: {"writes": [onnx, out, f"{out}.json"], "exports": model}, lambda: typer.echo(line), quiet)
-            return
-        check_output(out, model)
-        take_checkpoints(quiet)
-        exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
-        _check(exported, model, out, options)
-        model, copied = onnx, _beside(exported, onnx)
+    checkpoint = not is_bundled(model) and model.suffix.lower() != ".onnx" and model.is_file()
+    onnx = out.with_name(f"{out.name}.onnx")
+    if checkpoint and dry_run:
+        line = f"would export {model} to {onnx} first; --dry-run says more of an exported model"
+        tell(lambda: {"writes": [onnx, out, f"{out}.json"], "exports": model}, lambda: typer.echo(line), quiet)
+        return
     if dry_run:
         _plan(model, out, options, quiet)
         return
-    with needs("calibrate"), copied, _own_words():
-        open_plan = opener(say)
-        report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
+    with unwound_when_ended():
+        copied: AbstractContextManager[None] = nullcontext()
+        if checkpoint:
+            check_output(out, model)
+            take_checkpoints(quiet)
+            exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
+            _check(exported, model, out, options)
+            model, copied = onnx, _beside(exported, onnx)
+        with needs("calibrate"), copied:
+            open_plan = opener(say)
+            report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
     tell(lambda: _document(report), lambda: _print_report(report), quiet)
 
 
@@ -317,32 +319,23 @@ def _check(exported: Path, checkpoint: Path, out: Path, options: EngineOptions) 
 
 @contextmanager
 def _beside(model: Path, onnx: Path) -> Iterator[None]:
-    """A copy of an exported model that stays beside its engine, with the answers it is checked against; gone again if
-    there is no engine."""
+    """A copy of an exported model that stays beside its engine, with the answers it is checked against. If there is no
+    engine, what was there before is there again: an engine without weights needs its own model."""
     from mal_trt.artifacts.parity import reference_path
 
     pairs = ((reference_path(model), reference_path(onnx)), (model, onnx))
-    new = [copy for _, copy in pairs if not copy.exists()]
+    before = {copy: copy.read_bytes() if copy.is_file() else None for _, copy in pairs}
     try:
         for source, copy in pairs:
             write_whole(copy, source.read_bytes())
         yield
     except BaseException:
-        for copy in new:
-            copy.unlink(missing_ok=True)
+        for copy, content in before.items():
+            if content is None:
+                copy.unlink(missing_ok=True)
+            else:
+                write_whole(copy, content)
         raise
-
-
-@contextmanager
-def _own_words() -> Iterator[None]:
-    """Calibration's advice, for a verb that lacks its options."""
-    try:
-        yield
-    except InputError as error:
-        if CALIBRATION not in str(error):
-            raise
-        said = str(error).replace(CALIBRATION, "run `mal-trt calibrate` with fewer --crops and --check-crops first")
-        raise InputError(said) from None
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

@@ -102,6 +102,8 @@ def export(
     """
     if (parity_images is None) != (parity_boxes is None):
         raise InputError("--parity-images and --parity-boxes: give both or neither")
+    from mal_trt.calibration.signals import unwound_when_ended
+
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")
     checkpoint = Path(model)
@@ -112,7 +114,8 @@ def export(
         _only_precision(context, checkpoint)
         with needs("calibrate"):
             from mal_trt.calibration.convert import convert
-        half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
+        with unwound_when_ended():
+            half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
         line = f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}"
         tell(lambda: half, lambda: typer.echo(line), quiet)
         return
@@ -131,25 +134,26 @@ def export(
 
             if (config := read_checkpoint(checkpoint).config) is not None:
                 use.check_arch(config.arch)
-    report = export_onnx(
-        checkpoint,
-        out,
-        input_size=input_size,
-        sizes=sides(sizes),
-        input_dtype=input_dtype,
-        weights=weights,
-        head=grid,
-        opset=opset,
-        arch=arch,
-        precision=precision,
-        fp16_weights=fp16_weights,
-        thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
-        margin=margin,
-        refine=refine,
-        parity_images=parity_images,
-        parity_boxes=parity_boxes,
-        progress=say,
-    )
+    with unwound_when_ended():
+        report = export_onnx(
+            checkpoint,
+            out,
+            input_size=input_size,
+            sizes=sides(sizes),
+            input_dtype=input_dtype,
+            weights=weights,
+            head=grid,
+            opset=opset,
+            arch=arch,
+            precision=precision,
+            fp16_weights=fp16_weights,
+            thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
+            margin=margin,
+            refine=refine,
+            parity_images=parity_images,
+            parity_boxes=parity_boxes,
+            progress=say,
+        )
     tell(lambda: report, lambda: typer.echo(_line(report)), quiet)
 
 

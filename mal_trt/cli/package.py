@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
+from mal_trt.calibration.signals import unwound_when_ended
 from mal_trt.cli.options import JsonOption, QuietOption, take_checkpoints
 from mal_trt.cli.output import tell
 
@@ -54,7 +55,9 @@ def triton(
     from mal_trt.packages.triton import TritonOptions, package_triton
 
     options = TritonOptions(batch, instances, labelers, delay, _card(compute_capability))
-    _done(out, package_triton(model, out, options), quiet)
+    with unwound_when_ended():
+        files = package_triton(model, out, options)
+    _done(out, files, quiet)
 
 
 @package.command()
@@ -85,7 +88,9 @@ def deepstream(
     from mal_trt.packages.deepstream import DeepStreamOptions, package_deepstream
 
     options = DeepStreamOptions(batch, head, gie_id, on_gie_id, _card(compute_capability))
-    _done(out, package_deepstream(model, out, options), quiet)
+    with unwound_when_ended():
+        files = package_deepstream(model, out, options)
+    _done(out, files, quiet)
 
 
 def _card(text: str | None) -> str | None:

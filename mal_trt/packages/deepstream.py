@@ -22,6 +22,7 @@ from mal_trt.packages.source import Source, check_card, engine_files, open_sourc
 CONFIG, CONTRACT = "config_infer_mal.txt", "contract.json"
 SERVER = "DeepStream"
 LARGEST = 16  # objects in a batch of an .onnx file, which takes any number
+IN_FLIGHT = 512  # objects whose logits may wait at once
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def package_deepstream(model: str | Path, out: Path, options: DeepStreamOptions 
         raise InputError(f"--gie-id {options.gie_id}: is the detector's too (--on-gie-id); give two different ids")
     source = open_source(model, SERVER)
     check_for_gpu(source.contract, source.path, SERVER)
+    if source.manifest is not None and "VERSION_COMPATIBLE" in source.manifest.flags:
+        raise InputError(f"{source.path}: built with --version-compatible, which nvinfer cannot load; build it without")
     check_card([source], options.compute_capability)
     if options.batch is not None and source.largest is not None and options.batch > source.largest:
         raise InputError(f"batch {options.batch}: {source.path} takes up to {source.largest}; build it with more")
@@ -68,7 +71,7 @@ def package_deepstream(model: str | Path, out: Path, options: DeepStreamOptions 
 
 def config(source: Source, contract: Contract, options: DeepStreamOptions) -> str:
     """The config file of nvinfer. Paths in it are relative to it."""
-    side = contract.input_size
+    side, batch = contract.input_size, options.batch or source.largest or LARGEST
     keys: dict[str, object] = {
         "gpu-id": 0,
         "gie-unique-id": options.gie_id,
@@ -77,7 +80,12 @@ def config(source: Source, contract: Contract, options: DeepStreamOptions) -> st
         "network-type": 100,  # raw tensors, no parser of nvinfer's
         "output-tensor-meta": 1,
         "output-blob-names": "logits",
-        "batch-size": options.batch or source.largest or LARGEST,
+        "batch-size": batch,
+        # Logits stay with nvinfer until their frames are let go; without this it has room for a few batches, and a
+        # frame with more objects would never come out.
+        "tensor-meta-pool-size": max(IN_FLIGHT // batch, 8),
+        "input-object-min-width": 1,
+        "input-object-min-height": 1,
         "infer-dims": f"3;{side};{side}",
         "model-color-format": 0,  # RGB
         "net-scale-factor": 1,  # the graph normalises

@@ -90,7 +90,7 @@ def crops_config(sources: Sequence[Source], batch: int, options: TritonOptions) 
             for entry in source.manifest.compute_capabilities if source.manifest else ():
                 if not entry.endswith("+"):
                     lines += _block("cc_model_filenames", [f'key: "{entry}"', f'value: "{name}"'])
-        lines.append(f'default_model_filename: "{next(iter(_plans(sources)))}"')
+        lines.append(f'default_model_filename: "{_fallback(sources)}"')
     for title, number, shapes in _warmups(contract, batch):
         lines += _warmup(title, number, shapes, TYPES[contract.input_dtype])
     return "\n".join(lines) + "\n"
@@ -136,6 +136,12 @@ def _plans(sources: Sequence[Source]) -> dict[str, Source]:
     """Names of engines in the repository, such as `model_8.6.plan`."""
     entries = [(source.manifest.compute_capabilities[0] if source.manifest else "", source) for source in sources]
     return {f"model_{capability.replace('+', '_up')}.plan": source for capability, source in entries}
+
+
+def _fallback(sources: Sequence[Source]) -> str:
+    """The plan for a GPU that none is named for: one that runs on several, if there is such."""
+    plans = _plans(sources)
+    return next((name for name in plans if name.endswith("_up.plan")), next(iter(plans)))
 
 
 def _warmups(contract: Contract, batch: int) -> Iterator[tuple[str, int, dict[str, tuple[int, ...]]]]:

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli import app
+from mal_trt.engines.precision import typed_model
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.network import NetworkConfig, build_network
 
 CONFIG = NetworkConfig("vit-deit-tiny/16", "hybrid", 64, mask_head_hidden_channel=16, depth=1, adjust_scale=False)
-FEW = "3 usable boxes, 768 wanted: give more pictures and boxes, or ask for fewer with --crops and --check-crops"
+EXAMPLES = Path(str(__import__("mal_trt.examples", fromlist=["x"]).__path__[0]))
 
 
 def refused(folder: Path, *options: str) -> Any:
@@ -40,20 +41,44 @@ def test_what_cannot_be_built_is_refused_first(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "dense.pth: no layer has 2:4 zeros" in result.output
 
 
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (InputError(FEW), "or run `mal-trt calibrate` with fewer --crops and --check-crops first"),
-        (RunError("out of memory"), "out of memory"),
-    ],
-)
-def test_a_build_that_fails_leaves_no_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
-) -> None:
+def test_too_few_boxes_in_words_of_a_build(tmp_path: Path) -> None:
+    """Calibration's advice names options that `build-engine` has not."""
+    sources = ((EXAMPLES / "photos", EXAMPLES / "boxes.json"),)
+    with pytest.raises(InputError, match=r"^21 usable boxes, 768 wanted .* `mal-trt calibrate` and fewer --crops"):
+        typed_model("bundled", "int8", tmp_path / "e.engine", sources, lambda text: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_that_no_precision_asks_for(tmp_path: Path) -> None:
+    words = ["build-engine", "bundled", "-o", str(tmp_path / "e.engine"), "--images", "photos", "--boxes", "b.json"]
+    for more in ([], ["--precision", "fp32"]):
+        result = CliRunner().invoke(app, [*words, *more])
+        assert result.exit_code == 2 and "for --precision int8, fp8 or fp16" in result.output
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every build fails once the model is beside the engine."""
+
     def fail(model: Path, *_: object, **more: object) -> None:
-        assert model.is_file()
-        raise error
+        assert model.is_file() and model.stat().st_size > 100
+        raise RunError("out of memory")
 
     monkeypatch.setattr(sys.modules["mal_trt.cli.build_engine"], "_check", lambda *_: None)
     monkeypatch.setattr("mal_trt.engines.build_engine", fail)
-    assert says in refused(tmp_path).output
+
+
+def test_a_build_that_fails_leaves_no_copy(tmp_path: Path, failing: None) -> None:
+    assert "out of memory" in refused(tmp_path).output
+
+
+def test_a_build_that_fails_leaves_the_model_of_the_old_engine(tmp_path: Path, failing: None) -> None:
+    """An engine without weights opens only beside the very model that it was built from."""
+    torch.manual_seed(5)
+    save_checkpoint(tmp_path / "dense.pth", CONFIG, student=build_network(CONFIG).state_dict())
+    for name in ("e.engine", "e.engine.onnx", "e.engine.parity.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    words = ["build-engine", str(tmp_path / "dense.pth"), "-o", str(tmp_path / "e.engine")]
+    assert "out of memory" in CliRunner().invoke(app, words).output
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

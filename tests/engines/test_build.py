@@ -320,8 +320,10 @@ def test_stopped_from_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.6])
-def test_interrupt(seconds: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "number"), [(0.0, "SIGINT"), (0.1, "SIGINT"), (0.6, "SIGINT"), (0.0, "SIGTERM"), (0.1, "SIGTERM")]
+)
+def test_interrupt(seconds: float, number: str, tmp_path: Path) -> None:
     """While the model is read, and while the engine is built."""
     out = tmp_path / "m.engine"
     command = [sys.executable, "-m", "mal_trt.cli", "build-engine", "bundled", "-o", str(out)]
@@ -329,7 +331,21 @@ def test_interrupt(seconds: float, tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline().startswith("building fp32")
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ended_while_the_typed_model_is_made(tmp_path: Path) -> None:
+    words = ["build-engine", "bundled", "-o", str(tmp_path / "m.engine"), "--precision", "fp16"]
+    command = [sys.executable, "-m", "mal_trt.cli", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "measuring ranges\n"
+    assert process.stderr.readline().startswith("comparing FP16")
+    process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors == "interrupted\n"
     assert list(tmp_path.iterdir()) == []

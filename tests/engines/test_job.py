@@ -65,6 +65,24 @@ def test_a_jetson(made_up: object, tmp_path: Path) -> None:
         decide(tmp_path, compute_capabilities=("8.6",))
 
 
+def test_where_an_engine_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a name that other verbs know for an engine's, in a folder that can be written to."""
+    (tmp_path / "d.engine").mkdir()
+    for name, says in (
+        ("model", "end in .engine or .plan"),
+        ("model.trt", "end in .engine or .plan"),
+        ("m.onnx", "end in .engine or .plan"),
+        ("d.engine", "is a folder"),
+        ("a/m.engine", "no such folder"),
+    ):
+        with pytest.raises(InputError, match=says):
+            job.check_output(tmp_path / name, tmp_path / "m.onnx")
+    job.check_output(tmp_path / "M.PLAN", tmp_path / "m.onnx")
+    monkeypatch.setattr("mal_trt.base.files.os.access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot hold the output"):
+        job.check_output(tmp_path / "m.engine", tmp_path / "m.onnx")
+
+
 def test_which_flavor(made_up: object, tmp_path: Path) -> None:
     for gpu, installed, chosen in (
         (H200, ("tensorrt", "tensorrt-rtx"), "tensorrt"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,35 @@ def test_parity_pictures_and_boxes_go_together(dense: Path) -> None:
     for option in ("--parity-boxes", "--parity-images"):
         said = refused("export", dense, "-o", dense.with_name("x.onnx"), option, "there")
         assert "--parity-images and --parity-boxes: give both or neither" in said
+
+
+def test_a_folder_that_cannot_be_written_to(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("mal_trt.base.files.os.access", lambda *_: False)
+        assert "cannot hold the output" in refused("export", dense, "-o", dense.with_name("x.onnx"))
+
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mal_trt.export.export.tempfile.TemporaryDirectory", full)
+    words = ["export", str(dense), "-o", str(dense.with_name("x.onnx")), "--precision", "fp16", "-q"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1 and result.output == f"error: {words[3]}: not written (No space left on device)\n"
+    assert [path.name for path in dense.parent.iterdir()] == ["dense.pth"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_being_ended_leaves_nothing(tmp_path: Path) -> None:
+    words = ["export", "bundled", "-o", "x.onnx", "--precision", "fp16"]
+    command = [sys.executable, "-m", "mal_trt.cli", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "measuring ranges\n"
+    assert process.stderr.readline().startswith("comparing FP16")
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "interrupted\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_is_not_pruned_over_itself(dense: Path) -> None:

@@ -214,6 +214,14 @@ def test_a_frame_that_never_comes_out_is_forgotten(
     assert len(own._waiting) == deepstream_probes.KEPT
 
 
+def test_room_for_the_objects_of_a_crowded_frame(tiny_model: ModelWriter, tmp_path: Path) -> None:
+    """nvinfer keeps the logits of each batch until their frame is let go, and stands still when it has no room."""
+    model = tiny_model(head="large")
+    for batch, rooms in ((1, 512), (16, 32), (500, 8)):
+        package_deepstream(model, tmp_path / str(batch), DeepStreamOptions(batch=batch))
+        assert keys(tmp_path / str(batch))["tensor-meta-pool-size"] == str(rooms)
+
+
 def test_an_engine(tiny_model: ModelWriter, tmp_path: Path) -> None:
     onnx = tiny_model(head="large", dtype="float32")
     engine = write_engine(onnx, tmp_path / "m.engine", (1, 2, 6))
@@ -257,6 +265,8 @@ def test_what_is_refused(tiny_model: ModelWriter, tmp_path: Path) -> None:
     engine = write_engine(onnx, tmp_path / "m.engine")
     assert "takes uint8 and a grid" in refused(tmp_path, engine, "-o", out)
     assert "the package is for 9.0" in refused(tmp_path, engine, "-o", out, "--compute-capability", "9.0")
+    later = write_engine(onnx, tmp_path / "later.engine", flags=("VERSION_COMPATIBLE",))
+    assert "build it without" in refused(tmp_path, later, "-o", out)
     rtx = write_engine(onnx, tmp_path / "rtx.engine", flavor="tensorrt-rtx", compute_capabilities=("8.0+",))
     assert "TensorRT-RTX, which DeepStream cannot load" in refused(tmp_path, rtx, "-o", out)
 

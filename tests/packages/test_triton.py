@@ -84,6 +84,18 @@ def test_engines_of_several_cards(tiny_model: ModelWriter, tmp_path: Path) -> No
     assert crops.instance_group[0].kind == crops.instance_group[0].KIND_GPU
 
 
+def test_an_engine_for_many_cards_is_the_one_for_cards_without_their_own(
+    tiny_model: ModelWriter, tmp_path: Path
+) -> None:
+    onnx = tiny_model(head="large")
+    own = write_engine(onnx, tmp_path / "own.engine")
+    wide = write_engine(onnx, tmp_path / "wide.engine", compute_capabilities=("8.0+",))
+    package_triton([own, wide], tmp_path / "repo")
+    crops = config(tmp_path / "repo", "mal_crops")
+    assert dict(crops.cc_model_filenames) == {"8.6": "model_8.6.plan"}
+    assert crops.default_model_filename == "model_8.0_up.plan"
+
+
 def test_an_engine_with_a_profile_for_each_size(tiny_model: ModelWriter, tmp_path: Path) -> None:
     package_triton([write_engine(tiny_model(), tmp_path / "m.engine")], tmp_path / "repo")
     assert list(config(tmp_path / "repo", "mal_crops").instance_group[0].profile) == ["0", "1", "2"]
