@@ -18,7 +18,7 @@ from statistics import median
 from common import first_boxes, save
 from PIL import Image
 
-from mal_trt.base.files import write_json
+from mal_trt.base.outputs import write_json
 from mal_trt.examples import __file__ as examples
 from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.run import label

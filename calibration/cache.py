@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError
+from mal_trt.base.outputs import replaced
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.gate import Cost
 from mal_trt.calibration.observe import Spectrum
@@ -92,21 +92,15 @@ class Cache:
         if self._path is None or self.measured is None:
             return
         measured = self.measured
-        part = self._path.with_name(self._path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    key=json.dumps(self._key),
-                    layers=np.array(list(measured.spectra)),
-                    counts=np.stack([spectrum.counts for spectrum in measured.spectra.values()]),
-                    losses=json.dumps({name: getattr(measured, name) for name in ("crops", "unreadable", "blank")}),
-                    costs=json.dumps({how: [asdict(c) for c in costs] for how, costs in self._costs.items()}),
-                )
-            os.replace(part, self._path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise RunError(f"{self._path}: the cache cannot be written ({error.strerror or error})") from None
+        with replaced(self._path) as part, part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                key=json.dumps(self._key),
+                layers=np.array(list(measured.spectra)),
+                counts=np.stack([spectrum.counts for spectrum in measured.spectra.values()]),
+                losses=json.dumps({name: getattr(measured, name) for name in ("crops", "unreadable", "blank")}),
+                costs=json.dumps({how: [asdict(c) for c in costs] for how, costs in self._costs.items()}),
+            )
 
 
 def _data(spots: Sequence[Spot]) -> Iterable[bytes]:

@@ -11,7 +11,7 @@ import onnx
 
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import json_bytes
+from mal_trt.base.outputs import check_apart, check_file, json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured
 from mal_trt.calibration.cache import Cache, cache_key
@@ -20,8 +20,6 @@ from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitiv
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
 from mal_trt.calibration.macs import multiplications
 from mal_trt.calibration.output import (
-    check_names,
-    check_not_model,
     check_out,
     parity_of,
     parity_path,
@@ -146,9 +144,9 @@ def begin(
 ) -> Begun:
     """The beginning of `calibrate`, with the same errors; nothing is written."""
     check_out(out)
-    check_names(report_path(out))
+    check_file(report_path(out))
     proto, contract, source = load_onnx(model)
-    check_not_model(out, source)
+    check_apart([out], [source])
     written = (out, parity_path(out), report_path(out), source)
     if cache is not None and cache.resolve() in [path.resolve() for path in written]:
         raise InputError(f"--cache {cache}: is the model itself or one of the files written; give it another name")

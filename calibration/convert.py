@@ -11,11 +11,12 @@ import onnx
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.outputs import check_apart
 from mal_trt.calibration.activations import maxima
 from mal_trt.calibration.gate import Check, drop_of
 from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, set_contract
 from mal_trt.calibration.half import to_half, too_wide
-from mal_trt.calibration.output import check_not_model, check_out, parity_batches, parity_of, publish, save, scratch
+from mal_trt.calibration.output import check_out, parity_batches, parity_of, publish, save, scratch
 from mal_trt.calibration.sample import CropBatch, crops, draw
 
 MOST_DROP = 0.001  # change of mIoU against drawn masks
@@ -57,7 +58,7 @@ def convert(
     if (images is None) != (boxes is None):
         raise InputError("pictures and boxes to compare on: give both or neither")
     proto, contract, source = load_onnx(model)
-    check_not_model(out, source)
+    check_apart([out], [source])
     if contract.precision != "fp32":
         raise InputError(f"{source}: already {contract.precision}; give the FP32 model it was made from")
     batches = _batches(source, contract, images, boxes)

@@ -16,7 +16,7 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.parity import read_references
 from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError, MalTrtError, RunError
-from mal_trt.base.files import write_whole
+from mal_trt.base.outputs import check_apart, check_file, not_written, write_whole
 from mal_trt.calibration.sample import CropBatch, Spot
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import make_frame
@@ -24,26 +24,11 @@ from mal_trt.geometry.crops import make_frame
 PARITY_CROPS = 4
 
 
-def check_out(out: Path) -> None:
-    """InputError if a model cannot be written there."""
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: the output's name must end in .onnx")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
-    check_names(out, parity_path(out))
-
-
-def check_names(*paths: Path) -> None:
-    """InputError if a folder is where a file is to be written."""
-    for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, a file has to be written there; choose another --out")
-
-
-def check_not_model(out: Path, model: Path) -> None:
-    """InputError if a result would be written over the model that it is made of."""
-    if out.exists() and out.samefile(model):
-        raise InputError(f"{out}: is the model itself; give the result another name")
+def check_out(out: Path, model: Path | None = None) -> None:
+    """InputError if a model cannot be written there; model: what it is made of, which must stay."""
+    check_file(out, (".onnx",))
+    check_file(parity_path(out))
+    check_apart([out], [model])
 
 
 @contextmanager
@@ -79,7 +64,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     try:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
-        raise RunError(f"{path}: not written ({error.strerror or error})") from None
+        raise not_written(path, error) from None
 
 
 def parity_path(model: Path) -> Path:
@@ -98,7 +83,7 @@ def publish(part: Path, out: Path, parity: bytes, more: Mapping[Path, bytes] | N
         with beside({parity_path(out): parity, **(more or {})}):
             os.replace(part, out)
     except OSError as error:
-        raise RunError(f"{out}: not written ({error.strerror or error})") from None
+        raise not_written(out, error) from None
 
 
 def parity_of(source: Path, contract: Contract, batches: list[CropBatch]) -> bytes:

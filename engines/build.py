@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from mal_trt.artifacts.trtmessages import explain, known
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import platform_tag
+from mal_trt.base.outputs import replaced
 from mal_trt.base.version import __version__
 from mal_trt.engines import timing_cache
 from mal_trt.engines.job import Job
@@ -82,22 +82,11 @@ def write(built: Built, out: Path, reference: Path) -> None:
     except OSError as error:
         raise InputError(f"{reference}: cannot be read ({error.strerror or error})") from None
     contents |= {out: built.plan, manifest_path(out): built.manifest.to_json().encode()}
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
-    with ExitStack() as cleanup:
-        for part in parts.values():
-            cleanup.callback(part.unlink, missing_ok=True)
-        try:
-            for path, content in contents.items():
-                with parts[path].open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            if beside not in contents:
-                beside.unlink(missing_ok=True)  # of an engine that had this name before
-            for path, part in parts.items():
-                os.replace(part, path)
-        except OSError as error:
-            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+    with ExitStack() as written:  # all before the first gets its name, which is the last that is entered
+        for path, content in reversed(contents.items()):
+            written.enter_context(replaced(path)).write_bytes(content)
+        if beside not in contents:
+            beside.unlink(missing_ok=True)  # of an engine that had this name before
 
 
 def _configure(job: Job, parsed: Parsed) -> tuple[Any, bool]:

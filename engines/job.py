@@ -14,8 +14,8 @@ from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.backends.choice import ENGINES
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import make_folder
 from mal_trt.base.gpu import Gpu, Machine, find_gpus
+from mal_trt.base.outputs import check_apart, check_file
 from mal_trt.engines.profiles import default_batch, profiles
 from mal_trt.engines.sparsity import FLAG as SPARSE
 from mal_trt.engines.sparsity import check_sparse
@@ -209,15 +209,8 @@ def _check_tensorrt(options: EngineOptions, gpu: Gpu) -> None:
 
 def check_output(out: Path, onnx: Path) -> None:
     """InputError if the engine cannot be written under that name."""
-    if out.suffix.lower() not in ENGINES:
-        raise InputError(f"{out}: engines are known by their names, which end in {' or '.join(ENGINES)}; rename it so")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
-    make_folder(out.parent)  # which says now whether it can be written to, not after the build
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; give the engine's own name, such as model.engine")
-    if out.exists() and out.samefile(onnx):
-        raise InputError(f"{out}: is the model itself; give the engine another name")
+    check_file(out, ENGINES)
+    check_apart([out], [onnx])
 
 
 def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -> str:

@@ -22,7 +22,7 @@ def run_beside(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -
     """Result of `work`, done in another thread; what it raises is raised here.
 
     stop: called on Ctrl-C; `work` is then waited for and KeyboardInterrupt raised. A second Ctrl-C ends the process.
-    SIGTERM does the same where something of Python handles it already (`calibration.signals`), but for the second.
+    SIGTERM does the same where something of Python handles it already (`base.signals`), but for the second.
     """
     results: list[T] = []
     failures: list[Exception] = []

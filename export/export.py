@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import torch
 from mal_trt.artifacts.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import make_folder
+from mal_trt.base.outputs import not_written, replaced
 from mal_trt.base.version import __version__
 from mal_trt.calibration.convert import HalfReport, convert
 from mal_trt.calibration.graph import OPSETS, check_graph
@@ -153,7 +152,7 @@ def export_onnx(
             try:
                 folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent))
             except OSError as error:
-                raise RunError(f"{out}: not written ({error.strerror or error})") from None
+                raise not_written(out, error) from None
             single = Path(folder) / "fp32.onnx"
             parity = _write(model, single, single.with_suffix(".parity.npz"), expected)
             images = parity_images if parity_boxes is not None else None  # otherwise the crops of the parity file
@@ -191,18 +190,10 @@ def _rounding(rounded: Sequence[ParityReference], exact: Sequence[ParityReferenc
 
 def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Sequence[ParityReference]) -> Parity:
     """Write both files under temporary names, compare, and only then give them their names."""
-    temporary, parity_temporary = (p.with_name(f".{p.stem}.{os.getpid()}.part{p.suffix}") for p in (out, parity_path))
-    with ExitStack() as cleanup:
-        for path in (temporary, parity_temporary):
-            cleanup.callback(path.unlink, missing_ok=True)
-        try:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-            parity = compare(temporary, expected)
-            save_references(parity_temporary, expected)
-            os.replace(parity_temporary, parity_path)
-            os.replace(temporary, out)
-        except OSError as error:
-            raise RunError(f"{out}: not written ({error.strerror or error})") from None
+    with replaced(out) as temporary, replaced(parity_path) as parity_temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        parity = compare(temporary, expected)
+        save_references(parity_temporary, expected)
     return parity
 
 
@@ -243,7 +234,6 @@ def _check_options(
         if value not in allowed:
             raise InputError(f"{option} {value}: expected one of {', '.join(map(str, allowed))}")
     check_out(out)
-    make_folder(out.parent)  # which says now whether it can be written to
 
 
 def _config(

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
-from mal_trt.base.files import json_bytes
+from mal_trt.base.outputs import json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.convert import describe_drop
 from mal_trt.calibration.gate import Check, Cost

@@ -13,7 +13,8 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.calibration.output import check_names, check_not_model, report_path
+from mal_trt.base.outputs import check_apart, check_file
+from mal_trt.calibration.output import report_path
 from mal_trt.calibration.sample import CropBatch, Spot, crops, draw_both
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import DENSE
@@ -55,18 +56,15 @@ def begin(
     weights: str,
 ) -> Begun:
     """Read and check everything; InputError for what cannot be used, and nothing is written."""
-    if out.suffix.lower() not in ENDINGS:
-        raise InputError(f"{out}: the output is a checkpoint, whose name must end in .pth")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder to write {out.name} to")
-    check_names(out, report_path(out))
+    check_file(out, ENDINGS)
+    check_file(report_path(out))
     if not sources:
         raise InputError("nothing says the boxes: give --boxes; networks are pruned and checked on real crops")
     if weights not in ("student", "teacher"):
         raise InputError(f"--weights {weights}: one network is pruned at a time; give student or teacher")
     source = read_start(model)
     file = resolve_model(model) if is_bundled(model) else Path(model)
-    check_not_model(out, file)
+    check_apart([out], [file])
     if source.config is None or source.backbone is not None:
         raise InputError(f"{model}: holds only an encoder, no mask head; train from it first, then prune")
     if source.meta.get(META):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
+from mal_trt.base.outputs import SPACE, replaced
 from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_encoder, load_network, some
 from mal_trt.training.network import MALNetwork, NetworkConfig
 from mal_trt.training.pickled import load_tensors, read_zip
@@ -147,17 +147,11 @@ def save_checkpoint(
         document["teacher"] = _portable(teacher)
     if trainer is not None:
         document["trainer"] = dict(trainer)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with replaced(path) as part, part.open("wb") as file:
             torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{path}: not written ({error}); free some space or choose another folder") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    except RuntimeError as error:  # PyTorch's own words for a full disk
+        raise RunError(f"{path}: cannot be written ({one_line(error)}); {SPACE}") from None
 
 
 def _portable(state: Mapping[str, Tensor]) -> State:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mal_trt.base.files import could_make_folder
+from mal_trt.base.outputs import could_make_folder
 from mal_trt.training.checkpoints import BEST, LAST
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.loop import Begun, begin, launched, validation_steps

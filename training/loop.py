@@ -17,7 +17,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
-from mal_trt.base.files import could_make_folder, make_folder
+from mal_trt.base.outputs import could_make_folder, make_folder
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoint import read_checkpoint

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.artifacts.flavor import MODULES
 from mal_trt.base.errors import InputError
+from mal_trt.base.outputs import write_whole
 
 SCHEMA = 1
 UNCHECKED, PASSED, KEPT_ANYWAY = "unchecked", "passed", "kept anyway"
@@ -128,15 +126,8 @@ def read_manifest(engine: Path) -> Manifest:
 
 
 def write_manifest(engine: Path, manifest: Manifest) -> None:
-    """Replace the manifest beside an engine, whole or not at all; OSError if the disk refuses."""
-    path = manifest_path(engine)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.part")
-    try:
-        part.write_text(manifest.to_json(), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    """Replace the manifest beside an engine, whole or not at all; RunError if the disk refuses."""
+    write_whole(manifest_path(engine), manifest.to_json().encode())
 
 
 def _checked(name: str, value: Any, where: str) -> Any:

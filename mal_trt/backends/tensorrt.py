@@ -235,7 +235,7 @@ def _check_first(backend: TensorRTBackend, path: Path) -> Manifest:
         parity = {**manifest.parity, "reason": f"{reference.name} is not beside it"}
     if parity != manifest.parity:
         manifest = replace(manifest, parity=parity)
-        with suppress(OSError):
+        with suppress(RunError):
             write_manifest(path, manifest)
     return manifest
 

@@ -1,11 +1,13 @@
-"""Files that only save time: each may be missing, old or broken without harm. Results are `base.files`."""
+"""Files that only save time: each may be missing, old or broken without harm. Results are `base.outputs`."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from threading import get_ident
+
+from mal_trt.base.errors import RunError
+from mal_trt.base.outputs import write_whole
 
 
 def cache_folder() -> Path:
@@ -16,11 +18,6 @@ def cache_folder() -> Path:
 
 def keep(path: Path, content: bytes) -> None:
     """Write a cache file whole or not at all; a disk that refuses is no error."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.part")
-    try:
+    with suppress(OSError, RunError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+        write_whole(path, content)

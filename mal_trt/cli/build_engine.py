@@ -13,7 +13,7 @@ from typer import Context, Option
 
 from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import write_whole
+from mal_trt.base.outputs import write_whole
 from mal_trt.cli.options import (
     JsonOption,
     QuietOption,
@@ -141,7 +141,7 @@ def build_engine(
     if images and precision in (None, "fp32"):
         raise InputError("--images and --boxes: used for --precision int8, fp8 or fp16 alone; give one of these")
     from mal_trt.artifacts.checkpoints import Choice, model_of
-    from mal_trt.calibration.signals import unwound_when_ended
+    from mal_trt.base.signals import unwound_when_ended
     from mal_trt.engines import EngineOptions
     from mal_trt.engines import build_engine as run
     from mal_trt.engines.job import check_output

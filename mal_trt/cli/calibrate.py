@@ -119,9 +119,9 @@ def calibrate(
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
     with needs("calibrate"):
+        from mal_trt.base.signals import unwound_when_ended
         from mal_trt.calibration.calibrate import calibrate as run
         from mal_trt.calibration.settings import CalibrationSettings
-        from mal_trt.calibration.signals import unwound_when_ended
     settings = CalibrationSettings(
         precision=precision,
         observer=observer,

@@ -9,7 +9,7 @@ from typer import Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import make_folder
+from mal_trt.base.outputs import make_folder
 from mal_trt.cli.options import (
     AnnotationsOption,
     BackendOption,

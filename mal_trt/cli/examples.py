@@ -10,7 +10,7 @@ import typer
 from typer import Argument
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import make_folder, write_whole
+from mal_trt.base.outputs import make_folder, write_whole
 from mal_trt.cli.options import JsonOption, QuietOption
 from mal_trt.cli.output import tell
 

@@ -102,7 +102,7 @@ def export(
     """
     if (parity_images is None) != (parity_boxes is None):
         raise InputError("--parity-images and --parity-boxes: give both or neither")
-    from mal_trt.calibration.signals import unwound_when_ended
+    from mal_trt.base.signals import unwound_when_ended
 
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.calibration.signals import unwound_when_ended
+from mal_trt.base.signals import unwound_when_ended
 from mal_trt.cli.options import JsonOption, QuietOption, take_checkpoints
 from mal_trt.cli.output import tell
 

@@ -137,7 +137,7 @@ def prune(
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
     with needs("train"):
-        from mal_trt.calibration.signals import unwound_when_ended
+        from mal_trt.base.signals import unwound_when_ended
         from mal_trt.export.prune import prune as run
         from mal_trt.export.prune_settings import PruneSettings
     from mal_trt.formats.boxes import Boxes

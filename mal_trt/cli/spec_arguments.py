@@ -56,7 +56,7 @@ def out_file(out: Path | None, use: SpecUse | None, model: str, ending: str, dry
         return out
     if use is None:
         raise InputError(f"nothing says the file to write: give --out, such as --out {Path(model).stem}{ending}")
-    from mal_trt.base.files import make_folder
+    from mal_trt.base.outputs import make_folder
 
     made = use.made(model, ending)
     missing = [folder for folder in made.parents if not folder.exists()]

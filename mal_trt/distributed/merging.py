@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import check_folder
+from mal_trt.base.errors import InputError
+from mal_trt.base.outputs import check_new, replaced
 from mal_trt.base.progress import Progress
 from mal_trt.distributed.place import Place
 from mal_trt.distributed.plan import FILES, Plan, read_plan
@@ -76,9 +76,7 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
     InputError if shards are missing or not whole, or if `out` exists.
     """
     out, place = Path(out), Place(shards, make=False)
-    if out.exists():
-        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
-    check_folder(out)
+    check_new(out)
     check_beside(out, ())
     plan = read_plan(place)
     if plan is None:
@@ -90,20 +88,18 @@ def merge(shards: str | Path, out: str | Path, *, progress: bool = True) -> Merg
             f"{place.out}: {len(missing):,} of {plan.shards:,} shards are missing ({first}{more}); "
             "run `mal-trt label` again, which makes only those"
         )
-    part, skipped_list = out.with_name(f".{out.name}.part"), skipped_path(out)
+    skipped_list = skipped_path(out)
     pages = [out.with_name(f".{out.name}.{name}") for name in ("annotations", "skipped")]
     try:
-        with Progress("merging", plan.shards, unit="shards", show=progress) as bar:
-            merged = _merged(place, plan, part, pages, bar.advance)
-        if merged[2]:
-            os.replace(pages[1], skipped_list)
-        else:
-            skipped_list.unlink(missing_ok=True)
-        os.replace(part, out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror or error}); make room and run again") from None
+        with replaced(out, "make room and run again") as part:
+            with Progress("merging", plan.shards, unit="shards", show=progress) as bar:
+                merged = _merged(place, plan, part, pages, bar.advance)
+            if merged[2]:
+                os.replace(pages[1], skipped_list)
+            else:
+                skipped_list.unlink(missing_ok=True)
     finally:
-        for file in (part, *pages):
+        for file in pages:
             file.unlink(missing_ok=True)
     pictures, written, skipped = merged
     total = written + sum(skipped.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import make_folder, write_whole
+from mal_trt.base.outputs import make_folder, replaced, write_whole
 from mal_trt.base.remote import Store, is_url
 
 LOCK = "_running.json"
@@ -81,12 +81,8 @@ class Place:
                 self._store.send(file, name)
                 return
             # Into the folder first: a rename is one step on one disk only.
-            part = self._folder / f".{name}.{uuid.uuid4().hex}.part"
-            try:
+            with replaced(self._folder / name) as part:
                 shutil.copyfile(file, part)
-                os.replace(part, self._folder / name)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{self.out}/{name}: cannot be written ({error.strerror or error})") from None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.outputs import write_whole
 from mal_trt.base.remote import is_url
 from mal_trt.distributed.plan import Plan
 from mal_trt.distributed.shard_labeler import Done, ShardLabeler, check_versions, running_versions
@@ -162,7 +162,5 @@ def kept_model(content: Callable[[], bytes], sha: str) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / f"{sha}.onnx"
     if not file.is_file():
-        part = folder / f"{sha}.{os.getpid()}.part"
-        part.write_bytes(content())
-        os.replace(part, file)
+        write_whole(file, content())
     return file

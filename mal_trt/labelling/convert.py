@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import check_folder
+from mal_trt.base.outputs import check_new
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name, open_images
@@ -68,9 +68,7 @@ def convert(
     """
     out, boxes = Path(out), as_boxes(labels)
     formats, options = chosen(format), Options(simplify=simplify)
-    if out.exists():
-        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")
-    check_folder(out)
+    check_new(out)
     check_beside(out, (boxes.path,))
     journal = Journal(out.with_name(f".{out.name}.converting"))
     try:

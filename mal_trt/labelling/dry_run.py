@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends.choice import AUTO
-from mal_trt.base.files import could_make_folder
+from mal_trt.base.outputs import could_make_folder
 from mal_trt.base.processor import usable_cores
 from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.images import open_images

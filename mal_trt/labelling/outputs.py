@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import RunError
+from mal_trt.base.outputs import not_written, replaced
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.writers.coco import write_list
@@ -22,6 +23,7 @@ from mal_trt.writers.formats import write_formats
 from mal_trt.writers.options import Options
 
 WRITTEN = "written"
+RESUME = "make room and run again with --resume"
 
 
 def write_outputs(
@@ -55,7 +57,7 @@ def write_outputs(
             raise
         return losses
     except OSError as error:
-        raise _refused(out, error) from error
+        raise not_written(out, error, RESUME) from error
     finally:
         _remove(part)
 
@@ -67,16 +69,9 @@ def write_skipped(journal: Journal, path: Path) -> bool:
     if first is None:
         path.unlink(missing_ok=True)
         return False
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with text_file(part) as file:
-            write_list(file, map(json.dumps, chain([first], records)))
-            file.write("\n")
-        os.replace(part, path)
-    except OSError as error:
-        raise _refused(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path, RESUME) as part, text_file(part) as file:
+        write_list(file, map(json.dumps, chain([first], records)))
+        file.write("\n")
     return True
 
 
@@ -91,10 +86,6 @@ def skipped_records(journal: Journal) -> Iterator[dict[str, Any]]:
         values = json.loads(record)
         entry = {"index": seq, "id": values.get("id"), "image_id": values.get("image_id"), "reason": reason}
         yield {**entry, "detail": detail} if detail else entry
-
-
-def _refused(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path}: cannot be written ({error.strerror or error}); make room and run again with --resume")
 
 
 def _remove(path: Path) -> None:

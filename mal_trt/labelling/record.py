@@ -15,7 +15,8 @@ from typing import Any
 from mal_trt.backends.choice import AUTO, backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import open_regular, write_json
+from mal_trt.base.files import open_regular
+from mal_trt.base.outputs import write_json
 from mal_trt.base.version import __version__
 from mal_trt.base.versions import library_versions
 from mal_trt.labelling.summary import Summary

@@ -12,7 +12,8 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import NOTHING, REGULAR, file_kind, make_folder
+from mal_trt.base.files import NOTHING, REGULAR, file_kind
+from mal_trt.base.outputs import make_folder
 from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes

@@ -12,7 +12,8 @@ from typing import Any
 from PIL import Image
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import check_apart, check_local, walk_files
+from mal_trt.base.files import walk_files
+from mal_trt.base.outputs import check_apart, check_local
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name
 from mal_trt.formats.overlay import DISPLAY_SIDE, display_size, draw_overlay
 from mal_trt.formats.picture_names import has_picture_ending

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mal_trt.backends.choice import AUTO, one_each
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import check_apart, check_folder
+from mal_trt.base.outputs import check_apart, check_file
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
 from mal_trt.formats.boxes import Boxes, BoxesLike
@@ -164,6 +164,6 @@ def _check(
 
 def _check_files(json_out: str | Path | None, csv_out: str | Path | None, plot_out: str | Path | None) -> None:
     for path in (json_out, csv_out, plot_out):
-        check_folder(path)
+        check_file(path)
     if plot_out is not None and Path(plot_out).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{plot_out}: a plot is a .png or an .svg file")

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.files import write_json, write_whole
+from mal_trt.base.outputs import write_json, write_whole
 from mal_trt.measure.benchmark_plot import plot
 
 Document = dict[str, Any]

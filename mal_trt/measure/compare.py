@@ -10,7 +10,7 @@ from typing import Any
 
 from mal_trt.backends.choice import backend_of, one_each, reference_backend
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import check_apart, check_folder, write_json
+from mal_trt.base.outputs import check_apart, check_file, write_json
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike, as_boxes, open_pictures
 from mal_trt.labelling.hints import nothing_usable
@@ -66,7 +66,7 @@ def compare(
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: expected 1 or more")
     backends = one_each(backend or [reference_backend(model) for model in models], len(models))
-    check_folder(json_out)
+    check_file(json_out)
     check_apart((json_out,), (document.path, images, *models))
     source = open_pictures(images, document)
     predictors: list[Predictor] = []

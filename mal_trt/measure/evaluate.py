@@ -11,7 +11,8 @@ from typing import Any
 
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import check_apart, check_folder, read_json, write_json
+from mal_trt.base.files import read_json
+from mal_trt.base.outputs import check_apart, check_file, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
 from mal_trt.formats.reading.coco import same_id
 from mal_trt.formats.reading.nowhere import Nowhere
@@ -65,7 +66,7 @@ def evaluate(
     objects), `boundary_iou` and `per_class`; `points`, if they were given, has the shares that masks get right;
     `skipped` counts annotations that were left out, and `skipped_reasons` says why.
     """
-    check_folder(json_out)
+    check_file(json_out)
     check_worst(None if worst_out is None else Path(worst_out))
     given = None if points is None else read_points(Path(points))
     annotations = as_boxes(annotations)

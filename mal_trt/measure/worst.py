@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import check_folder, write_whole
+from mal_trt.base.outputs import check_file, write_whole
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, decode_rle
@@ -50,7 +50,7 @@ def check_worst(path: Path | None) -> None:
     """InputError if no such picture could be written there; None is no picture at all."""
     if path is not None and path.suffix.lower() != ".png":
         raise InputError(f"{path}: the worst objects are written as PNG; give a name that ends in .png")
-    check_folder(path)
+    check_file(path)
 
 
 class Worst:

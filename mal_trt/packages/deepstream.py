@@ -14,9 +14,10 @@ from pathlib import Path
 from mal_trt.artifacts.contract import Contract, check_for_gpu
 from mal_trt.artifacts.parity import reference_path
 from mal_trt.base.errors import InputError
+from mal_trt.base.outputs import check_new
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.packages.float_model import write_float_model
-from mal_trt.packages.folder import check_new, write_folder
+from mal_trt.packages.folder import write_folder
 from mal_trt.packages.source import Source, check_card, engine_files, open_source
 
 CONFIG, CONTRACT = "config_infer_mal.txt", "contract.json"

@@ -7,15 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import check_folder
-
-
-def check_new(out: Path) -> None:
-    """InputError if there is already something under that name, or no folder to put it in."""
-    if out.is_symlink() or out.exists():
-        raise InputError(f"{out}: exists; give the name of a new folder, or delete it")
-    check_folder(out)
+from mal_trt.base.outputs import check_new, not_written
 
 
 def write_folder(out: Path, files: Mapping[str, str | Path]) -> None:
@@ -32,6 +24,6 @@ def write_folder(out: Path, files: Mapping[str, str | Path]) -> None:
                 path.write_text(content, encoding="utf-8")
         os.rename(part, out)
     except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise not_written(out, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError
+from mal_trt.base.outputs import check_new
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.packages.folder import check_new, write_folder
+from mal_trt.packages.folder import write_folder
 from mal_trt.packages.source import Source, check_card, open_source
 
 CROPS, LABELER = "mal_crops", "mal_labeler"

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import NOTHING, check_local, file_kind, make_folder
+from mal_trt.base.files import NOTHING, file_kind
+from mal_trt.base.outputs import check_local, make_folder
 
 MARK = "report.json"  # what a report is known again by
 PARTS = frozenset((MARK, "index.html", "assets", "data", "crops"))

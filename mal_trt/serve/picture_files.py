@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import write_whole
+from mal_trt.base.outputs import write_whole
 from mal_trt.base.remote import is_url
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images, read_picture
 from mal_trt.formats.overlay import display_size

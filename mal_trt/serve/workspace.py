@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import make_folder
+from mal_trt.base.outputs import make_folder
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import place_key
 from mal_trt.serve.annotations import ACCEPTED, NEW, Annotation

@@ -28,7 +28,7 @@ def test_folders_are_refused_first(tmp_path: Path, encoder: Write, pictures: Wri
     model, boxes = encoder(), pictures()
     (tmp_path / name).mkdir()
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=f"{name}: is a folder"):
+    with pytest.raises(InputError, match=f"{name}: a folder"):
         calibrate(model, tmp_path / "out.onnx", [boxes], QUICK)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -36,9 +36,9 @@ def test_folders_are_refused_first(tmp_path: Path, encoder: Write, pictures: Wri
 def test_no_input_is_written_over(tmp_path: Path, encoder: Write, pictures: Write) -> None:
     model, boxes = encoder(), pictures()
     before, out = model.read_bytes(), tmp_path / "out.onnx"
-    with pytest.raises(InputError, match=r"model.onnx: is the model itself"):
+    with pytest.raises(InputError, match=r"model.onnx: is an input"):
         calibrate(model, model, [boxes], QUICK)
-    with pytest.raises(InputError, match=r"model.onnx: is the model itself"):
+    with pytest.raises(InputError, match=r"model.onnx: is an input"):
         convert(model, model)
     for cache in (out, model, tmp_path / "out.report.json"):
         with pytest.raises(InputError, match=r"--cache .*: is the model itself or one of the files written"):
@@ -60,7 +60,7 @@ def test_a_model_that_cannot_be_put_in_place_leaves_what_was_there(
         replace(source, target)
 
     monkeypatch.setattr(output.os, "replace", refuse)
-    with pytest.raises(RunError, match=r"out.onnx: not written \(Permission denied\)"):
+    with pytest.raises(RunError, match=r"out.onnx: cannot be written \(Permission denied\)"):
         calibrate(model, tmp_path / "out.onnx", [boxes], QUICK)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
@@ -86,7 +86,7 @@ ENDED = """
 import os, signal, sys
 from pathlib import Path
 from mal_trt.calibration import output
-from mal_trt.calibration.signals import unwound_when_ended
+from mal_trt.base.signals import unwound_when_ended
 
 before = signal.getsignal(signal.SIGTERM)
 try:

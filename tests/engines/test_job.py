@@ -72,14 +72,14 @@ def test_where_an_engine_can_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         ("model", "end in .engine or .plan"),
         ("model.trt", "end in .engine or .plan"),
         ("m.onnx", "end in .engine or .plan"),
-        ("d.engine", "is a folder"),
-        ("a/m.engine", "no such folder"),
+        ("d.engine", "a folder"),
+        ("a/m.engine", "its folder does not exist"),
     ):
         with pytest.raises(InputError, match=says):
             job.check_output(tmp_path / name, tmp_path / "m.onnx")
     job.check_output(tmp_path / "M.PLAN", tmp_path / "m.onnx")
-    monkeypatch.setattr("mal_trt.base.files.os.access", lambda *_: False)
-    with pytest.raises(InputError, match="cannot hold the output"):
+    monkeypatch.setattr("mal_trt.base.outputs.os.access", lambda *_: False)
+    with pytest.raises(InputError, match="its folder cannot be written to"):
         job.check_output(tmp_path / "m.engine", tmp_path / "m.onnx")
 
 

@@ -382,7 +382,7 @@ def test_bad_files(tmp_path: Path) -> None:
         export_onnx(checkpoint, tmp_path / "m.onnx", head="small")
     with pytest.raises(InputError, match=r"must end in \.onnx"):
         export_onnx(checkpoint, tmp_path / "m.pth")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="its folder does not exist"):
         export_onnx(checkpoint, tmp_path / "missing" / "m.onnx")
     save_checkpoint(tmp_path / "s.pth", networks["student"].config, student=networks["student"].state_dict())
     with pytest.raises(InputError, match="holds no teacher"):

@@ -52,8 +52,8 @@ def test_parity_pictures_and_boxes_go_together(dense: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("mal_trt.base.files.os.access", lambda *_: False)
-        assert "cannot hold the output" in refused("export", dense, "-o", dense.with_name("x.onnx"))
+        patched.setattr("mal_trt.base.outputs.os.access", lambda *_: False)
+        assert "its folder cannot be written to" in refused("export", dense, "-o", dense.with_name("x.onnx"))
 
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -61,7 +61,8 @@ def test_a_folder_that_cannot_be_written_to(dense: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("mal_trt.export.export.tempfile.TemporaryDirectory", full)
     words = ["export", str(dense), "-o", str(dense.with_name("x.onnx")), "--precision", "fp16", "-q"]
     result = CliRunner().invoke(app, words)
-    assert result.exit_code == 1 and result.output == f"error: {words[3]}: not written (No space left on device)\n"
+    said = f"error: {words[3]}: cannot be written (No space left on device); free some space or choose another folder\n"
+    assert (result.exit_code, result.output) == (1, said)
     assert [path.name for path in dense.parent.iterdir()] == ["dense.pth"]
 
 
@@ -83,9 +84,9 @@ def test_a_network_is_not_pruned_over_itself(dense: Path) -> None:
     before, boxes = dense.read_bytes(), dense.with_name("boxes.json")
     document = {"images": [], "annotations": [], "categories": []}
     boxes.write_text(json.dumps(document))
-    assert "is the model itself" in refused("prune", dense, "--boxes", boxes, "-o", dense)
+    assert "is an input" in refused("prune", dense, "--boxes", boxes, "-o", dense)
     (dense.parent / "p.report.json").mkdir()
     said = refused("prune", dense, "--boxes", boxes, "-o", dense.with_name("p.pth"))
-    assert "p.report.json: is a folder" in said
+    assert "p.report.json: a folder" in said
     assert "--lr nan: expected" in refused("prune", dense, "--boxes", boxes, "-o", "q.pth", "--lr", "nan")
     assert dense.read_bytes() == before and len(list(dense.parent.iterdir())) == 3

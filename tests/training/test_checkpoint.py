@@ -263,10 +263,10 @@ def test_own_format_round_trip(tmp_path: Path) -> None:
 
 
 def test_save_failure_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not written"):
+    with pytest.raises(RunError, match="cannot be written"):
         save_checkpoint(tmp_path / "missing" / "x.pth", small().config, student={})
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(RunError, match="not written"):
+    with pytest.raises(RunError, match="cannot be written"):
         save_checkpoint(tmp_path / "folder.pth", small().config, student={})
     assert os.listdir(tmp_path) == ["folder.pth"]
 
