@@ -1,4 +1,4 @@
-"""One checkpoint file: recognised by content whoever wrote it, read, written. Which a run keeps: `checkpoints`."""
+"""One checkpoint file: recognised by content whoever wrote it, read, written. Which a run keeps: `kept_checkpoints`."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from mal_trt.base.outputs import could_make_folder
-from mal_trt.training.checkpoints import BEST, LAST
 from mal_trt.training.config import TrainConfig
-from mal_trt.training.loop import Begun, begin, launched, validation_steps
+from mal_trt.training.kept_checkpoints import BEST, LAST
+from mal_trt.training.loop import PreparedRun, launched, prepare_run, validation_steps
 from mal_trt.training.teaching import Sampled, cache_path, sample_masks
 
 SECONDS = 5.0  # how long to measure, about
@@ -66,24 +66,24 @@ def forecast(config: TrainConfig, show: bool = True) -> TrainForecast:
     # Decoding all pictures first would be most of the work; the first steps then decode theirs themselves.
     config = replace(config, preload=False)
     with launched(config, None, show) as (fabric, console):
-        begun = begin(config, fabric, console)
-        trainer = begun.trainer
+        prepared = prepare_run(config, fabric, console)
+        trainer = prepared.trainer
         done = trainer.step
         teacher = Sampled({}, 0, 0.0)
         if config.teacher is not None:
-            teacher = sample_masks(config, fabric, begun.boxes, SECONDS)
-            begun = replace(begun, priors=teacher.masks)
-        times = _timed(begun)
+            teacher = sample_masks(config, fabric, prepared.boxes, SECONDS)
+            prepared = replace(prepared, priors=teacher.masks)
+        times = _timed(prepared)
         counted = times[WARM_UP:] or times
         each = sum(counted) / len(counted) if counted else 0.0
         left = trainer.total_steps - done
         every = validation_steps(trainer)
-        judged = 0 if begun.judge is None else trainer.total_steps // every - done // every
-        skipped, cuda = dict(begun.boxes.skipped), fabric.device.type == "cuda"
+        judged = 0 if prepared.judge is None else trainer.total_steps // every - done // every
+        skipped, cuda = dict(prepared.boxes.skipped), fabric.device.type == "cuda"
         return TrainForecast(
-            boxes=len(begun.boxes),
-            pictures=len(set(begun.boxes.picture.tolist())),
-            held_back=begun.held,
+            boxes=len(prepared.boxes),
+            pictures=len(set(prepared.boxes.picture.tolist())),
+            held_back=prepared.held,
             skipped=skipped,
             arch=config.arch,
             weights=sum(weight.numel() for weight in trainer.student.parameters()),
@@ -107,10 +107,10 @@ def forecast(config: TrainConfig, show: bool = True) -> TrainForecast:
         )
 
 
-def _timed(begun: Begun) -> list[float]:
+def _timed(prepared: PreparedRun) -> list[float]:
     """Seconds of each of the first steps, the waiting for their crops included."""
-    trainer, times = begun.trainer, list[float]()
-    batches = iter(begun.loader())
+    trainer, times = prepared.trainer, list[float]()
+    batches = iter(prepared.loader())
     while trainer.step < trainer.total_steps:
         start = time.monotonic()
         trainer.train_step(*[next(batches) for _ in range(trainer.config.accumulate)])

@@ -21,13 +21,13 @@ from mal_trt.base.outputs import could_make_folder, make_folder
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
 from mal_trt.training.checkpoint import read_checkpoint
-from mal_trt.training.checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.config import TrainConfig
 from mal_trt.training.criteria import BoxCriteria, hold_back
 from mal_trt.training.cutouts import Cutouts, cut_objects, read_cutouts
 from mal_trt.training.data import SampleRules, Samples
 from mal_trt.training.devices import make_fabric
 from mal_trt.training.ensemble import load_targets
+from mal_trt.training.kept_checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import Prior, check_rows, load_priors
@@ -50,7 +50,7 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
     """
     with launched(config, console, show) as (fabric, console):
-        return _train(begin(config, fabric, console), console)
+        return _train(prepare_run(config, fabric, console), console)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterat
 
 
 @dataclass(frozen=True)
-class Begun:
+class PreparedRun:
     """A run before its first step. boxes: those it trains on; held: how many others it judges itself by. judge: what
     looks at its weights now and then, if any. given: the cut-outs of a folder."""
 
@@ -104,7 +104,7 @@ class Begun:
         )
 
 
-def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
+def prepare_run(config: TrainConfig, fabric: Fabric, console: Console) -> PreparedRun:
     """Boxes read, weights in their places; nothing is written. InputError for what cannot be used."""
     could_make_folder(config.out)
     documents = [Boxes(path, config.boxes_format, config.split, config.rescale) for path in config.boxes]
@@ -140,20 +140,20 @@ def begin(config: TrainConfig, fabric: Fabric, console: Console) -> Begun:
         trainer.start(config.start_from)
     if config.teacher is not None:
         check_student(config, trainer.student)
-    return Begun(boxes, held_back, judge, trainer, rules, priors, given)
+    return PreparedRun(boxes, held_back, judge, trainer, rules, priors, given)
 
 
-def _train(begun: Begun, console: Console) -> Path:
-    trainer, boxes = begun.trainer, begun.boxes
+def _train(prepared: PreparedRun, console: Console) -> Path:
+    trainer, boxes = prepared.trainer, prepared.boxes
     config, fabric = trainer.config, trainer.fabric
     if config.teacher is not None:
-        begun = replace(begun, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
+        prepared = replace(prepared, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
     make_folder(config.out)
-    loader = begun.loader()
+    loader = prepared.loader()
     checkpoints = Checkpoints(trainer, console)
     with RunLog(trainer, console) if fabric.is_global_zero else _Silent() as log:
         try:
-            _steps(trainer, loader, begun.judge, checkpoints if fabric.is_global_zero else None, log)
+            _steps(trainer, loader, prepared.judge, checkpoints if fabric.is_global_zero else None, log)
         except BadLoss as error:
             raise _explained(error, config, boxes, fabric.global_rank) from None
     if fabric.is_global_zero:

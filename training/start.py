@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.training.checkpoint import read_checkpoint
-from mal_trt.training.checkpoints import LAST
 from mal_trt.training.config import TrainConfig
+from mal_trt.training.kept_checkpoints import LAST
 from mal_trt.training.network import NetworkConfig
 from mal_trt.training.trainer import network_options
 from mal_trt.training.vit import is_vit, parse_vit

@@ -297,7 +297,7 @@ def train(
             f"--images given {len(given['images'])} times, --boxes {len(given['boxes'])}: each needs the other"
         )
     with needs("train"):
-        from mal_trt.training.checkpoints import LAST
+        from mal_trt.training.kept_checkpoints import LAST
         from mal_trt.training.loop import train as run
         from mal_trt.training.start import completed
     given, taken = completed(given)

@@ -21,7 +21,7 @@ from mal_trt.cli import app
 from mal_trt.cli.options import sides
 from mal_trt.training.checkpoint import read_checkpoint
 from mal_trt.training.config import TrainConfig, recipe_config
-from mal_trt.training.loop import begin, launched, train
+from mal_trt.training.loop import launched, prepare_run, train
 from mal_trt.training.network import NetworkConfig, build_network
 from mal_trt.training.one_size import by_size, drawn_area, size_classes
 from mal_trt.training.spec import read_spec, spec_text
@@ -69,7 +69,7 @@ def plan(tmp_path: Path) -> TrainConfig:
 
 def batches(plan: TrainConfig) -> list[dict[str, Any]]:
     with launched(plan, None, False) as (fabric, console):
-        return list(begin(plan, fabric, console).loader())
+        return list(prepare_run(plan, fabric, console).loader())
 
 
 def test_a_batch_holds_boxes_of_one_size(plan: TrainConfig) -> None:
