@@ -30,7 +30,7 @@ from pycocotools import mask as coco
 
 from mal_trt.labelling.convert import convert
 from mal_trt.writers.formats import FORMATS
-from mal_trt.writers.losses import told
+from mal_trt.writers.losses import describe
 
 Masks = dict[str, list[np.ndarray]]  # of each picture, by its name without its ending
 Sizes = dict[str, tuple[int, int]]
@@ -229,7 +229,7 @@ def main() -> None:
             "losses": done.losses[name],
         }
         print(f"{name:14} {reader:30} IoU {figures['iou_mean']:.4f}, worst {figures['iou_worst']:.4f}")
-        if line := told(name, done.losses[name]):
+        if line := describe(name, done.losses[name]):
             print(f"{'':14} {line}")
     save(arguments.json, {"labels": arguments.labels.name, "simplify": arguments.simplify, "formats": rows})
 

@@ -50,7 +50,7 @@ for step in $steps; do
         try field python "$here/mean_field_speed.py" --device cuda --json mean_field_speed_gpu.json
         ;;
     torch)
-        python "$here/random_base.py" --size 512 --out base.pth
+        try random_base python "$here/random_base.py" --size 512 --out base.pth
         try torch_base python "$here/torch_speed.py" --checkpoint base.pth --json torch_base.json
         ;;
     engines)

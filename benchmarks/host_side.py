@@ -33,7 +33,7 @@ from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 from mal_trt.cuda.driver import Device
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.labelling.gpu_masker import DeviceMasker
+from mal_trt.labelling.gpu_masker import GpuMasker
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.pipeline import run_plan
 from mal_trt.labelling.plan import write_plan
@@ -88,7 +88,7 @@ class NoNetwork:
 
     def __init__(self, most: int) -> None:
         opened = OnnxRuntimeBackend(resolve_model("bundled"), "cpu", 1)
-        self.contract = opened.contract
+        self.contract, self.precision, self.notes = opened.contract, opened.precision, opened.notes
         opened.close()
         self.driver, self._most = NoDriver(most), most
 
@@ -161,7 +161,7 @@ def measured(arguments: argparse.Namespace, barrier: Any, number: int) -> list[t
     """Boxes, seconds and processor seconds of each round."""
     network: Any = NoNetwork(arguments.batch)
     predictor = Predictor(network)
-    masker = DeviceMasker(predictor)
+    masker = GpuMasker(predictor)
     found = []
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as name:

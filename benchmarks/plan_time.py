@@ -25,7 +25,7 @@ from PIL import Image
 
 from mal_trt.formats.boxes import as_boxes
 from mal_trt.formats.images import open_images
-from mal_trt.labelling.gpu_masker import DeviceMasker
+from mal_trt.labelling.gpu_masker import GpuMasker
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.outputs import write_outputs
 from mal_trt.labelling.pipeline import run_plan
@@ -98,7 +98,7 @@ def main() -> None:
             network: Any = NoNetwork(BATCH)
             predictor = Predictor(network)
             with timed() as labelling:
-                run_plan(journal, Decoded(640 * 480, True), predictor, DeviceMasker(predictor), BATCH, 2)
+                run_plan(journal, Decoded(640 * 480, True), predictor, GpuMasker(predictor), BATCH, 2)
             with timed() as writing:
                 write_outputs(journal, ["coco"], Path(name) / "out.json", Options())
             figures["labelling"] = labelling

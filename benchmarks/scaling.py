@@ -60,7 +60,7 @@ def hollow_cell(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The same without network and pictures."""
     from host_side import Decoded, NoNetwork
 
-    from mal_trt.labelling.gpu_masker import DeviceMasker
+    from mal_trt.labelling.gpu_masker import GpuMasker
     from mal_trt.labelling.journal import Journal
     from mal_trt.labelling.pipeline import run_plan
     from mal_trt.labelling.plan import write_plan
@@ -71,7 +71,7 @@ def hollow_cell(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     largest = int((folder / "largest").read_text())
     network: Any = NoNetwork(BATCH)
     predictor = Predictor(network)
-    source, masker, journal = Decoded(largest, True), DeviceMasker(predictor), Journal(folder / "journal")
+    source, masker, journal = Decoded(largest, True), GpuMasker(predictor), Journal(folder / "journal")
     began = time.perf_counter()
     write_plan(journal, {}, boxes, None, source, BATCH)
     planned = time.perf_counter()

@@ -36,9 +36,10 @@ def spectra(
     threads: int | None = None,
     done: Callable[[int], None] = lambda crops: None,
 ) -> dict[str, Spectrum]:
-    """Spectrum of each layer's input over all crops, by the layer's name; `done` is told of each batch's crops.
+    """Spectrum of each layer's input over all crops, by the layer's name.
 
-    RunError that names the layer on NaN, or if an input exceeds FP16.
+    done: called with the number of crops of each batch. RunError that names the layer on NaN, BeyondHalf if an input
+    exceeds FP16.
     """
     inputs = {layer.input: layer.name for layer in layers}
     probe = Probe(model, contract, list(inputs), threads)
@@ -77,12 +78,21 @@ def sides(
     return found
 
 
+class BeyondHalf(RunError):
+    """A layer cannot be quantised, because inputs of it exceed FP16. layer: its name. what: the message without
+    advice."""
+
+    def __init__(self, layer: str, overflows: int) -> None:
+        self.layer = layer
+        self.what = (
+            f"{layer}: {overflows} of its inputs exceed FP16 on the calibration crops; this layer cannot be quantised"
+        )
+        super().__init__(f"{self.what}, leave it out with --exclude")
+
+
 def _check_range(layer: str, spectrum: Spectrum) -> None:
     if spectrum.overflows:
-        raise RunError(
-            f"{layer}: {spectrum.overflows} of its inputs exceed FP16 on the calibration crops; "
-            "this layer cannot be quantised, leave it out with --exclude"
-        )
+        raise BeyondHalf(layer, spectrum.overflows)
 
 
 def maxima(

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
+from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.errors import InputError
 from mal_trt.base.outputs import check_apart, check_file, json_bytes
 from mal_trt.base.progress import Progress
@@ -19,24 +20,15 @@ from mal_trt.calibration.convert import describe_drop, half_of
 from mal_trt.calibration.gate import Check, Cost, drop_of, largest_set, sensitivity
 from mal_trt.calibration.graph import check_graph, fold_constants, is_quantized, load_onnx, set_contract
 from mal_trt.calibration.macs import multiplications
-from mal_trt.calibration.output import (
-    check_out,
-    parity_of,
-    parity_path,
-    publish,
-    report_path,
-    save,
-    scratch,
-)
+from mal_trt.calibration.output import check_out, publish, report_path, save, scratch
+from mal_trt.calibration.parity_crops import parity_of
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
 from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw_both
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
 from mal_trt.calibration.targets import Target, spectra, target_of
-from mal_trt.formats.boxes import BoxesLike
-
-Source = tuple[Path | None, BoxesLike]
+from mal_trt.formats.boxes import Source
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ def calibrate(
     *,
     annotations: Source | None = None,
     cache: Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> CalibrationReport:
     """Make an INT8 or FP8 model that keeps its masks.
 
@@ -66,15 +58,17 @@ def calibrate(
       are.
     - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: masks are compared with the
       original's, on boxes of `sources` that the ranges have not seen.
-    - `cache`: a file that keeps what was measured.
+    - `settings`: see `CalibrationSettings`.
+    - `cache`: a file that keeps what was measured, for the next calibration of the same model and crops.
+    - `progress`: show bars on standard error.
 
     Writes `out`, its parity file and its report, or nothing. InputError for what cannot be used, RunError if no set of
     layers passes.
     """
     out = Path(out)
-    begun = begin(model, out, sources, settings or CalibrationSettings(), annotations, cache)
-    graph, contract, source, settings = begun.graph, begun.contract, begun.source, begun.settings
-    chosen, learn, held = begun.chosen, begun.learn, begun.held
+    prepared = prepare(model, out, sources, settings or CalibrationSettings(), annotations, cache)
+    graph, contract, source, settings = prepared.graph, prepared.contract, prepared.source, prepared.settings
+    chosen, learn, held = prepared.chosen, prepared.learn, prepared.held
     store = Cache(cache, cache_key(source, learn + held, settings.measured))
     if settings.smooth:
         seen = crops(learn, contract, settings.batch)
@@ -111,7 +105,7 @@ def calibrate(
             "verdict": describe_drop(agreement),
             "agreement": agreement,
             "multiplications": _share(graph, contract, names, batches[0], settings.threads),
-            "warnings": begun.warnings,
+            "warnings": prepared.warnings,
             "layers": layer_rows(chosen, names, target, costs, settings.precision),
         }
         report = report_path(out)
@@ -120,9 +114,12 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What is settled before anything is measured: the graph, its layers that are to be quantised, and the boxes to
-    learn ranges from and to check on. settings: with the layers that suit the encoder. warnings: see `draw`."""
+class PreparedCalibration:
+    """What a calibration knows before it measures anything.
+
+    chosen: the graph's layers to quantise. learn: boxes that the ranges come from; held: those to check on. settings:
+    with the layers that suit the encoder. warnings: see `draw`.
+    """
 
     graph: onnx.ModelProto
     contract: Contract
@@ -134,15 +131,15 @@ class Begun:
     warnings: list[str]
 
 
-def begin(
+def prepare(
     model: Path | str,
     out: Path,
     sources: Sequence[Source],
     settings: CalibrationSettings,
     annotations: Source | None,
     cache: Path | None = None,
-) -> Begun:
-    """The beginning of `calibrate`, with the same errors; nothing is written."""
+) -> PreparedCalibration:
+    """Read and check all that a calibration needs; InputError for what cannot be used. Nothing is written."""
     check_out(out)
     check_file(report_path(out))
     proto, contract, source = load_onnx(model)
@@ -161,7 +158,7 @@ def begin(
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     warnings: list[str] = []
     learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
-    return Begun(graph, contract, source, settings, chosen, learn, held, warnings)
+    return PreparedCalibration(graph, contract, source, settings, chosen, learn, held, warnings)
 
 
 def _measure(

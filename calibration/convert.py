@@ -10,14 +10,17 @@ from typing import Any
 import onnx
 
 from mal_trt.artifacts.contract import Contract
+from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.outputs import check_apart
 from mal_trt.calibration.activations import maxima
 from mal_trt.calibration.gate import Check, drop_of
 from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, set_contract
 from mal_trt.calibration.half import to_half, too_wide
-from mal_trt.calibration.output import check_out, parity_batches, parity_of, publish, save, scratch
+from mal_trt.calibration.output import check_out, publish, save, scratch
+from mal_trt.calibration.parity_crops import parity_batches, parity_of
 from mal_trt.calibration.sample import CropBatch, crops, draw
+from mal_trt.formats.boxes import BoxesLike
 
 MOST_DROP = 0.001  # change of mIoU against drawn masks
 MOST_CHANGE = 0.005  # how far the mean IoU with the FP32 model's masks may be from 1, where no masks are drawn
@@ -42,21 +45,23 @@ def convert(
     out: Path | str,
     *,
     images: Path | str | None = None,
-    boxes: Path | str | None = None,
+    boxes: BoxesLike | None = None,
     threads: int | None = None,
-    progress: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> HalfReport:
     """A typed FP16 model from an FP32 model of `mal-trt export` (or "bundled").
 
-    images, boxes: COCO boxes (with drawn masks or without) to compare on, instead of the crops in the model's
-    parity file. RunError, and nothing written, if mIoU against the drawn masks moves by more than 0.001, or, where
-    none are drawn, the mean IoU with the FP32 model's masks is below 0.995.
+    images, boxes: boxes of any format that is read, with drawn masks or without, to compare on instead of the crops in
+    the model's parity file; pictures None where the boxes say where they are. threads: of the processor. say: called
+    with a line on each step.
+
+    RunError, and nothing written, if mIoU against the drawn masks moves by more than 0.001, or, where none are drawn,
+    the mean IoU with the FP32 model's masks is below 0.995. InputError for what cannot be used.
     """
-    say = progress or (lambda text: None)
     out = Path(out)
     check_out(out)
-    if (images is None) != (boxes is None):
-        raise InputError("pictures and boxes to compare on: give both or neither")
+    if images is not None and boxes is None:
+        raise InputError("pictures to compare on without boxes: give both or neither")
     proto, contract, source = load_onnx(model)
     check_apart([out], [source])
     if contract.precision != "fp32":
@@ -78,7 +83,7 @@ def convert(
             )
         save(half, part)
         publish(part, out, parity)
-    return HalfReport(out, out.with_suffix(".parity.npz"), out.stat().st_size, kept, agreement)
+    return HalfReport(out, parity_path(out), out.stat().st_size, kept, agreement)
 
 
 def half_of(
@@ -107,10 +112,10 @@ def describe_drop(agreement: Mapping[str, Any], whose: str = "the FP32 model's")
     return f"mean IoU {agreement['mask_iou']['mean']:.4f} with {whose} masks"
 
 
-def _batches(source: Path, contract: Contract, images: Path | str | None, boxes: Path | str | None) -> list[CropBatch]:
-    if images is None or boxes is None:
+def _batches(source: Path, contract: Contract, images: Path | str | None, boxes: BoxesLike | None) -> list[CropBatch]:
+    if boxes is None:
         return parity_batches(source, contract)
-    found = list(crops(draw([(Path(images), Path(boxes))], CROPS), contract, BATCH))
+    found = list(crops(draw([(images, boxes)], CROPS), contract, BATCH))
     if not found:
-        raise InputError(f"{images}: no picture of {boxes} could be read")
+        raise InputError(f"{boxes}: none of its pictures could be read")
     return found

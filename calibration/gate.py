@@ -119,9 +119,9 @@ def sensitivity(
     known: Mapping[str, Cost],
     done: Callable[[Cost], None] = lambda cost: None,
 ) -> list[Cost]:
-    """What each layer costs when it alone is quantised in the FP32 graph, dearest first.
+    """What each layer costs when it alone is quantised in the FP32 graph, costliest first.
 
-    known: costs that need no new run; `done` is told of each new one.
+    known: costs that need no new run. done: called with each new one.
     """
     costs = []
     for layer in chosen:
@@ -139,9 +139,9 @@ def sensitivity(
 def largest_set(
     order: Sequence[T], drop: Callable[[Sequence[T]], float], limit: float, rest: str = "FP16"
 ) -> tuple[list[T], float]:
-    """The most layers that stay within the limit when the dearest are left out first, and the drop they give.
+    """The most layers that stay within the limit when the costliest are left out first, and the drop they give.
 
-    order: dearest first. drop: of a model with just these layers quantised or pruned; measured O(log n) times, taking
+    order: costliest first. drop: of a model with just these layers quantised or pruned; measured O(log n) times, taking
     it to fall as layers are left out. rest: precision of what is not quantised. RunError if even the cheapest layer
     alone passes the limit.
     """

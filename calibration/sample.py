@@ -13,7 +13,7 @@ import numpy as np
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
+from mal_trt.formats.boxes import Boxes, Source, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.boxes import SizeClass
@@ -76,14 +76,12 @@ class TooFewBoxes(InputError):
         self.found, self.wanted = found, wanted
 
 
-def draw(
-    sources: Sequence[tuple[str | Path | None, BoxesLike]], count: int, warnings: list[str] | None = None
-) -> list[Spot]:
+def draw(sources: Sequence[Source], count: int, warnings: list[str] | None = None) -> list[Spot]:
     """Up to `count` boxes of documents, as many small, medium and large as there are, spread over all pictures.
 
     sources: (pictures, boxes) of each document; pictures None where the boxes say it. The draw follows from the
-    documents alone. warnings: told of documents most of whose boxes cannot be used. InputError if a document cannot be
-    used, NothingDone if no box of any can.
+    documents alone. warnings: gets a line for each document most of whose boxes cannot be used. InputError if a
+    document cannot be used, NothingDone if no box of any can.
     """
     warnings = warnings if warnings is not None else []
     by_size: dict[SizeClass, list[Spot]] = {size: [] for size in SizeClass}
@@ -105,8 +103,8 @@ def draw(
 
 
 def draw_both(
-    sources: Sequence[tuple[Path | None, BoxesLike]],
-    annotations: tuple[Path | None, BoxesLike] | None,
+    sources: Sequence[Source],
+    annotations: Source | None,
     parts: tuple[int, int],
     warnings: list[str],
 ) -> tuple[list[Spot], list[Spot]]:
@@ -138,7 +136,7 @@ def crops(
 ) -> Iterator[CropBatch]:
     """The boxes' crops in batches of one size class, a picture decoded once for all its boxes.
 
-    losses: told of boxes that give no crop. skip_blank: leave out crops of a single colour, from which no range
+    losses: counts the boxes that give no crop. skip_blank: leave out crops of a single colour, from which no range
     can be learnt.
     """
     losses = losses if losses is not None else Losses()
@@ -195,7 +193,7 @@ def _document(
             write_plan(journal, {}, boxes, None, source, 1)
             usable, skipped = journal.planned_boxes()[0], journal.skipped()
             if not usable:
-                unusable.append(nothing_usable(journal, source, boxes, images, "used to calibrate"))
+                unusable.append(nothing_usable(journal, source, boxes, images, "used"))
             elif warning := most_missing(usable + sum(skipped.values()), skipped, f"of {boxes} cannot be used"):
                 warnings.append(warning)
             found = {}

@@ -78,5 +78,5 @@ class CalibrationSettings:
 
     @property
     def tried(self) -> str:
-        """Names the settings that the cost of a layer alone depends on besides."""
+        """Names the other settings that the cost of a layer alone depends on."""
         return f"{self.precision}, {self.observer}, {self.sensitivity_crops} crops"

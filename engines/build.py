@@ -12,7 +12,7 @@ from typing import Any
 
 from mal_trt.artifacts.flavor import Messages
 from mal_trt.artifacts.manifest import UNCHECKED, Manifest, manifest_path, shapes
-from mal_trt.artifacts.parity import engine_reference
+from mal_trt.artifacts.parity_file import engine_parity_path
 from mal_trt.artifacts.trtmessages import explain, known
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
@@ -76,7 +76,7 @@ def write(built: Built, out: Path, reference: Path) -> None:
     RunError if the disk refuses. A crash between plan and manifest leaves a pair whose hashes differ, which is never
     loaded.
     """
-    beside = engine_reference(out)
+    beside = engine_parity_path(out)
     try:
         contents = {beside: reference.read_bytes()} if reference.is_file() else {}
     except OSError as error:

@@ -20,6 +20,7 @@ from mal_trt.engines.profiles import default_batch, profiles
 from mal_trt.engines.sparsity import FLAG as SPARSE
 from mal_trt.engines.sparsity import check_sparse
 from mal_trt.engines.timing_cache import default_path
+from mal_trt.formats.boxes import Source
 
 # With --low-memory: scratch memory, and how hard TensorRT tries.
 LOW_WORKSPACE, LOW_LEVEL = 256 << 20, 2
@@ -27,11 +28,11 @@ LOW_WORKSPACE, LOW_LEVEL = 256 << 20, 2
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What may be asked of a build. None and "auto" are decided by the machine and the model.
+    """How to build an engine. None and "auto" are decided by the machine and the model.
 
     - `flavor`: "auto", "tensorrt" or "tensorrt-rtx".
-    - `precision`: "fp32", "fp16", "int8" or "fp8", made of an FP32 model. `sources`: pictures and boxes for INT8 and
-      FP8.
+    - `precision`: "fp32", "fp16", "int8" or "fp8", made of an FP32 model. `sources`: pairs of pictures and boxes, to
+      calibrate INT8 and FP8 on; pictures None where the boxes say where they are.
     - `batch`: smallest, best and largest. `workspace`: bytes of scratch memory. `timing_cache`: its file.
     - `opt_level`: from 0 (builds fast) to 5 (tries most).
     - `compute_capabilities`: GPUs to build for, such as "8.6"; TensorRT-RTX only.
@@ -43,7 +44,7 @@ class EngineOptions:
 
     flavor: str = "auto"
     precision: str | None = None
-    sources: tuple[tuple[Path, Path], ...] = ()
+    sources: tuple[Source, ...] = ()
     batch: tuple[int, int, int] | None = None
     workspace: int | None = None
     timing_cache: Path | None = None
@@ -79,52 +80,27 @@ class Job:
 
 
 def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | None = None) -> Job:
-    """Check the wishes against the model, the machine and the TensorRT there is; InputError or RunError says what
-    does not go together. Nothing is built or written. onnx: the typed file made of `model`, if it is another.
+    """Check the options against the model, the machine and the TensorRT there is; InputError or RunError says what
+    does not go together. Nothing is built or written. onnx: the file to build from, if it is another than `model`,
+    which errors and the command name.
     """
     onnx = onnx or resolve_model(model)
     contract = read_contract(onnx)
-    check_for_gpu(contract, onnx, "TensorRT")
+    check_for_gpu(contract, model, "TensorRT")
     check_output(out, onnx)
     if not 0 <= options.opt_level <= 5:
         raise InputError(f"--opt-level {options.opt_level}: expected 0 (fast build) to 5 (slow build)")
     machine = find_gpus()
-    flavor = choose_flavor(options.flavor, machine)
-    gpu, notes = machine.gpu, []
-    flags = [("VERSION_COMPATIBLE", options.version_compatible), ("STRIP_PLAN", options.strip_weights)]
-    if options.sparse:
-        notes.append(check_sparse(onnx))
-        flags.append((SPARSE, True))
-        if contract.precision == "fp32":
-            notes.append("sparse kernels are for FP16 and INT8: give --precision fp16, or a model of that type")
+    flavor, gpu = choose_flavor(options.flavor, machine), machine.gpu
+    notes = _sparse_notes(model, onnx, contract) if options.sparse else []
     if flavor.name == "tensorrt-rtx":
-        _check_rtx(flavor, options, gpu)
-        runs_on = options.compute_capabilities or (PORTABLE,)
-        if gpu is not None and not any(covers(entry, gpu.compute_capability) for entry in runs_on):
-            notes.append(f"the engine will not run on this machine's GPU ({gpu.compute_capability})")
-        elif gpu is not None and gpu.compute_capability not in listed(flavor):
-            notes.append(
-                f"{flavor.title} {flavor.version} does not name this machine's GPU ({gpu.compute_capability}): whether "
-                "the engine runs there shows when it is opened; it is not tried now"
-            )
-        cache = None
-        if options.timing_cache is not None:
-            notes.append("TensorRT-RTX measures nothing while it builds: --timing-cache has no effect")
-        if options.sparse:
-            notes.append(
-                "TensorRT-RTX chooses kernels on the GPU that runs the engine, and does not say which are sparse"
-            )
+        runs_on, cache = _runs_on_rtx(flavor, options, gpu, notes), None
     else:
         assert gpu is not None  # choose_flavor saw to it
         _check_tensorrt(options, gpu)
         runs_on = (PORTABLE,) if options.hardware_compatible else (gpu.compute_capability,)
         cache = options.timing_cache or default_path(flavor, gpu)
     free = gpu.free_bytes if gpu is not None else None
-    workspace = options.workspace
-    if workspace is None and flavor.needs_gpu and free is not None:
-        workspace = free // 2  # the library would take all, and a Jetson would kill the build
-    if options.low_memory and options.workspace is None:
-        workspace = min(LOW_WORKSPACE, workspace or LOW_WORKSPACE)
     return Job(
         onnx=onnx,
         contract=contract,
@@ -132,16 +108,42 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
         flavor=flavor,
         gpu=gpu,
         profiles=profiles(contract, options.batch or default_batch(contract, free)),
-        workspace=workspace,
+        workspace=_workspace(options, free if flavor.needs_gpu else None),
         timing_cache=cache,
         opt_level=min(options.opt_level, LOW_LEVEL) if options.low_memory else options.opt_level,
         targets=options.compute_capabilities,
         runs_on=runs_on,
-        flags=(*(name for name, wanted in flags if wanted), *(["AMPERE_PLUS"] if options.hardware_compatible else [])),
+        flags=_flags(options),
         notes=tuple(notes),
         command=command(model, out, options, flavor.name),
         low_memory=options.low_memory,
     )
+
+
+def _sparse_notes(model: str | Path, onnx: Path, contract: Contract) -> list[str]:
+    notes = [check_sparse(onnx, model)]
+    if contract.precision == "fp32":
+        notes.append("sparse kernels are for FP16 and INT8: give --precision fp16, or a model of that type")
+    return notes
+
+
+def _flags(options: EngineOptions) -> tuple[str, ...]:
+    """Names of TensorRT's builder flags."""
+    flags = {
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "STRIP_PLAN": options.strip_weights,
+        SPARSE: options.sparse,
+        "AMPERE_PLUS": options.hardware_compatible,
+    }
+    return tuple(name for name, wanted in flags.items() if wanted)
+
+
+def _workspace(options: EngineOptions, free: int | None) -> int | None:
+    """Bytes of scratch memory; None lets the library take what it likes. free: of the GPU that builds, if known."""
+    if options.workspace is not None:
+        return options.workspace
+    half = None if free is None else free // 2  # the library would take all, and a Jetson would kill the build
+    return min(LOW_WORKSPACE, half or LOW_WORKSPACE) if options.low_memory else half
 
 
 def choose_flavor(name: str, machine: Machine) -> Flavor:
@@ -169,6 +171,25 @@ def choose_flavor(name: str, machine: Machine) -> Flavor:
             f"--flavor tensorrt-rtx ({INSTALL['tensorrt-rtx']})"
         )
     return open_flavor(name)
+
+
+def _runs_on_rtx(flavor: Flavor, options: EngineOptions, gpu: Gpu | None, notes: list[str]) -> tuple[str, ...]:
+    """Compute capabilities that a TensorRT-RTX engine is for. notes: gets what should be known of it. InputError for
+    what that library cannot do."""
+    _check_rtx(flavor, options, gpu)
+    runs_on = options.compute_capabilities or (PORTABLE,)
+    if gpu is not None and not any(covers(entry, gpu.compute_capability) for entry in runs_on):
+        notes.append(f"the engine will not run on this machine's GPU ({gpu.compute_capability})")
+    elif gpu is not None and gpu.compute_capability not in listed(flavor):
+        notes.append(
+            f"{flavor.title} {flavor.version} does not name this machine's GPU ({gpu.compute_capability}): whether "
+            "the engine runs there shows when it is opened; it is not tried now"
+        )
+    if options.timing_cache is not None:
+        notes.append("TensorRT-RTX measures nothing while it builds: --timing-cache has no effect")
+    if options.sparse:
+        notes.append("TensorRT-RTX chooses kernels on the GPU that runs the engine, and does not say which are sparse")
+    return runs_on
 
 
 def _check_rtx(flavor: Flavor, options: EngineOptions, gpu: Gpu | None) -> None:
@@ -220,7 +241,7 @@ def command(model: str | Path, out: Path, options: EngineOptions, flavor: str) -
     if options.precision is not None:
         words += ["--precision", options.precision]
     for images, boxes in options.sources:
-        words += ["--images", str(images), "--boxes", str(boxes)]
+        words += ([] if images is None else ["--images", str(images)]) + ["--boxes", str(boxes)]
     if options.batch is not None:
         words += ["--batch", ",".join(map(str, options.batch))]
     if options.workspace is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.boxes import Source
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 WIDE_ATTENTION = "fp16 with fp32 attention"
@@ -19,10 +20,9 @@ LADDER = {
     "fp16": (WIDE_ATTENTION, "fp32"),
     "fp32": (),
 }
-Sources = tuple[tuple[Path, Path], ...]
 
 
-def check_precision(model: str | Path, contract: Contract, precision: str, sources: Sources) -> None:
+def check_precision(model: str | Path, contract: Contract, precision: str, sources: Sequence[Source]) -> None:
     """InputError if that precision cannot be made of the model."""
     if precision == contract.precision:
         return
@@ -31,7 +31,7 @@ def check_precision(model: str | Path, contract: Contract, precision: str, sourc
             f"--precision {precision}: {model} is {contract.precision} already; give the FP32 model it was made from"
         )
     if precision in ("int8", "fp8") and not sources:
-        raise InputError(f"--precision {precision}: ranges are measured on real crops; give --images and --boxes too")
+        raise InputError(f"--precision {precision}: ranges are measured on real crops; give --boxes too")
 
 
 def typed_path(out: Path, precision: str) -> Path:
@@ -43,7 +43,7 @@ def typed_model(
     model: str | Path,
     precision: str,
     out: Path,
-    sources: Sources,
+    sources: Sequence[Source],
     say: Callable[[str], None],
     progress: bool = False,
 ) -> Path:
@@ -56,24 +56,35 @@ def typed_model(
         from mal_trt.calibration.convert import convert
 
         images, boxes = sources[0] if sources else (None, None)
-        convert(source, path, images=images, boxes=boxes, progress=say)
+        convert(source, path, images=images, boxes=boxes, say=say)
     elif precision == WIDE_ATTENTION:
         _wide_attention(source, path)
     else:
-        from mal_trt.calibration.calibrate import calibrate
-        from mal_trt.calibration.sample import TooFewBoxes
-        from mal_trt.calibration.settings import CalibrationSettings
-
         say(f"calibrating {precision}")
-        try:
-            calibrate(source, path, sources, CalibrationSettings(precision=precision), progress=progress)
-        except TooFewBoxes as error:  # whose advice is options that a build has not
-            raise InputError(
-                f"{error.found} usable boxes, {error.wanted} wanted to calibrate {precision}: give more pictures and "
-                "boxes, or make the model with `mal-trt calibrate` and fewer --crops and --check-crops first"
-            ) from None
+        _calibrated(source, path, precision, sources, progress)
     say(f"wrote {path}")
     return path
+
+
+def _calibrated(source: Path, out: Path, precision: str, sources: Sequence[Source], progress: bool) -> None:
+    """Calibrate, with errors whose advice a build can follow: it lacks most of the options of `mal-trt calibrate`."""
+    from mal_trt.calibration.activations import BeyondHalf
+    from mal_trt.calibration.calibrate import calibrate
+    from mal_trt.calibration.sample import TooFewBoxes
+    from mal_trt.calibration.settings import CalibrationSettings
+
+    try:
+        calibrate(source, out, sources, CalibrationSettings(precision=precision), progress=progress)
+    except TooFewBoxes as error:
+        raise InputError(
+            f"{error.found} usable boxes, {error.wanted} wanted to calibrate {precision}: give more pictures and "
+            "boxes, or make the model with `mal-trt calibrate` and fewer --crops and --check-crops first"
+        ) from None
+    except BeyondHalf as error:
+        raise RunError(
+            f"{error.what}; make the model with `mal-trt calibrate --precision {precision} --exclude {error.layer}` "
+            "first"
+        ) from None
 
 
 def _wide_attention(source: Path, out: Path) -> None:
@@ -82,7 +93,8 @@ def _wide_attention(source: Path, out: Path) -> None:
     from mal_trt.calibration.convert import half_contract
     from mal_trt.calibration.graph import check_graph, fold_constants, load_onnx, set_contract
     from mal_trt.calibration.half import to_half, too_wide
-    from mal_trt.calibration.output import parity_batches, save
+    from mal_trt.calibration.output import save
+    from mal_trt.calibration.parity_crops import parity_batches
 
     proto, contract, path = load_onnx(source)
     folded = fold_constants(proto)

@@ -28,15 +28,15 @@ class Sparse:
     chosen: tuple[str, ...] | None = None
 
 
-def check_sparse(model: Path) -> str:
-    """How many layers have 2:4 zeros, in words; InputError if none has."""
+def check_sparse(onnx_file: Path, model: str | Path) -> str:
+    """How many layers of a file have 2:4 zeros, in words; InputError, which names `model`, if none has."""
     try:
         import onnx
     except ModuleNotFoundError:
         raise RunError('--sparse looks for zeros with onnx; run: pip install "mal-trt[calibrate]"') from None
     from mal_trt.calibration.sparsity import sparse_layers
 
-    found = sparse_layers(onnx.load(model))
+    found = sparse_layers(onnx.load(onnx_file))
     count = sum(found.values())
     if not count:
         raise InputError(f"{model}: no layer has 2:4 zeros, which --sparse is for; make some with `mal-trt prune`")

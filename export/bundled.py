@@ -105,7 +105,7 @@ def student_config(
 
 
 def sized(config: TrainConfig, rows: TrainingBoxes, samples: int, warmup_steps: int = 100) -> TrainConfig:
-    """The run with so many samples and steps of rising rate."""
+    """The run with this many samples, and steps in which the learning rate rises."""
     epoch = Samples(rows, sample_rules(config), 0, 0).epoch_length // config.batch * config.batch
     return replace(config, epochs=samples / epoch, warmup_epochs=warmup_steps * config.batch / epoch)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import onnx
 import torch
 
 from mal_trt.artifacts.contract import INPUT_DTYPES, METADATA_KEY, MOST_MARGIN, REFINE, WEIGHTS, Contract
+from mal_trt.artifacts.parity_file import parity_bytes, parity_path
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.outputs import not_written, replaced
@@ -23,24 +23,16 @@ from mal_trt.calibration.graph import OPSETS, check_graph
 from mal_trt.calibration.output import check_out
 from mal_trt.calibration.sparsity import sparse_layers
 from mal_trt.export.graph import ExportGraph, trace
-from mal_trt.export.parity import (
-    Parity,
-    ParityReference,
-    compare,
-    crops_from_pictures,
-    difference_and_span,
-    packaged_crops,
-    reference,
-    save_references,
-)
+from mal_trt.export.parity import HEADS, Parity, ParityReference, compare, difference_and_span, parity_crops, reference
 from mal_trt.export.weights import round_weights, store_half
+from mal_trt.formats.boxes import BoxesLike
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
 from mal_trt.training.exported import TRIMMED
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network, shown_sizes
 from mal_trt.training.sparse import META
 
-HEADS = {"small": SizeClass.SMALL, "medium": SizeClass.MEDIUM, "large": SizeClass.LARGE}
+MOST_SIDE = 4096  # pixels of a crop; far larger ones take more memory than any machine has
 PROTOBUF_LIMIT = 2**31 - 1
 
 
@@ -76,8 +68,8 @@ def export_onnx(
     margin: float | None = None,
     refine: str | None = None,
     parity_images: Path | str | None = None,
-    parity_boxes: Path | str | None = None,
-    progress: Callable[[str], None] | None = None,
+    parity_boxes: BoxesLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
     """Turn a checkpoint into an ONNX file that was compared with PyTorch; nothing is left behind if that fails.
 
@@ -94,11 +86,15 @@ def export_onnx(
     - `opset`: version of the ONNX operators. `arch`: the network, if the file does not tell it.
     - `thresholds`: one or three mask probabilities. `margin`: how much crops show around their boxes; a crop is
       1 + margin / 2 times as long as its box. None: what training validated with, or MAL's 0.1 and 0.6.
-    - `refine`: whether labelling sharpens masks by colour, unless told otherwise. None: as the checkpoint says of the
-      network that it was pruned from, or "none".
-    - `parity_images`, `parity_boxes`: pictures and COCO boxes to compare on, instead of those in the package.
+    - `refine`: "color" if labelling is to sharpen masks by colour unless an option says otherwise, or "none". None: as
+      the checkpoint says of the network that it was pruned from, or "none".
+    - `parity_images`, `parity_boxes`: pictures and boxes, in any format that is read, to compare on instead of the
+      crops in the package. Without boxes: the middle of each picture.
+    - `say`: called with a line on each step.
+
+    InputError for a checkpoint or an option that cannot be used, RunError if the network cannot be traced, or if the
+    ONNX file does not give PyTorch's logits or, in FP16, the masks of FP32.
     """
-    say = progress or (lambda text: None)
     checkpoint, out = Path(checkpoint), Path(out)
     _check_options(out, input_dtype, weights, head, opset, precision, refine)
     if precision == "fp16" and fp16_weights:
@@ -108,93 +104,103 @@ def export_onnx(
     config = _config(source, input_size, sizes, head, arch)
     networks = _networks(source, config, weights)
     _check_size(networks, fp16_weights)
-    contract = Contract(
-        arch=config.arch,
-        layout=config.layout,
-        input_size=config.crop_size,
-        sizes=config.sizes,
-        input_dtype=input_dtype,
-        thresholds=_thresholds(source.meta.get("thresholds", (0.1,)) if thresholds is None else thresholds),
-        margin_rate=_margin(source.meta.get("test_margin", TEST_MARGIN_RATE) if margin is None else margin),
-        refine=refine or str(source.meta.get("refine", "none")),
-        adjust_scale=config.adjust_scale,
-        head=head if config.adjust_scale else "fixed",
-        weights=weights,
-        source=checkpoint.name,
-        source_sha256=file_sha256(checkpoint),
-        producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
-        extra=_extra(source, config, fp16_weights),
+    contract = _contract(source, config, input_dtype, head, weights, fp16_weights)
+    contract = replace(
+        contract,
+        thresholds=_thresholds(contract.thresholds if thresholds is None else thresholds),
+        margin_rate=_margin(contract.margin_rate if margin is None else margin),
+        refine=refine or contract.refine,
     )
     say("running PyTorch on the parity crops")
-    crops = _parity_crops(contract, parity_images, parity_boxes)
-    exact = [reference(networks, *some) for some in crops] if fp16_weights else []
-    if fp16_weights:
-        for network in networks.values():
-            round_weights(network)
-    expected = [reference(networks, *some) for some in crops]
-    rounding = _rounding(expected, exact) if fp16_weights else None
+    crops = parity_crops(contract, parity_images, parity_boxes)
+    expected, rounding = _references(networks, crops, fp16_weights)
     say("tracing")
-    dynamic = contract.head == "dynamic"
-    grid = None if dynamic or contract.sizes else config.grid(crops[0][1][0])
-    model = trace(ExportGraph(networks, grid), config.crop_size, input_dtype, opset, dynamic)
+    grid = None if contract.head == "dynamic" or contract.sizes else config.grid(crops[0][1][0])
+    model = trace(ExportGraph(networks, grid), config.crop_size, input_dtype, opset, contract.head == "dynamic")
     if fp16_weights:
         store_half(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     check_graph(model)
     _check_zeros(model, networks, source)
-    parity_path = out.with_suffix(".parity.npz")
     say("comparing ONNX Runtime with PyTorch")
     half = None
     if precision == "fp32":
-        parity = _write(model, out, parity_path, expected)
+        parity = _write(model, out, expected)
     else:
-        with ExitStack() as cleanup:
-            try:
-                folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent))
-            except OSError as error:
-                raise not_written(out, error) from None
-            single = Path(folder) / "fp32.onnx"
-            parity = _write(model, single, single.with_suffix(".parity.npz"), expected)
-            images = parity_images if parity_boxes is not None else None  # otherwise the crops of the parity file
-            half = convert(single, out, images=images, boxes=parity_boxes, progress=progress)
+        parity, half = _write_half(model, out, expected, parity_images, parity_boxes, say)
         contract = replace(contract, precision="fp16")
-    return ExportReport(out, parity_path, contract, out.stat().st_size, len(model.graph.node), parity, rounding, half)
+    size = out.stat().st_size
+    return ExportReport(out, parity_path(out), contract, size, len(model.graph.node), parity, rounding, half)
 
 
-def _parity_crops(
-    contract: Contract, images: Path | str | None, boxes: Path | str | None
-) -> list[tuple[np.ndarray, tuple[SizeClass, ...]]]:
-    """Crops to compare on, uint8 [K,3,S,S], with the size classes that they are run for: once for all, or once for
-    each where every class has a side of its own."""
-    classes = tuple(SizeClass) if contract.head == "dynamic" else (HEADS.get(contract.head, SizeClass.MEDIUM),)
-    wanted = [(size,) for size in SizeClass] if contract.sizes else [classes]
-    found: list[tuple[np.ndarray, tuple[SizeClass, ...]]] = []
-    for some in wanted:
-        side = contract.side(some[0])
-        if images is None:
-            crops = packaged_crops(side)
-        else:
-            crops = crops_from_pictures(Path(images), None if boxes is None else Path(boxes), contract, side)
-        found.append((crops, some))
-    return found
+def _contract(
+    source: Checkpoint, config: NetworkConfig, input_dtype: str, head: str, weights: str, fp16_weights: bool
+) -> Contract:
+    """What the FP32 model says of itself; how its masks are made as the checkpoint says."""
+    return Contract(
+        arch=config.arch,
+        layout=config.layout,
+        input_size=config.crop_size,
+        sizes=config.sizes,
+        input_dtype=input_dtype,
+        thresholds=source.meta.get("thresholds", (0.1,)),
+        margin_rate=source.meta.get("test_margin", TEST_MARGIN_RATE),
+        refine=str(source.meta.get("refine", "none")),
+        adjust_scale=config.adjust_scale,
+        head=head if config.adjust_scale else "fixed",
+        weights=weights,
+        source=source.path.name,
+        source_sha256=file_sha256(source.path),
+        producer=f"mal-trt {__version__}, torch {torch.__version__.split('+')[0]}",
+        extra=_extra(source, config, fp16_weights),
+    )
 
 
-def _rounding(rounded: Sequence[ParityReference], exact: Sequence[ParityReference]) -> float:
-    """How far the logits moved at most, relative to their range."""
+def _references(
+    networks: dict[str, MALNetwork], crops: Sequence[tuple[np.ndarray, tuple[SizeClass, ...]]], fp16_weights: bool
+) -> tuple[list[ParityReference], float | None]:
+    """PyTorch's logits of the crops. With `fp16_weights` the weights are rounded in place before, and the second is how
+    far that moved the logits at most, relative to their range."""
+    exact = [reference(networks, *some) for some in crops]
+    if not fp16_weights:
+        return exact, None
+    for network in networks.values():
+        round_weights(network)
+    rounded = [reference(networks, *some) for some in crops]
     moved = [
         difference_and_span(one.logits["logits"], other.logits["logits"])
         for one, other in zip(rounded, exact, strict=True)
     ]
-    return max(most / (span or 1.0) for most, span in moved)
+    return rounded, max(most / (span or 1.0) for most, span in moved)
 
 
-def _write(model: onnx.ModelProto, out: Path, parity_path: Path, expected: Sequence[ParityReference]) -> Parity:
-    """Write both files under temporary names, compare, and only then give them their names."""
-    with replaced(out) as temporary, replaced(parity_path) as parity_temporary:
+def _write(model: onnx.ModelProto, out: Path, expected: Sequence[ParityReference]) -> Parity:
+    """Write the model and its parity file under temporary names, compare, and only then give them their names."""
+    with replaced(out) as temporary, replaced(parity_path(out)) as parity_temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         parity = compare(temporary, expected)
-        save_references(parity_temporary, expected)
+        parity_temporary.write_bytes(parity_bytes(expected))
     return parity
+
+
+def _write_half(
+    model: onnx.ModelProto,
+    out: Path,
+    expected: Sequence[ParityReference],
+    images: Path | str | None,
+    boxes: BoxesLike | None,
+    say: Callable[[str], None],
+) -> tuple[Parity, HalfReport]:
+    """Write the FP16 model made of an FP32 one, which is needed only meanwhile, if both pass their checks."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent)
+    except OSError as error:
+        raise not_written(out, error) from None
+    with folder:
+        single = Path(folder.name) / "fp32.onnx"
+        parity = _write(model, single, expected)
+        images = None if boxes is None else images  # then the crops of the parity file
+        return parity, convert(single, out, images=images, boxes=boxes, say=say)
 
 
 def _extra(source: Checkpoint, config: NetworkConfig, fp16_weights: bool) -> dict[str, Any]:
@@ -240,6 +246,8 @@ def _config(
     source: Checkpoint, input_size: int | None, sizes: Sequence[int] | None, head: str, arch: str | None
 ) -> NetworkConfig:
     """The network to build: the checkpoint's, at the export's crop size or sizes."""
+    if input_size is not None and input_size > MOST_SIDE:
+        raise InputError(f"--input-size {input_size}: expected {MOST_SIDE} pixels at most")
     if source.student is None and source.teacher is None:
         raise InputError(f"{source.path}: holds only an encoder (pretraining), no mask head; train from it first")
     assert source.config is not None  # a file with a whole network tells its configuration

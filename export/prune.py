@@ -28,9 +28,10 @@ from mal_trt.calibration.sample import CropBatch
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import START, recover
 from mal_trt.export.prune_settings import RECOVERABLE, PruneSettings
-from mal_trt.export.prune_start import Begun, Source, begin, dense_model, read_crops
+from mal_trt.export.prune_start import PreparedPruning, dense_model, prepare, read_crops
 from mal_trt.export.prune_steps import narrower, sparse_weights
 from mal_trt.export.prune_trial import DENSE_MASKS, Trial, costs, every, most_layers, passed
+from mal_trt.formats.boxes import Source
 from mal_trt.training.checkpoint import load_into, read_checkpoint, save_checkpoint
 from mal_trt.training.importance import work
 from mal_trt.training.network import MALNetwork, build_network
@@ -51,7 +52,8 @@ class PruneReport:
 
 @dataclass
 class _Pruned:
-    """A pruned network, and what was found out on the way. widths: left of each that was cut. sparse: its layers."""
+    """A pruned network. widths: what is left of each that was cut. sparse: names of its sparse layers. costs: of the
+    layers that were tried alone."""
 
     network: MALNetwork
     widths: dict[str, Any] = field(default_factory=dict)
@@ -68,7 +70,7 @@ def prune(
     annotations: Source | None = None,
     weights: str = "student",
     say: Callable[[str], None] = lambda text: None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> PruneReport:
     """Make a network with fewer multiplications that keeps its masks.
 
@@ -76,42 +78,43 @@ def prune(
     - `sources`: pairs of pictures and boxes; pictures None where the boxes say where they are.
     - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: masks are compared with the
       dense network's, on boxes of `sources` that nothing was learnt from.
-    - `weights`: which network of a checkpoint, "student" or "teacher".
+    - `settings`: see `PruneSettings`. `weights`: which network of a checkpoint, "student" or "teacher".
+    - `say`: called with a line on each step. `progress`: show bars on standard error.
 
     Writes `out` and its report, or nothing. InputError for what cannot be used, RunError if the masks are lost; a
-    recovery that was begun goes on from its folder beside `out` when called again.
+    recovery that was interrupted goes on from its folder beside `out` when called again.
     """
     out, settings = Path(out), settings or PruneSettings()
-    begun = begin(model, out, sources, settings, annotations, weights)
-    with _folder(out, begun, settings) as folder:
+    prepared = prepare(model, out, sources, settings, annotations, weights)
+    with _folder(out, prepared, settings) as folder:
         say("exporting the dense network, which the pruned one is compared with")
-        reference, contract = dense_model(begun, folder)
-        held = read_crops(begun.held, contract, settings.batch)
+        reference, contract = dense_model(prepared, folder)
+        held = read_crops(prepared.held, contract, settings.batch)
         check = Check(reference, held, folder / "trial.onnx", settings.threads)
         limit = settings.limit(drawn=annotations is not None)
-        pruned = _resumed(folder, begun)
+        pruned = _resumed(folder, prepared)
         if pruned is None:
-            pruned = _prune(begun, reference, folder, check, held, limit, settings, say, progress)
+            pruned = _prune(prepared, reference, folder, check, held, limit, settings, say, progress)
         recovered = {}
         if settings.recover:
-            before = _agreement(pruned, begun, folder, check)
-            _save(folder / START, pruned, begun)
+            before = _agreement(pruned, prepared, folder, check)
+            _save(folder / START, pruned, prepared)
             say(f"recovering on {settings.recover} crops; before: {describe_drop(before, DENSE_MASKS)}")
             console = Console(stderr=True, quiet=not progress)
-            done = recover(folder, sources, begun.held if annotations is None else (), settings, console, progress)
+            done = recover(folder, sources, prepared.held if annotations is None else (), settings, console, progress)
             load_into(pruned.network, read_checkpoint(done), "student")
             recovered = {"before": before, "samples": settings.recover}
         zeros_of(pruned.network, pruned.sparse, str(out))
-        agreement = _agreement(pruned, begun, folder, check)
+        agreement = _agreement(pruned, prepared, folder, check)
         passed(agreement, limit, pruned.costs, _advice(settings))
-        document, report = _document(begun, pruned, settings, agreement, recovered), report_path(out)
+        document, report = _document(prepared, pruned, settings, agreement, recovered), report_path(out)
         with beside({report: json_bytes(document)}):
-            _save(out, pruned, begun)
+            _save(out, pruned, prepared)
     return PruneReport(out, report, document)
 
 
 def _prune(
-    begun: Begun,
+    prepared: PreparedPruning,
     reference: Path,
     folder: Path,
     check: Check,
@@ -123,15 +126,15 @@ def _prune(
 ) -> _Pruned:
     """The network without recovery: cut, then with as many sparse layers as stay within what the gate, or a recovery,
     allows."""
-    pruned = _Pruned(copy.deepcopy(begun.network))
-    batches = read_crops(begun.learn, check.contract, settings.batch)
+    pruned = _Pruned(copy.deepcopy(prepared.network))
+    batches = read_crops(prepared.learn, check.contract, settings.batch)
     allowed = limit * RECOVERABLE if settings.recover else limit
     if settings.macs is not None:
-        say("reckoning what each neuron, head and channel is worth")
+        say("measuring what each neuron, head and channel is worth")
         pruned.widths = narrower(pruned.network, batches, settings)
-        pruned.network = _built(pruned.network, begun)
+        pruned.network = _built(pruned.network, prepared)
         reference = folder / "narrower.onnx"
-        _save(folder / "narrower.pth", pruned, begun)
+        _save(folder / "narrower.pth", pruned, prepared)
         export_onnx(folder / "narrower.pth", reference)
     if settings.sparsity == "none":
         return pruned
@@ -153,24 +156,24 @@ def _prune(
     return pruned
 
 
-def _built(network: MALNetwork, begun: Begun) -> MALNetwork:
+def _built(network: MALNetwork, prepared: PreparedPruning) -> MALNetwork:
     """A network that was cut in place, as its own configuration builds it."""
-    before = build_network(replace(begun.network.config, trimmed=()))
-    found = build_network(replace(begun.network.config, trimmed=trimmed(before, network))).eval()
+    before = build_network(replace(prepared.network.config, trimmed=()))
+    found = build_network(replace(prepared.network.config, trimmed=trimmed(before, network))).eval()
     found.load_state_dict(network.state_dict())
     return found
 
 
-def _agreement(pruned: _Pruned, begun: Begun, folder: Path, check: Check) -> dict[str, Any]:
+def _agreement(pruned: _Pruned, prepared: PreparedPruning, folder: Path, check: Check) -> dict[str, Any]:
     """Of the pruned network, exported, with the dense one. The export checks that the zeros stand in the file."""
     checkpoint, model = folder / "candidate.pth", folder / "candidate.onnx"
-    _save(checkpoint, pruned, begun)
+    _save(checkpoint, pruned, prepared)
     export_onnx(checkpoint, model)
     return check.agreement(onnx.load(model))
 
 
-def _save(path: Path, pruned: _Pruned, begun: Begun) -> None:
-    meta = {**begun.meta, **({META: pruned.sparse} if pruned.sparse else {})}
+def _save(path: Path, pruned: _Pruned, prepared: PreparedPruning) -> None:
+    meta = {**prepared.meta, **({META: pruned.sparse} if pruned.sparse else {})}
     if path.name == START:
         found = [asdict(cost) for cost in pruned.costs]
         meta |= {"widths": pruned.widths, "costs": found}
@@ -178,7 +181,7 @@ def _save(path: Path, pruned: _Pruned, begun: Begun) -> None:
     save_checkpoint(path, pruned.network.config, student=state, teacher=state, meta=meta)
 
 
-def _resumed(folder: Path, begun: Begun) -> _Pruned | None:
+def _resumed(folder: Path, prepared: PreparedPruning) -> _Pruned | None:
     """What an earlier call left of the same pruning."""
     if not (folder / START).is_file():
         return None
@@ -191,8 +194,9 @@ def _resumed(folder: Path, begun: Begun) -> _Pruned | None:
 
 
 @contextmanager
-def _folder(out: Path, begun: Begun, settings: PruneSettings) -> Iterator[Path]:
-    """Where files are meanwhile: with a recovery beside the result, where it stays until that is written."""
+def _folder(out: Path, prepared: PreparedPruning, settings: PruneSettings) -> Iterator[Path]:
+    """A folder for files that are only needed on the way. That of a recovery lies beside the result and stays until the
+    result is written, so that a killed run can go on."""
     if not settings.recover:
         with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as name:
             yield Path(name)
@@ -201,13 +205,13 @@ def _folder(out: Path, begun: Begun, settings: PruneSettings) -> Iterator[Path]:
     mark = folder / MARK
     try:
         if mark.is_file():
-            if mark.read_text() != begun.key:
+            if mark.read_text() != prepared.key:
                 raise InputError(f"{folder}: of another model or other options; remove it, or choose another --out")
         elif folder.exists():
-            raise InputError(f"{folder}: is in the way, the recovery would be there; choose another --out")
+            raise InputError(f"{folder}: exists, and the recovery needs that name; choose another --out")
         else:
             folder.mkdir()
-            mark.write_text(begun.key)
+            mark.write_text(prepared.key)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror})") from None
     try:
@@ -227,9 +231,13 @@ def _advice(settings: PruneSettings) -> str:
 
 
 def _document(
-    begun: Begun, pruned: _Pruned, settings: PruneSettings, agreement: dict[str, Any], recovered: dict[str, Any]
+    prepared: PreparedPruning,
+    pruned: _Pruned,
+    settings: PruneSettings,
+    agreement: dict[str, Any],
+    recovered: dict[str, Any],
 ) -> dict[str, Any]:
-    dense, narrow = work(begun.network), work(pruned.network)
+    dense, narrow = work(prepared.network), work(pruned.network)
     kinds = sparse_candidates(pruned.network)
     cost = {entry.layer: entry for entry in pruned.costs}
     rows = [
@@ -243,17 +251,17 @@ def _document(
         for name, kind in kinds.items()
     ]
     return {
-        "model": begun.path.name,
+        "model": prepared.path.name,
         "settings": asdict(settings),
         "verdict": describe_drop(agreement, DENSE_MASKS),
         "agreement": agreement,
         "recovery": recovered or None,
         "multiplications": {"dense": int(dense.total()), "left": int(narrow.total())},
         "sparse_share": narrow.total(pruned.sparse) / narrow.total(),
-        "parameters": {"dense": _count(begun.network), "left": _count(pruned.network)},
+        "parameters": {"dense": _count(prepared.network), "left": _count(pruned.network)},
         "widths": pruned.widths,
         "layers": rows,
-        "warnings": begun.warnings,
+        "warnings": prepared.warnings,
     }
 
 

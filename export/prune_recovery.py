@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mal_trt.calibration.sample import Spot
 from mal_trt.export.prune_settings import PruneSettings
-from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
+from mal_trt.formats.boxes import Boxes, Source, as_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.training.config import Precision, TrainConfig, recipe_config
 from mal_trt.training.data import Samples
@@ -43,7 +43,7 @@ VALUES = {
 
 def recover(
     folder: Path,
-    sources: Sequence[tuple[Path | None, BoxesLike]],
+    sources: Sequence[Source],
     held: Sequence[Spot],
     settings: PruneSettings,
     console: Console,
@@ -64,7 +64,7 @@ def recover(
 
 
 def recovery_config(
-    folder: Path, images: tuple[Path, ...], boxes: tuple[Path, ...], settings: PruneSettings
+    folder: Path, images: tuple[str | Path, ...], boxes: tuple[Path, ...], settings: PruneSettings
 ) -> TrainConfig:
     """The run's options but for its length."""
     start = folder / START
@@ -89,8 +89,8 @@ def recovery_config(
 
 
 def _without(
-    folder: Path, sources: Sequence[tuple[Path | None, BoxesLike]], held: Sequence[Spot]
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    folder: Path, sources: Sequence[Source], held: Sequence[Spot]
+) -> tuple[tuple[str | Path, ...], tuple[Path, ...]]:
     """The pictures, and copies of the boxes in the folder that lack all of the pictures that are held back."""
     unseen = {(str(spot.images), spot.record.get("image_id")) for spot in held}
     places, documents = [], []
@@ -101,6 +101,6 @@ def _without(
         kept = [record for record in content["annotations"] if (str(place), record.get("image_id")) not in unseen]
         path = folder / f"boxes{number}.json"
         path.write_text(json.dumps({**content, "annotations": kept}))
-        places.append(Path(place))
+        places.append(place)
         documents.append(path)
     return tuple(places), tuple(documents)

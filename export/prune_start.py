@@ -19,24 +19,23 @@ from mal_trt.calibration.sample import CropBatch, Spot, crops, draw_both
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import DENSE
 from mal_trt.export.prune_settings import PruneSettings
-from mal_trt.formats.boxes import BoxesLike, boxes_sha256
+from mal_trt.formats.boxes import Source, boxes_sha256
 from mal_trt.training.checkpoint import load_into, save_checkpoint
 from mal_trt.training.exported import read_start
 from mal_trt.training.network import MALNetwork, build_network
 from mal_trt.training.sparse import META, sparse_candidates
 from mal_trt.training.widths import widths
 
-Source = tuple[Path | None, BoxesLike]
 ENDINGS = (".pth", ".pt")
-TOLD = ("thresholds", "test_margin", "refine", "pretrained")  # what a result takes over from the dense network
+INHERITED = ("thresholds", "test_margin", "refine", "pretrained")  # what a result takes over from the dense network
 # What may be different when a recovery goes on.
 FREE = ("max_miou_drop", "threads", "device", "preload")
 
 
 @dataclass(frozen=True)
-class Begun:
+class PreparedPruning:
     """network: the dense one, evaluated in FP32. meta: how its masks are made. learn: boxes that scores come from;
-    held: those that the result is checked on. key: tells this pruning from others. warnings: see `draw`."""
+    held: those that the result is checked on. key: differs for every other pruning. warnings: see `draw`."""
 
     path: Path
     network: MALNetwork
@@ -47,15 +46,15 @@ class Begun:
     warnings: list[str]
 
 
-def begin(
+def prepare(
     model: Path | str,
     out: Path,
     sources: Sequence[Source],
     settings: PruneSettings,
     annotations: Source | None,
     weights: str,
-) -> Begun:
-    """Read and check everything; InputError for what cannot be used, and nothing is written."""
+) -> PreparedPruning:
+    """Read and check all that a pruning needs; InputError for what cannot be used. Nothing is written."""
     check_file(out, ENDINGS)
     check_file(report_path(out))
     if not sources:
@@ -75,10 +74,10 @@ def begin(
     warnings: list[str] = []
     learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
     moving = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    told = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
-    key = sha256(json.dumps(told, default=str).encode()).hexdigest()
-    meta = {name: source.meta[name] for name in TOLD if name in source.meta}
-    return Begun(file, network, meta, learn, held, key, warnings)
+    identity = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
+    key = sha256(json.dumps(identity, default=str).encode()).hexdigest()
+    meta = {name: source.meta[name] for name in INHERITED if name in source.meta}
+    return PreparedPruning(file, network, meta, learn, held, key, warnings)
 
 
 def _known(network: MALNetwork, settings: PruneSettings) -> None:
@@ -101,10 +100,10 @@ def chosen(network: MALNetwork, settings: PruneSettings) -> list[str]:
     return [n for n, kind in kinds.items() if kind in settings.layers and not any(part in n for part in settings.skip)]
 
 
-def dense_model(begun: Begun, folder: Path) -> tuple[Path, Contract]:
+def dense_model(prepared: PreparedPruning, folder: Path) -> tuple[Path, Contract]:
     """The dense network as a checkpoint and as an ONNX file in a folder; the file, and its contract."""
     checkpoint, onnx = folder / DENSE, folder / "dense.onnx"
-    save_checkpoint(checkpoint, begun.network.config, student=begun.network.state_dict(), meta=begun.meta)
+    save_checkpoint(checkpoint, prepared.network.config, student=prepared.network.state_dict(), meta=prepared.meta)
     return onnx, export_onnx(checkpoint, onnx).contract
 
 

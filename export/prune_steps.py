@@ -1,4 +1,4 @@
-"""What pruning does to a network, reckoned on real crops: narrower layers first, then 2:4 zeros."""
+"""What pruning does to a network, measured on real crops: narrower layers first, then 2:4 zeros."""
 
 from __future__ import annotations
 

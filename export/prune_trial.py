@@ -53,7 +53,7 @@ class Trial:
 def costs(
     check: Check, model: onnx.ModelProto, sparse: Mapping[str, Tensor], done: Callable[[], None] = lambda: None
 ) -> list[Cost]:
-    """What each layer costs when it alone is sparse, dearest first. done: called after each."""
+    """What each layer costs when it alone is sparse, costliest first. done: called after each."""
     found = []
     for name, weight in sparse.items():
         summary = check.agreement(with_weights(model, {name: weight}))
@@ -64,13 +64,13 @@ def costs(
 
 
 def most_layers(trial: Trial, ranked: Sequence[Cost], limit: float) -> list[str]:
-    """The most layers that stay within the limit, the dearest left out first; RunError if none do."""
+    """The most layers that stay within the limit, the costliest left out first; RunError if none do."""
     try:
         return largest_set([cost.layer for cost in ranked], trial.drop, limit)[0]
     except RunError:
         raise RunError(
-            f"no set of layers can be sparse within the limit of {limit:g}; dearest alone: {ranking(ranked)}; nothing "
-            "was written, use --score sparsegpt, --recover, or a higher --max-miou-drop"
+            f"no set of layers can be sparse within the limit of {limit:g}; costliest alone: {ranking(ranked)}; "
+            "nothing was written, use --score sparsegpt, --recover, or a higher --max-miou-drop"
         ) from None
 
 
@@ -78,19 +78,19 @@ def passed(agreement: Mapping[str, Any], limit: float, ranked: Sequence[Cost], w
     """RunError if a pruned network loses more than the limit."""
     if drop_of(agreement) <= limit:
         return
-    dearest = f"; dearest alone: {ranking(ranked)}; leave them out with --skip" if ranked else ""
+    costliest = f"; costliest alone: {ranking(ranked)}; leave them out with --skip" if ranked else ""
     raise RunError(
         f"the pruned network's masks are not the dense one's: {describe_drop(agreement, DENSE_MASKS)} "
-        f"(limit {limit:g}){dearest}; nothing was written, {what}"
+        f"(limit {limit:g}){costliest}; nothing was written, {what}"
     )
 
 
 def ranking(ranked: Sequence[Cost]) -> str:
-    """The dearest layers and what each costs alone, in one line."""
+    """The costliest layers and what each costs alone, in one line."""
     return ", ".join(f"{cost.layer} {cost.change:.4f}" for cost in ranked[:SHOWN])
 
 
 def every(batches: Sequence[CropBatch], crops: int) -> list[CropBatch]:
-    """Some of the batches, evenly spaced, with about so many crops."""
+    """Some of the batches, evenly spaced, with about `crops` crops together."""
     step = max(1, sum(len(batch.spots) for batch in batches) // max(crops, 1))
     return list(batches[::step])

@@ -25,8 +25,6 @@ from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.base.version import __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mal_trt.calibration.calibrate import calibrate
     from mal_trt.calibration.settings import CalibrationSettings
     from mal_trt.engines.engine import build_engine
@@ -95,29 +93,12 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     home, extra = _HOMES[name]
-    _take_checkpoints()
     try:
         return getattr(import_module(home), name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == __name__:
             raise
         raise ImportError(f'mal_trt.{name} needs {error.name}; run: pip install "mal-trt[{extra}]"') from error
-
-
-def _take_checkpoints() -> None:
-    """Let a checkpoint stand for a model in all of these; what is exported for that is logged under "mal_trt"."""
-    from mal_trt.artifacts import checkpoints
-
-    if not checkpoints.accepted():
-        import logging
-
-        checkpoints.accept(_export, logging.getLogger(__name__).warning)
-
-
-def _export(checkpoint: Path, out: Path, **options: Any) -> None:
-    from mal_trt.export.export import export_onnx
-
-    export_onnx(checkpoint, out, **options)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mal_trt.base.errors import InputError, RunError, one_line
+from mal_trt.base.files import open_regular
 from mal_trt.base.outputs import SPACE, replaced
 from mal_trt.training.loading import Loaded, State, describe, load_backbone, load_encoder, load_network, some
 from mal_trt.training.network import MALNetwork, NetworkConfig
@@ -161,7 +162,7 @@ def _portable(state: Mapping[str, Tensor]) -> State:
 def _read_content(path: Path) -> Any:
     """The file's object with tensors read and unknown objects replaced by None."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(512)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

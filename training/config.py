@@ -55,11 +55,11 @@ class TrainConfig:
     tenth of the pictures, held back.
     """
 
-    images: tuple[Path, ...]
-    boxes: tuple[Path, ...]
+    images: tuple[str | Path, ...]
+    boxes: tuple[str | Path, ...]
     out: Path
-    val_images: Path | None = None
-    val_boxes: Path | None = None
+    val_images: str | Path | None = None
+    val_boxes: str | Path | None = None
     boxes_format: str | None = None
     split: str | None = None
     val_split: str | None = None

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import FOLDER, file_kind
 from mal_trt.formats.images import ImageProblem
 from mal_trt.formats.pixels import begins_as_picture, open_picture
 from mal_trt.geometry.local_mask import bounds
@@ -56,7 +57,7 @@ def read_cutouts(folder: Path) -> list[np.ndarray]:
     Those without one, or whose object is smaller than 16 px or nearly a rectangle, are left out. InputError if none is
     left, or one cannot be read.
     """
-    if not folder.is_dir():
+    if file_kind(folder) != FOLDER:
         raise InputError(f"{folder}: not a folder; --cutouts takes one with pictures that have a transparent ground")
     found, pictures = [], 0
     for path in sorted(folder.rglob("*")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def read_start(path: Path | str) -> Checkpoint:
     an encoder's package ("efficientnet-lite0"), or that of a timm model with weights in its cache or on its hub."""
     if is_package(str(path)):
         return read_encoder_package(str(path))
-    if not Path(path).exists() and (name := hub_name(str(path))):
+    if not os.path.exists(path) and (name := hub_name(str(path))):
         return read_encoder_hub(name)
     if is_bundled(path) or Path(path).suffix.lower() == ".onnx":
         return read_exported(path)

@@ -108,7 +108,7 @@ def prepare_run(config: TrainConfig, fabric: Fabric, console: Console) -> Prepar
     """Boxes read, weights in their places; nothing is written. InputError for what cannot be used."""
     could_make_folder(config.out)
     documents = [Boxes(path, config.boxes_format, config.split, config.rescale) for path in config.boxes]
-    images = config.images or tuple(Path(document.home()) for document in documents)
+    images = config.images or tuple(document.home() for document in documents)
     boxes = read_training_boxes(images, documents, config.min_area, config.max_area)
     if boxes.skipped:
         left_out = ", ".join(f"{count} {reason}" for reason, count in boxes.skipped.items())

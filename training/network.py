@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mal_trt.artifacts.contract import LAYOUTS, SKIPPING
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.boxes import MEDIUM_AREA, SMALL_AREA, SizeClass
 from mal_trt.training.backbones import TimmBackbone
@@ -16,9 +17,7 @@ from mal_trt.training.pyramid import PyramidBackbone, is_pyramid
 from mal_trt.training.vit import STRIDE, ViT, is_vit, parse_vit
 from mal_trt.training.widths import trim
 
-LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
 SIZELESS = ("pyramid",)  # what they compute of a crop does not depend on its side
-SKIPPING = ("hybrid", "pyramid")  # their mask head also sees the maps at S/4 and S/8
 
 
 @dataclass(frozen=True)

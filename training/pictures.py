@@ -12,9 +12,10 @@ import numpy as np
 
 from mal_trt.base.errors import InputError, NothingDone
 from mal_trt.formats.boxes import BoxesLike, as_boxes
+from mal_trt.formats.ids import identity
 from mal_trt.formats.images import OTHER_SIZE, ImageProblem, ImageSource, open_images
 from mal_trt.formats.picture_problem import MISSING
-from mal_trt.labelling.records import NO_FILE_NAME, UNKNOWN_IMAGE, identity, parse_bbox, side
+from mal_trt.labelling.document_rows import NO_FILE_NAME, UNKNOWN_IMAGE, parse_bbox, side
 from mal_trt.training.one_size import by_size, size_classes
 
 
@@ -57,7 +58,7 @@ class TrainingBoxes:
 
 
 def read_training_boxes(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     documents: Sequence[BoxesLike],
     min_area: float,
     max_area: float,

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mal_trt.base.errors import InputError, one_line
+from mal_trt.base.files import open_regular
 
 # A trusted prior spans this share of both box sides and fills the box by this much.
 MIN_REACH = 0.85
@@ -50,7 +51,7 @@ def load_priors(path: Path) -> dict[int, Prior]:
 def stored_arrays(path: Path, kind: str, *names: str) -> list[np.ndarray]:
     """Arrays of an .npz by name; InputError, which says what `kind` was expected, if the file does not hold them."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             return [stored[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError) as error:
         raise InputError(f"{path}: not a file of {kind} ({one_line(error)})") from None

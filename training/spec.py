@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import open_regular
+from mal_trt.base.remote import as_place, is_url
 from mal_trt.training.config import Precision, Recipe, TrainConfig
 from mal_trt.training.spec_layouts import BLOCK, CHECKPOINT, OLD_NAMES, SERVICE, plain_name
 from mal_trt.training.spec_schema import Spec
@@ -36,10 +38,7 @@ LENGTHS = {
     "train.prior_weight": (2,),
     "dataset.sizes": (3,),
 }
-PATHS = (
-    *("val_images", "val_boxes", "priors", "targets", "cutouts"),
-    *("teacher", "teacher_cache", "start_from", "resume_from"),
-)
+PATHS = ("priors", "targets", "cutouts", "teacher", "teacher_cache", "start_from", "resume_from")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Checked:
         if not value:
             return None
         for path in value if isinstance(value, list) else [value]:
-            if not Path(str(path)).exists():
+            if not is_url(path) and not Path(str(path)).exists():
                 raise InputError(f"{self.places[name]}: {path}: no such file or folder")
         return str(value)
 
@@ -142,7 +141,8 @@ def _commented(schema: Any, node: DictConfig, indent: str) -> Iterator[str]:
 def _load(path: Path) -> tuple[DictConfig, dict[str, int]]:
     """The file's content and the line of every field, by its dotted name."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            text = file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     no_spec = InputError(f"{path}: not a spec: expected fields such as `train:`; see mal-trt train --print-spec")
@@ -280,7 +280,9 @@ def _devices(count: int, ids: list[int], given: Collection[str]) -> int | tuple[
 def _converted(to: str, value: Any) -> Any:
     if to in ("boxes", "images"):
         paths = value if isinstance(value, list) else [value]
-        return tuple(Path(str(p)) for p in paths if p)
+        return tuple(as_place(str(p)) for p in paths if p)
+    if to in ("val_boxes", "val_images"):
+        return as_place(value) if value else None
     if to in PATHS:
         return Path(value) if value else None
     return tuple(value) if isinstance(value, list) else value
@@ -292,7 +294,7 @@ def _written(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         plain = [_written(v) for v in value]
-        return plain[0] if len(plain) == 1 and isinstance(value[0], Path) else plain
+        return plain[0] if len(plain) == 1 and isinstance(value[0], (str, Path)) else plain
     return value
 
 

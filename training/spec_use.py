@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mal_trt.artifacts.checkpoints import Choice
 from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
+from mal_trt.base.remote import as_place
 from mal_trt.training.spec import Checked, read_checked
 from mal_trt.training.spec_layouts import CHECKPOINT
 
@@ -37,19 +38,19 @@ class SpecUse:
     verb: Verb
     checked: Checked
 
-    def boxes(self) -> Path:
+    def boxes(self) -> str | Path:
         """The boxes, or drawn masks; InputError if the spec does not say them or they are not there."""
         name = DATA[self.verb][0]
         found = self.checked.path(name)
         if found is None:
             option = "--boxes" if self.verb == "inference" else "--annotations"
             raise InputError(f"{self.where}: nothing says the boxes: give {name}, or {option}")
-        return Path(found)
+        return as_place(found)
 
-    def images(self) -> Path | None:
+    def images(self) -> str | Path | None:
         """Their pictures, None where the boxes say that."""
         found = self.checked.path(DATA[self.verb][1])
-        return None if found is None else Path(found)
+        return None if found is None else as_place(found)
 
     def model(self) -> str:
         """The checkpoint, or an exported model or an engine in its place."""
@@ -65,7 +66,7 @@ class SpecUse:
             raise InputError(f"{self.checked.places[name]}: {model}: no such file")
         return model
 
-    def sources(self) -> list[tuple[Path, Path | None]]:
+    def sources(self) -> list[tuple[str | Path, str | Path | None]]:
         """(boxes, pictures) to calibrate on: those to train on, or else those to label; none where the spec says
         neither. Pictures are None where the boxes say them."""
         for boxes, images in (DATA["calibrate"], DATA["inference"]):
@@ -73,21 +74,21 @@ class SpecUse:
                 continue
             self.checked.path(images)
             found = [_listed(self._value(name)) for name in (boxes, images)]
-            places: list[Path | None] = [*found[1]] or [None] * len(found[0])
+            places: list[str | Path | None] = [*found[1]] or [None] * len(found[0])
             if len(places) != len(found[0]):
                 where = self.checked.places[images]
                 raise InputError(f"{where}: {len(places)} folders of pictures for {len(found[0])} sets of boxes")
             return list(zip(found[0], places, strict=True))
         return []
 
-    def judged_on(self) -> tuple[Path | None, Path] | None:
+    def judged_on(self) -> tuple[str | Path | None, str | Path] | None:
         """(pictures, drawn masks) to check a quantised model on, None where the spec says no masks are to be read."""
         boxes, images = DATA["evaluate"]
         found = self.checked.path(boxes)
         if found is None or not self._value("dataset.load_mask"):
             return None
         pictures = self.checked.path(images)
-        return (None if pictures is None else Path(pictures)), Path(found)
+        return (None if pictures is None else as_place(pictures)), as_place(found)
 
     @property
     def names_arch(self) -> bool:
@@ -208,8 +209,8 @@ class SpecUse:
         return str(value) if value else None
 
 
-def _listed(value: Any) -> list[Path]:
-    return [Path(str(path)) for path in (value if isinstance(value, list) else [value]) if path]
+def _listed(value: Any) -> list[str | Path]:
+    return [as_place(str(path)) for path in (value if isinstance(value, list) else [value]) if path]
 
 
 def read_use(path: Path | None, overrides: Sequence[str], verb: Verb) -> SpecUse:

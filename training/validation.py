@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -74,7 +73,7 @@ class Validation:
         if config.val_boxes is None:
             raise InputError("validation needs boxes (--val-boxes)")
         boxes = Boxes(config.val_boxes, config.boxes_format, config.val_split, config.rescale)
-        images = config.val_images or Path(boxes.home())
+        images = config.val_images or boxes.home()
         self.config, self.where = config, str(boxes)
         self.boxes = read_training_boxes((images,), (boxes,), 0.0, MAX_AREA)
         document = boxes.document(open_images(images))

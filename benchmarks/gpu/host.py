@@ -39,7 +39,7 @@ BATCH = 16
 
 
 def ready_logits(count: int, side: int) -> np.ndarray:
-    """Blobs with ragged edges, float32 [count,1,side,side]: as many switches as a mask has."""
+    """Blobs with ragged edges, float32 [count,1,side,side], which switch about as often as real masks."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side - 0.5
     noise = rng.normal(0, 0.5, (count, 1, side, side))
@@ -52,6 +52,7 @@ class Skipped:
     def __init__(self, backend: Any) -> None:
         self._backend, self.skipped = backend, 0
         self.contract, self.provider, self.outputs = backend.contract, backend.provider, backend.outputs
+        self.precision, self.notes = backend.precision, backend.notes
         if isinstance(backend, DeviceBackend):
             side = max(backend.logits_side(size) for size in SizeClass)
         else:
@@ -107,7 +108,7 @@ def without_network(*arguments: Any, **options: Any) -> Skipped:
 
 
 def repeated(copies: int, folder: Path) -> Path:
-    """The example photos' boxes, every picture so many times over."""
+    """The example photos' boxes, every picture `copies` times."""
     document = json.loads((EXAMPLES / "boxes.json").read_text())
     step = 1 + max(record["id"] for name in ("images", "annotations") for record in document[name])
     made: dict[str, Any] = {**document, "images": [], "annotations": []}

@@ -1,4 +1,4 @@
-"""compute-sanitizer over a command: what is an error of memory, and what a CUDA call that returned an error.
+"""compute-sanitizer over a command: errors of memory, and apart from them CUDA calls that returned an error.
 
     python benchmarks/gpu/memcheck.py [--tool memcheck] -- python -m pytest ...
 
@@ -22,7 +22,7 @@ WORK = Path(os.environ.get("WORK", "/tmp/gpu"))
 PREFIX = "========="
 CALL = re.compile(r"Program hit (.+?) \(error \d+\).* on CUDA API call to (\w+)")
 SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) errors?")
-# Lines between the reports that begin none.
+# How lines begin that begin no report.
 NOT_REPORTS = ("COMPUTE-SANITIZER", "ERROR SUMMARY", "LEAK SUMMARY", "Target application", "No CUDA", "Error:")
 KEPT = 20  # first lines of errors of memory
 
@@ -31,7 +31,7 @@ def sort(log: str) -> dict[str, Any]:
     """Counts of a log's reports. A report's first line is flush behind the prefix, what belongs to it is indented.
 
     calls: "function: error" -> how often. memory: first lines -> how often. counted: the tool's own sum, None where it
-    did not come so far.
+    ended before that.
     """
     calls: Counter[str] = Counter()
     memory: Counter[str] = Counter()
@@ -43,12 +43,12 @@ def sort(log: str) -> dict[str, Any]:
             calls[f"{found[2]}: {found[1]}"] += 1
         else:
             memory[text.strip()] += 1
-    told = SUMMARY.findall(log)
+    sums = SUMMARY.findall(log)
     return {
         "calls": dict(calls.most_common()),
         "memory": dict(memory.most_common(KEPT)),
         "memory_errors": sum(memory.values()),
-        "counted": int(told[-1]) if told else None,
+        "counted": int(sums[-1]) if sums else None,
     }
 
 
@@ -62,7 +62,10 @@ def main() -> None:
     log.unlink(missing_ok=True)
     # Calls are left on: a count of zero where some are known to fail would mean that nothing was looked at.
     options = ["--tool", arguments.tool, "--log-file", str(log), "--print-limit", "1000", "--show-backtrace", "no"]
-    done = subprocess.run([arguments.sanitizer, *options, *arguments.command], check=False)
+    try:
+        done = subprocess.run([arguments.sanitizer, *options, *arguments.command], check=False)
+    except OSError as error:
+        raise SystemExit(f"error: {arguments.sanitizer}: cannot be started ({error.strerror})") from None
     found = {"exit": done.returncode, **sort(log.read_text() if log.exists() else "")}
     (WORK / f"{arguments.tool}.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))

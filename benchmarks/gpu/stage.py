@@ -16,7 +16,9 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -190,22 +192,34 @@ def steps(stage: str, work: Path, quick: bool) -> list[Step]:
 def attempt(name: str, limit: int, command: list[str]) -> dict[str, Any]:
     """Run one step; never raises."""
     began = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            command, cwd=WORK, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-    except OSError as error:
-        return {"step": name, "exit": None, "seconds": 0.0, "output": str(error)}
-    try:
-        output, _ = process.communicate(timeout=limit)
-        code: int | str = process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        code = "timed out"
+    code: int | str | None
+    with tempfile.TemporaryFile() as written:  # not a pipe, which a process that outlives the step would hold open
+        try:
+            process = subprocess.Popen(
+                command, cwd=WORK, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            code = process.wait(limit)
+        except OSError as error:
+            code = None
+            written.write(str(error).encode())
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = "timed out"
+        written.seek(0)
+        output = written.read().decode(errors="replace")
     seconds = round(time.monotonic() - began, 1)
     print(f"== {name}: {code} after {seconds} s\n{output[-1200:]}", flush=True)
     return {"step": name, "exit": code, "seconds": seconds, "output": output[-TAIL:]}
+
+
+def measured(work: Path) -> dict[str, Any]:
+    """What the steps left in WORK, by file name. A file cut short by a step's time limit is left out."""
+    found = {}
+    for file in sorted(work.glob("*.json")):
+        with suppress(OSError, ValueError):
+            found[file.stem] = json.loads(file.read_text())
+    return found
 
 
 def about() -> dict[str, Any]:
@@ -213,10 +227,10 @@ def about() -> dict[str, Any]:
     wanted = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,power.limit,compute_cap"
     try:
         asked = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        told = ""
-    gpu = dict(zip(wanted.split(","), told.split(", "), strict=False)) if told else None
+        answer = ""
+    gpu = dict(zip(wanted.split(","), answer.split(", "), strict=False)) if answer else None
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"gpu": gpu, "python": platform.python_version(), "when": when, "cores": os.cpu_count()}
 
@@ -225,19 +239,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/gpu"))
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"stage": arguments.stage, **about(), "steps": []}
-    path = arguments.out / f"{arguments.stage}.json"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path, part = arguments.out / f"{arguments.stage}.json", arguments.out / f".{arguments.stage}.part"
     for name, limit, command in steps(arguments.stage, arguments.work, arguments.quick):
         if arguments.quick and "base" in name:  # a ViT-Base is nothing for a CPU
             continue
         step = (name, limit * (QUICK_PATIENCE if arguments.quick else 1), command)
         result["steps"].append(attempt(*step))
-        result["measured"] = {file.stem: json.loads(file.read_text()) for file in sorted(arguments.work.glob("*.json"))}
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        result["measured"] = measured(arguments.work)
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.replace(path)  # whole, whenever the machine's time is up
 
 
 if __name__ == "__main__":

@@ -69,12 +69,12 @@ def main() -> None:
     arguments = parser.parse_args()
     began, out = time.monotonic(), arguments.out
     WORK.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
+    notes: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
 
     def note(name: str, value: Any) -> None:
-        told[name] = value
+        notes[name] = value
         print(name, value, f"at {time.monotonic() - began:.0f} s", flush=True)
-        (out / "train.json").write_text(json.dumps(told, indent=1) + "\n")
+        (out / "train.json").write_text(json.dumps(notes, indent=1) + "\n")
 
     from mal_trt.export.bundled import RUNS, sized, sources, student_config, targets_path, thinned
     from mal_trt.training.pictures import read_training_boxes

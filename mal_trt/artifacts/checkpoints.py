@@ -1,16 +1,17 @@
 """A checkpoint given for a model: exported once into the user's cache, and found there from then on.
 
-The export itself is `export.export`, a higher room: the command and `mal_trt/__init__.py` hand it in with `accept`.
 What is in the cache already needs no PyTorch.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class Choice:
 
 
 class Exports:
-    """Models of checkpoints. export: `export_onnx`, or what imports it when called. say: told once of each checkpoint
-    what it is and where its model lies."""
+    """Models of checkpoints. export: `export_onnx`, or what imports it when called. say: called once for each
+    checkpoint, with what it is and where its model lies."""
 
     def __init__(self, export: Callable[..., Any], say: Callable[[str], None]) -> None:
         self._export, self._say = export, say
@@ -83,25 +84,23 @@ def cached_path(checkpoint: Path, digest: str, choice: Choice) -> Path:
     return cache_folder() / "exported" / f"{checkpoint.stem}-{sha256(key.encode()).hexdigest()[:16]}.onnx"
 
 
-_accepted: Exports | None = None
+def _export(checkpoint: Path, out: Path, **options: Any) -> None:
+    """`export_onnx`, found by its name, since no import may point up to its room."""
+    import_module("mal_trt.export.export").export_onnx(checkpoint, out, **options)
 
 
-def accept(export: Callable[..., Any], say: Callable[[str], None]) -> None:
-    """From now on a checkpoint may stand for a model, see `Exports`."""
-    global _accepted
-    _accepted = Exports(export, say)
+_exports = Exports(_export, logging.getLogger("mal_trt").warning)
 
 
-def accepted() -> bool:
-    """Whether `accept` was called."""
-    return _accepted is not None
+def say_with(say: Callable[[str], None]) -> None:
+    """From now on `say` is called with what would otherwise be logged under "mal_trt"."""
+    global _exports
+    _exports = Exports(_export, say)
 
 
 def model_of(checkpoint: Path, choice: Choice | None = None) -> Path:
-    """The .onnx file of a checkpoint, see `Exports`; InputError where checkpoints were not accepted."""
-    if _accepted is None:
-        raise InputError(f"{checkpoint}: a checkpoint; `mal-trt export` makes a model of it")
-    return _accepted.model(checkpoint, choice)
+    """The .onnx file of a checkpoint, exported if the cache has none. InputError or RunError if that cannot be."""
+    return _exports.model(checkpoint, choice)
 
 
 def _contract(path: Path, digest: str) -> Contract | None:

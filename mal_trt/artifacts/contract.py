@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from mal_trt.geometry.boxes import MEDIUM_AREA, SMALL_AREA, TEST_MARGIN_RATE, Si
 SCHEMA = 1
 METADATA_KEY = "mal_trt"
 LAYOUTS = ("patch", "conv_stem", "timm", "hybrid", "pyramid")
+SKIPPING = ("hybrid", "pyramid")  # layouts whose mask head also sees the maps at S/4 and S/8
 INPUT_DTYPES = ("uint8", "float32")
 HEADS = ("dynamic", "small", "medium", "large", "fixed")
 WEIGHTS = ("student", "teacher", "mixed")
@@ -30,9 +32,9 @@ class Contract:
     how far a crop reaches beyond its box, in half sides of the box, shared by opposite sides: 0.6 makes it 1.3
     times as long. area_bounds: upper bounds of small and medium, original square pixels, half-open on the low side.
     thresholds: mask probability above which a pixel is foreground, for small, medium and large boxes. refine: what
-    labelling does to the logits unless told otherwise, "none" or "color" (see `geometry.refine`). head: "dynamic"
-    takes the mask-head grid at run time from `head_grid`; "small", "medium" and "large" have it baked in; "fixed"
-    does not adjust its scale. extra: free-form facts (calibration, notes).
+    labelling does to the logits unless an option says otherwise, "none" or "color" (see `geometry.refine`). head:
+    "dynamic" takes the mask-head grid at run time from `head_grid`; "small", "medium" and "large" have it baked in;
+    "fixed" does not adjust its scale. extra: free-form facts (calibration, notes).
     """
 
     arch: str
@@ -72,9 +74,18 @@ class Contract:
         """Side of the mask head's grid for boxes of one size class: S/32, S/16, S/8."""
         return (self.side(size) << size) // 32
 
+    def logits_side(self, size: SizeClass) -> int:
+        """Side of the logits for boxes of one size class: S/4, or S/2 where a head of one grid skips nothing."""
+        return self.side(size) // (4 if self.adjust_scale or self.layout in SKIPPING else 2)
+
     def threshold(self, size: SizeClass) -> float:
         """Mask probability threshold (strictly greater) for boxes of one size class."""
         return self.thresholds[size]
+
+    def border(self, size: SizeClass) -> float:
+        """That threshold as a logit (strictly greater); -inf for a threshold of 0."""
+        threshold = self.threshold(size)
+        return math.log(threshold / (1 - threshold)) if threshold > 0 else -math.inf
 
     def to_json(self) -> str:
         """The document as one line of JSON."""

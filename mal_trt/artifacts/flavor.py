@@ -10,7 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
 
 MODULES = MappingProxyType({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"})
 TITLES = MappingProxyType({"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"})
@@ -98,7 +98,7 @@ API = MappingProxyType(
         "OnnxParserRefitter": ("refit_from_file", "num_errors", "get_error"),
     }
 )
-# Members that one flavour has besides.
+# Members that only one flavour has.
 MORE = MappingProxyType(
     {
         "tensorrt": {},
@@ -189,8 +189,9 @@ def open_flavor(name: str) -> Flavor:
             raise RunError(f"{TITLES[name]} is installed, but {error.name} is not; run: {INSTALL[name]}") from None
         raise RunError(f"{TITLES[name]} is not installed; run: {INSTALL[name]}") from None
     except (ImportError, OSError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise RunError(f"{TITLES[name]} is installed but cannot be loaded ({text}); run: {INSTALL[name]}") from None
+        raise RunError(
+            f"{TITLES[name]} is installed but cannot be loaded ({one_line(error)}); run: {INSTALL[name]}"
+        ) from None
     flavor = Flavor(name, str(getattr(module, "__version__", "0")), module)
     _check_version(flavor)
     lacking = missing(flavor)

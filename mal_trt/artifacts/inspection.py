@@ -11,8 +11,10 @@ from mal_trt.artifacts.contract import METADATA_KEY, Contract
 from mal_trt.artifacts.enginefile import MAGIC, load_engine
 from mal_trt.artifacts.flavor import TITLES
 from mal_trt.artifacts.onnxfile import read_onnx
+from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.artifacts.toollines import tool_lines
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import REGULAR, file_kind
 
 CHECKPOINT = (b"PK", b"\x80")  # PyTorch's zip, and the pickle of its older files
 
@@ -23,7 +25,7 @@ def inspect(path: Path, checkpoint: Callable[[Path], dict[str, Any]]) -> dict[st
     Told apart by content, not by name: an ONNX file called .engine is an ONNX file. checkpoint: reads the facts of a
     checkpoint, which takes PyTorch.
     """
-    if not path.is_file():
+    if file_kind(path) != REGULAR:
         raise InputError(f"{path}: no such file; give a checkpoint, an .onnx file or an engine")
     with path.open("rb") as file:
         start = file.read(8)
@@ -60,6 +62,6 @@ def _onnx(path: Path) -> dict[str, Any]:
     metadata = document.pop("metadata")
     contract = metadata.pop(METADATA_KEY, None)
     mal = asdict(Contract.from_json(contract, str(path))) if contract is not None else None
-    parity = path.with_suffix(".parity.npz")
+    parity = parity_path(path)
     found = {"parity": parity.name if parity.is_file() else None, METADATA_KEY: mal}
     return {**_head(path, "onnx"), **document, "metadata": metadata, **found}

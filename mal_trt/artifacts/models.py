@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mal_trt.artifacts.checkpoints import SUFFIXES, Choice, model_of
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import NOTHING, REGULAR, file_kind
 
 BUNDLED = "bundled"
 # The models inside the package, by the names that stand for them.
@@ -35,10 +36,11 @@ def resolve_model(model: str | Path, weights: str | None = None) -> Path:
             )
         return path
     path = Path(model)
-    if not path.exists():
+    kind = file_kind(path)
+    if kind == NOTHING:
         raise InputError(f"{path}: no such model file; {HINT}")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; {HINT}")
+    if kind != REGULAR:
+        raise InputError(f"{path}: {kind}, not a model file; {HINT}")
     if path.suffix.lower() in SUFFIXES:
         return model_of(path, Choice(weights=weights or Choice.weights))
     return path

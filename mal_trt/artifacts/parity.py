@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.manifest import KEPT_ANYWAY, PASSED
+from mal_trt.artifacts.parity_file import read_parity
 from mal_trt.base.errors import InputError, NanLogits
 from mal_trt.geometry.boxes import SizeClass
 
@@ -51,24 +51,14 @@ class Verdict:
         return {"status": PASSED if self.passed else KEPT_ANYWAY, **asdict(self)}
 
 
-def reference_path(model: Path) -> Path:
-    """The parity file beside a model."""
-    return model.with_suffix(".parity.npz")
-
-
-def engine_reference(engine: Path) -> Path:
-    """The copy of it beside an engine, which goes where the engine goes: `model.engine.parity.npz`."""
-    return engine.with_name(engine.name + ".parity.npz")
-
-
 def check(run: Run, reference: Path, contract: Contract, most: int) -> Verdict:
     """Compare an engine with the FP32 logits of a parity file. most: largest batch it takes."""
-    parts = read_references(reference)
+    parts = read_parity(reference)
+    rows = [(size, part.image, expected) for part in parts for size, expected in part.rows()]
     ious, error, finite = [], 0.0, True
-    span = float(max(part.logits.max() for part in parts) - min(part.logits.min() for part in parts)) or 1.0
-    for size, image, expected in parts:
-        threshold = contract.threshold(size)
-        border = math.log(threshold / (1 - threshold)) if threshold else -math.inf
+    span = float(max(row[2].max() for row in rows) - min(row[2].min() for row in rows)) or 1.0
+    for size, image, expected in rows:
+        border = contract.border(size)
         for first in range(0, len(image), most):
             crops, wanted = image[first : first + most], expected[first : first + most]
             try:
@@ -87,26 +77,3 @@ def check(run: Run, reference: Path, contract: Contract, most: int) -> Verdict:
 def _iou(one: np.ndarray, other: np.ndarray) -> float:
     union = np.logical_or(one, other).sum()
     return float(np.logical_and(one, other).sum() / union) if union else 1.0
-
-
-class Reference(NamedTuple):
-    """Of one size class: crops uint8 [K,3,S,S] and their FP32 logits, float32 [K,1,L,L]."""
-
-    size: SizeClass
-    image: np.ndarray
-    logits: np.ndarray
-
-
-def read_references(path: Path) -> list[Reference]:
-    """What a parity file holds, by size class; InputError if it is none."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = []
-            # Where each size class has crops of its own, its arrays begin with its name.
-            for before in [""] if "image" in archive else [f"{size.name.lower()}." for size in SizeClass]:
-                image, logits = archive[f"{before}image"], archive[f"{before}logits"]
-                sizes = archive[f"{before}size_classes"].tolist()
-                found += [Reference(SizeClass(size), image, logits[row]) for row, size in enumerate(sizes)]
-            return found
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path}: not a parity file of `mal-trt export` ({error})") from None

@@ -22,11 +22,15 @@ class Backend(Protocol):
 
     contract: the model's own description. provider: what really runs it, e.g. "CPUExecutionProvider".
     outputs: names of the logits it offers: `logits`, and for mixed models `logits_student`, `logits_teacher`.
+    precision: in which it computes: the contract's, unless the backend chose another for an FP32 model. notes: what the
+    user should know, such as that CUDA graphs cannot be used; they may become more while it runs.
     """
 
     contract: Contract
     provider: str
     outputs: tuple[str, ...]
+    precision: str
+    notes: list[str]
 
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """Mask logits of a batch of crops of one size class.
@@ -92,8 +96,8 @@ def open_backend(
 ) -> Backend:
     """Open a model file, or `bundled`, on a device: "cpu", "cuda", "cuda:1" or "auto" (CUDA where it really works).
 
-    threads: CPU threads of one run of the network, None = one per core. backend: one of `choice.BACKENDS`. lanes: runs
-    that will go on at once, each with so many threads. InputError if file, device or backend is unusable.
+    threads: CPU threads of one run of the network, None = one per core. backend: one of `choice.BACKENDS`. lanes: how
+    many runs will go on at once, each with these threads. InputError if file, device or backend is unusable.
     """
     kind, index = parse_device(device)
     if threads is not None and threads < 1:

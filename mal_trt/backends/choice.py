@@ -1,4 +1,4 @@
-"""Which backend runs a model file: the one named, or the one that was measured to be best for it."""
+"""Which backend runs a model file: the one named, or the one that measured best for it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reference_backend(model: str | Path) -> str:
 
 
 def one_each(backend: str | Sequence[str], models: int) -> list[str]:
-    """A backend for each of so many models, of one for all, or of one for each (as text, with commas between)."""
+    """The backend of each of `models` models, from one for all, or from one for each (as text, with commas between)."""
     names = [part.strip() for part in backend.split(",")] if isinstance(backend, str) else list(backend)
     if len(names) not in (1, models):
         raise InputError(f"backend {','.join(names)}: {len(names)} for {models} models; give one for all, or one each")
@@ -66,12 +66,12 @@ def installed() -> bool:
 
 
 def backend_of(provider: str) -> str:
-    """The backend that calls itself so in `Backend.provider`."""
+    """The backend that a `Backend.provider` names."""
     if provider.endswith("ExecutionProvider"):
         return ONNXRUNTIME
     return OPENVINO if provider.startswith("OpenVINO") else TENSORRT
 
 
 def on_processor(provider: str) -> bool:
-    """Whether the network of a backend that calls itself so computes on the processor."""
+    """Whether a backend with this `Backend.provider` computes the network on the processor."""
     return provider == "CPUExecutionProvider" or backend_of(provider) == OPENVINO

@@ -12,9 +12,9 @@ import numpy as np
 
 from mal_trt.artifacts.contract import CPU_TARGET, METADATA_KEY, REEXPORT, Contract
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.backends.failures import MEMORY_ADVICE, failed_run, memory_ran_out, one_line
+from mal_trt.backends.failures import check_memory, failed_run
 from mal_trt.backends.signature import LOGITS, check_graph, check_image, output_name
-from mal_trt.base.errors import InputError, NanLogits, RunError
+from mal_trt.base.errors import InputError, NanLogits, RunError, one_line
 from mal_trt.base.processor import usable_cores
 from mal_trt.geometry.boxes import SizeClass
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# Crops that a processor computes at once for each of its threads: with more, what lies between two layers leaves the
+# Crops that a processor computes at once for each of its threads: with more, results between two layers do not fit the
 # cache. Masks are the same to the byte.
 PART = 4
 OPTIMISER_FAILED = ("float8", "core/optimizer/")  # in messages of a file that runs without the optimiser
@@ -35,7 +35,7 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: Path, device: str, threads: int | None, index: int = 0, options: Mapping[str, str] | None = None
     ) -> None:
-        """index: which GPU. options: of the CUDA provider, besides."""
+        """index: which GPU. options: further ones of the CUDA provider."""
         cuda = (CUDA, {"device_id": str(index), **(options or {})})
         self._session: onnxruntime.InferenceSession | None = _open_session(path, device, threads, cuda)
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -46,6 +46,8 @@ class OnnxRuntimeBackend:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY], str(path))
         self.provider: str = self._session.get_providers()[0]
+        self.precision = self.contract.precision
+        self.notes: list[str] = []
         names = [o.name for o in self._session.get_outputs()]
         self.outputs = tuple(name for name in names if name.startswith(LOGITS))
         inputs = {i.name: TENSOR_TYPES.get(i.type, i.type) for i in self._session.get_inputs()}
@@ -70,14 +72,14 @@ class OnnxRuntimeBackend:
                 for start in range(0, max(1, len(whole)), step)
             ]
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise failed_run("ONNX Runtime", self._path, len(image), error) from error
+            raise failed_run("ONNX Runtime", self._path, len(image), error, self.provider != CPU) from error
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if np.isnan(logits).any():
             raise NanLogits(f"{self._path}: the model gave NaN logits; export it with --precision fp32")
         return np.asarray(logits, np.float32)
 
     def output(self, weights: str | None) -> str:
-        """Name of the graph output holding the logits of some weights; see `output_name`."""
+        """Name of the graph's output with the logits of some weights; see `output_name`."""
         return output_name(weights, self.contract, self.outputs, str(self._path))
 
     def close(self) -> None:
@@ -112,9 +114,9 @@ def _open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
     if wanted[0] != CPU and device == "auto":
-        ort.set_default_logger_severity(4)  # a CUDA that does not load is no news when nobody asked for it
+        ort.set_default_logger_severity(4)  # nobody asked for CUDA, so it need not be told that it does not load
     try:
-        with redirect_stdout(StringIO()):  # both calls print what they miss
+        with redirect_stdout(StringIO()):  # both calls print what is missing
             if wanted[0] != CPU and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
             try:
@@ -126,8 +128,7 @@ def _open_session(
                 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
                 session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        if memory_ran_out(error):
-            raise RunError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); {MEMORY_ADVICE}") from error
+        check_memory("ONNX Runtime", path, error, wanted != [CPU])
         raise InputError(
             f"{path}: ONNX Runtime cannot load it ({one_line(error)}); is it a whole ONNX file?"
         ) from error
@@ -140,7 +141,7 @@ def _open_session(
 
 
 def _for_processors(path: Path) -> bool:
-    """Whether a file is of `calibrate --target cpu`; False, too, if it cannot be read, which the session tells."""
+    """Whether a file was made by `calibrate --target cpu`; False, too, if it cannot be read: the session says why."""
     try:
         return read_contract(path).target == CPU_TARGET
     except InputError:

@@ -25,7 +25,7 @@ OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
 }
-# Come back when the batch is queued, not when it is done.
+# Return when the batch is queued, not when it is done.
 QUEUE_ONLY = ("disable_synchronize_execution_providers", "1")
 
 
@@ -90,7 +90,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 binding.bind_output(output, *place, np.float32, (count, 1, into, into), logits)
                 self._session.run_with_iobinding(binding, _run_options())
             except Exception as error:  # onnxruntime's exceptions share no base class
-                raise failed_run("ONNX Runtime", self._path, count, error) from error
+                raise failed_run("ONNX Runtime", self._path, count, error, on_gpu=True) from error
             finally:
                 # Also after a failure: what was queued before it still uses the caller's memory.
                 with suppress(CudaError):
@@ -130,13 +130,15 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     def _logits_side(self) -> int:
         assert self._session is not None
         told = next(o.shape[-1] for o in self._session.get_outputs() if o.name == LOGITS)
-        quarter = self.contract.adjust_scale or self.contract.layout in ("hybrid", "pyramid")
-        return told if isinstance(told, int) else self.contract.input_size // (4 if quarter else 2)
+        return told if isinstance(told, int) else self.contract.logits_side(SizeClass.LARGE)
 
 
 def open_on_gpu(path: Path, device: str, threads: int | None, index: int) -> OnnxRuntimeCudaBackend | None:
-    """The backend, or None where ONNX Runtime or CUDA is not to be had for it. device: "auto" or "cuda", which raises
-    what "auto" passes over."""
+    """The backend, or None without ONNX Runtime's CUDA provider or a package that talks to CUDA.
+
+    device: with "auto" also None where the model cannot be opened on the GPU; with "cuda" that raises InputError or
+    RunError.
+    """
     try:
         import onnxruntime
     except ImportError:

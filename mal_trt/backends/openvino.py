@@ -11,9 +11,9 @@ import numpy as np
 
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.backends.failures import MEMORY_ADVICE, failed_run, memory_ran_out, one_line
+from mal_trt.backends.failures import check_memory, failed_run
 from mal_trt.backends.signature import LOGITS, check_graph, check_image, output_name
-from mal_trt.base.errors import InputError, NanLogits, RunError
+from mal_trt.base.errors import InputError, NanLogits, RunError, one_line
 from mal_trt.base.processor import native_half, native_int8, usable_cores
 from mal_trt.geometry.boxes import SizeClass
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Crops that a stream computes at once for each of its threads; see `onnxruntime.PART`.
 PART = 4
-# Batches that may be under way at once, whatever the streams: one is filled while another computes.
+# Batches that may be under way at once, however few the streams: one is filled while another computes.
 LEAST_REQUESTS = 2
 # OpenVINO's names of types -> ours.
 PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
@@ -50,6 +50,7 @@ class OpenVinoBackend:
         computes = "int8" if self.contract.precision == "int8" else PRECISIONS.get(hint, hint)
         self.precision = computes if self.contract.precision == "fp32" else self.contract.precision
         self.provider = f"OpenVINO ({computes})"
+        self.notes: list[str] = []
         kinds = {_name(port): port.element_type.get_type_name() for port in self._compiled.inputs}
         names = [_name(port) for port in self._compiled.outputs]
         inputs = {name: ELEMENTS.get(kind, kind) for name, kind in kinds.items()}
@@ -80,7 +81,7 @@ class OpenVinoBackend:
         return logits
 
     def _parts(self, whole: np.ndarray, feeds: dict[str, np.ndarray], output: str) -> list[np.ndarray]:
-        """Logits of a batch, part by part. Whoever waits for a free request holds none, so somebody always goes on."""
+        """Logits of a batch, part by part. Who waits for a free request holds none, so that nobody waits for ever."""
         found: list[np.ndarray] = []
         under_way: deque[openvino.InferRequest] = deque()
 
@@ -115,7 +116,7 @@ class OpenVinoBackend:
 
 
 def _precision(path: Path, contract: Contract) -> str:
-    """What OpenVINO is to compute a file in; InputError if it cannot do so rightly."""
+    """The precision in which OpenVINO shall compute a file; InputError if its results would be wrong in any."""
     if contract.precision == "int8" and contract.target != CPU_TARGET and not native_int8():
         raise InputError(
             f"{path}: an INT8 model, whose sums could overflow in OpenVINO on this processor, which has no VNNI; run "
@@ -130,7 +131,7 @@ def _precision(path: Path, contract: Contract) -> str:
 
 
 def _name(port: openvino.ConstOutput) -> str:
-    """What the file calls an input or output; a tensor has all names of the nodes that OpenVINO found to do nothing."""
+    """The file's own name of an input or output: OpenVINO adds the names of nodes beside it that do nothing."""
     ours = sorted(name for name in port.names if name in INPUTS or name.startswith(LOGITS))
     return ours[0] if ours else str(port.any_name)
 
@@ -153,8 +154,7 @@ def _compile(path: Path, contract: Contract, threads: int, streams: int) -> open
     try:
         return openvino.Core().compile_model(str(path), "CPU", config)
     except RuntimeError as error:
-        if memory_ran_out(error):
-            raise RunError(f"{path}: OpenVINO cannot load it ({one_line(error)}); {MEMORY_ADVICE}") from error
+        check_memory("OpenVINO", path, error)
         raise InputError(
             f"{path}: OpenVINO cannot load it ({one_line(error)}); run it with --backend onnxruntime"
         ) from error

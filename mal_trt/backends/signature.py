@@ -1,4 +1,4 @@
-"""What every backend asks of its input and calls its outputs."""
+"""What every backend demands of its input, and how it names its outputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_graph(inputs: Mapping[str, str], outputs: Sequence[str], contract: Con
 
 
 def output_names(contract: Contract) -> tuple[str, ...]:
-    """All outputs of a model: its logits, and where it carries two networks also those of each."""
+    """All outputs of a model: its logits, and those of each network where it carries two."""
     more = ("student", "teacher") if contract.weights == "mixed" else ()
     return (LOGITS, *(f"{LOGITS}_{part}" for part in more))
 

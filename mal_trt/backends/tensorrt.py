@@ -14,7 +14,8 @@ import numpy as np
 from mal_trt.artifacts.enginefile import check_machine, load_engine
 from mal_trt.artifacts.flavor import Flavor, open_flavor
 from mal_trt.artifacts.manifest import UNCHECKED, Manifest, write_manifest
-from mal_trt.artifacts.parity import check, engine_reference
+from mal_trt.artifacts.parity import check
+from mal_trt.artifacts.parity_file import engine_parity_path
 from mal_trt.backends.signature import LOGITS, check_image, output_name
 from mal_trt.backends.tensorrt_cache import RuntimeSettings
 from mal_trt.backends.tensorrt_context import ProfileContext, Tensors
@@ -50,6 +51,7 @@ class TensorRTBackend:
         """
         self.contract, self.manifest, self.driver = manifest.contract, manifest, driver
         self.provider = f"{flavor.title} ({driver.device.name})"
+        self.precision = self.contract.precision
         self.notes: list[str] = []
         self._first_note = Lock()  # taken by the first of several threads
         self._name = name
@@ -100,11 +102,11 @@ class TensorRTBackend:
         return self._profile(size).side
 
     def output(self, weights: str | None) -> str:
-        """Name of the engine's output holding the logits of some weights; see `output_name`."""
+        """Name of the engine's output with the logits of some weights; see `output_name`."""
         return output_name(weights, self.contract, self.outputs, self._name)
 
     def layers(self) -> str:
-        """What TensorRT tells of the engine's layers, as JSON."""
+        """TensorRT's description of the engine's layers, JSON."""
         if self._loaded is None:
             raise self._closed()
         with self.driver.current():
@@ -157,7 +159,7 @@ class TensorRTBackend:
         return Tensors(index, least[0], most[0], most[1:], side, self.outputs)
 
     def _run(self, profile: ProfileContext, image: np.ndarray, output: str, into: np.ndarray) -> None:
-        """One batch up, through and down. Room is made for the largest, so that it is made once."""
+        """One batch: copied up, run, copied down. Room is made for the largest, so that it is made once."""
         count, stream = len(image), self._stream
         held = max(count, profile.least)
         shape = (profile.most, *image.shape[1:])
@@ -183,7 +185,7 @@ class TensorRTBackend:
         return RunError(f"{self._name}: this backend is closed; open it again")
 
     def _note(self, text: str) -> None:
-        """Keep the first of what the contexts say, which all say the same in their own words."""
+        """Keep the first note of the contexts; the others say the same."""
         if self._first_note.acquire(blocking=False):
             self.notes.append(text)
 
@@ -194,7 +196,7 @@ class TensorRTBackend:
 
 
 def open_engine(path: Path, index: int = 0, graphs: bool = True) -> TensorRTBackend:
-    """Open an engine on a GPU, after all that can be asked of it beforehand was asked.
+    """Open an engine on a GPU, after everything that can be checked beforehand.
 
     index: the GPU's number. graphs: use CUDA graphs; MAL_TRT_GRAPHS=0 in the environment turns them off. One built
     where there was no GPU is compared with its FP32 model now, the first time; InputError if it fails.
@@ -221,8 +223,8 @@ def open_engine(path: Path, index: int = 0, graphs: bool = True) -> TensorRTBack
 
 
 def _check_first(backend: TensorRTBackend, path: Path) -> Manifest:
-    """Run the accuracy check and note its result in the manifest, on disk where that can be written."""
-    manifest, reference = backend.manifest, engine_reference(path)
+    """Run the accuracy check. Returns the manifest with its result, which is also written, if the disk allows."""
+    manifest, reference = backend.manifest, engine_parity_path(path)
     if reference.is_file():
         verdict = check(backend.run, reference, backend.contract, max(map(backend.most, SizeClass)))
         if not verdict.passed and not manifest.parity.get("keep_anyway"):

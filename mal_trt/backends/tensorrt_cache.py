@@ -29,9 +29,9 @@ class RuntimeSettings:
         self._cache: Any = self.config.create_runtime_cache()
         if self._cache is not None:
             if self._stored:
-                self._cache.deserialize(self._stored)  # refused if of another driver or GPU: then compiled anew
+                self._cache.deserialize(self._stored)  # refused if of another driver or GPU: then it compiles again
             self.config.set_runtime_cache(self._cache)
-        loaded.messages.all.clear()  # a cache that does not fit is no news
+        loaded.messages.all.clear()  # nobody need know of a cache that does not fit
 
     def close(self) -> None:
         """Keep what was compiled. A cache that cannot be written costs time at the next start, no more."""

@@ -14,7 +14,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.cuda.buffers import DeviceBuffer
 from mal_trt.cuda.driver import CudaError, Driver
 
-# Of one profile; the one not used for longest makes room. A graph is for one pair of buffers, and a pipeline has many.
+# Of one profile; the one unused for longest makes room. A graph is for one pair of buffers, and a pipeline has many.
 MOST_GRAPHS = 128
 ALIGNMENT = 256
 
@@ -23,8 +23,11 @@ Key = tuple[int, int, int, str]
 
 @dataclass(frozen=True)
 class Tensors:
-    """What an engine takes and gives under one profile. index: the profile's. least, most: batches. crop: shape of one
-    [3,S,S]. grid: side of `head_grid`, and the address that it needs though nothing is read; None without one."""
+    """Inputs and outputs of an engine under one profile.
+
+    index: of the profile. least, most: crops in a batch. crop: shape of one, [3,S,S]. grid: side of `head_grid`, and
+    the address it needs although nothing is read; None without such an input. outputs: their names.
+    """
 
     index: int
     least: int
@@ -35,7 +38,7 @@ class Tensors:
 
 
 class ProfileContext:
-    """Runs batches of one size class. least, most: batches it takes. side: of the logits.
+    """Runs batches of one size class. least, most: crops in a batch. side: of the logits, in pixels of their own.
 
     Work of one context overlaps on no two streams: it has one scratch memory.
     """
@@ -43,7 +46,7 @@ class ProfileContext:
     def __init__(
         self, loaded: Loaded, how: Any, driver: Driver, tensors: Tensors, graphs: bool, note: Callable[[str], None]
     ) -> None:
-        """how: what `create_execution_context` is given. note: called once if CUDA graphs turn out not to work."""
+        """how: argument of `create_execution_context`. note: called if CUDA graphs turn out not to work."""
         self.least, self.most = tensors.least, tensors.most
         self._loaded, self._driver, self._tensors = loaded, driver, tensors
         self._graphs_on, self._note = graphs, note
@@ -99,7 +102,7 @@ class ProfileContext:
                     free()
 
     def _prepare(self) -> int:
-        """Choose the profile, and measure the logits of its largest batch. Returns their side."""
+        """Choose the profile, and find the shape of the logits of its largest batch. Returns their side."""
         index, outputs = self._tensors.index, self._tensors.outputs
         stream = self._driver.create_stream()
         try:
@@ -112,7 +115,7 @@ class ProfileContext:
         shape = tuple(self._context.get_tensor_shape(outputs[0]))
         if len(shape) != 4 or shape[:2] != (self.most, 1) or shape[2] != shape[3] or shape[2] < 1:
             raise InputError(f"{self._loaded.name}: `{outputs[0]}` has the shape {list(shape)}; build it again")
-        # Outputs nobody asked for are written all the same, and one may be computed of another.
+        # Outputs that nobody wants are written all the same, and one may be computed from another.
         self._spare_size = -(-self.most * shape[2] * shape[3] * 4 // ALIGNMENT) * ALIGNMENT
         if len(outputs) > 1:
             self._spare.reserve(self._spare_size * len(outputs))

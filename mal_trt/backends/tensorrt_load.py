@@ -1,4 +1,4 @@
-"""Bytes of a plan to an engine on the GPU, for TensorRT and TensorRT-RTX alike, and what its log said of it."""
+"""From the bytes of a plan to an engine on the GPU, by TensorRT or TensorRT-RTX, and what their log says of it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Loaded:
         self.runtime = None
 
     def reason(self) -> str:
-        """What the library logged since it was last asked, as one sentence."""
+        """What the library logged since the last call, as one sentence."""
         errors, self.messages.all[:] = self.messages.errors, []
         return explain(errors)
 
     def warnings(self) -> list[str]:
-        """What the library logged so far that has a plain sentence, each once."""
+        """What the library logged so far, as far as there are plain sentences for it, each once."""
         return list(dict.fromkeys(sentence for _, text in self.messages.all if (sentence := known(text))))
 
     def failed(self, what: str) -> RunError:

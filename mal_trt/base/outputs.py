@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.base.files import open_regular
+from mal_trt.base.files import FOLDER, IRREGULAR, NOTHING, REGULAR, file_kind, open_regular
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(/|$)")  # `Path` takes one of the two slashes
 # What results have and inputs have not: keys of their JSON, the first columns of their CSV.
@@ -41,17 +41,20 @@ def check_file(path: str | Path | None, endings: Sequence[str] = ()) -> None:
     if endings and out.suffix.lower() not in endings:
         raise InputError(f"{path}: the name of this output must end in {' or '.join(endings)}")
     folder = out.absolute().parent
-    if not folder.is_dir():
+    if file_kind(folder) != FOLDER:
         raise InputError(f"{path}: its folder does not exist; the result could not be written there")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: its folder cannot be written to; choose another")
-    if out.is_dir():
+    kind = file_kind(out)
+    if kind == FOLDER:
         raise InputError(f"{path}: a folder; give the name of a file")
+    if kind not in (NOTHING, REGULAR, *IRREGULAR):
+        raise InputError(f"{path}: cannot be written ({kind}); choose another name")
 
 
 def check_new(path: Path) -> None:
     """InputError if something has that name already, or if there is no folder for it."""
-    if path.is_symlink() or path.exists():
+    if os.path.lexists(path):
         raise InputError(f"{path}: exists and is never overwritten; delete it, or choose another --out")
     check_file(path)
 
@@ -59,12 +62,13 @@ def check_new(path: Path) -> None:
 def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[object]) -> None:
     """InputError if a file to be written is an input, or lies in a folder of inputs and is no earlier result. Inputs
     may also be names and URLs; None is no file at all."""
-    given = [Path(str(path)) for path in inputs if path is not None]
+    there = [(Path(str(path)), file_kind(str(path))) for path in inputs if path is not None]
+    given = [(path, kind) for path, kind in there if kind in (FOLDER, REGULAR, *IRREGULAR)]
     for out in (Path(path) for path in outputs if path is not None):
-        for path in given if out.exists() else ():
-            if path.is_dir() and path.resolve() in out.resolve().parents and not _is_result(out):
+        for path, kind in given if os.path.exists(out) else ():
+            if kind == FOLDER and path.resolve() in out.resolve().parents and not _is_result(out):
                 raise InputError(f"{out}: lies among the inputs in {path} and would be overwritten; give another name")
-            if path.exists() and out.samefile(path):
+            if out.samefile(path):
                 raise InputError(f"{out}: is an input and would be overwritten; give another name for the result")
 
 
@@ -95,8 +99,12 @@ def make_folder(folder: Path) -> None:
 def could_make_folder(folder: Path) -> None:
     """InputError if `make_folder` would raise it; nothing is made."""
     check_local(folder)
-    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    why = "Not a directory" if not above.is_dir() else "" if os.access(above, os.W_OK) else "not writable"
+    kinds = ((path, file_kind(path)) for path in (folder.absolute(), *folder.absolute().parents))
+    above, kind = next((path, kind) for path, kind in kinds if kind != NOTHING)
+    if kind != FOLDER:
+        why = "Not a directory" if kind in (REGULAR, *IRREGULAR) else kind
+    else:
+        why = "" if os.access(above, os.W_OK) else "not writable"
     if why:
         raise InputError(f"{folder}: cannot hold the output ({why}); choose another folder")
 

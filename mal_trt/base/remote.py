@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
 from mal_trt.base.remote_problem import DENIED, EXISTS, MOMENT, REGION, judged
 
 TRIES = 6
@@ -33,6 +33,11 @@ _T = TypeVar("_T")
 def is_url(place: object) -> bool:
     """Whether a place is a URL rather than a path."""
     return _URL.match(str(place)) is not None
+
+
+def as_place(text: str | Path) -> str | Path:
+    """A URL as text, since `Path` makes `s3:/` of `s3://`; anything else as a path."""
+    return str(text) if is_url(text) else Path(text)
 
 
 def joined(url: str, name: str) -> str:
@@ -59,9 +64,9 @@ class Store:
         except ImportError as error:
             package = _PACKAGES.get(self.scheme)
             brings = f"pip install {package}" if package else 'pip install "mal-trt[cloud]"'
-            raise RunError(f"{url}: needs another package ({_line(error)}); run: {brings}") from None
+            raise RunError(f"{url}: needs another package ({one_line(error)}); run: {brings}") from None
         except ValueError as error:
-            raise InputError(f"{url}: no such kind of URL ({_line(error)})") from None
+            raise InputError(f"{url}: no such kind of URL ({one_line(error)})") from None
         if hasattr(self._fs, "retries"):
             self._fs.retries = 1  # tried again here, where it can be told
 
@@ -165,21 +170,21 @@ class Store:
                     continue
                 if kind == MOMENT:
                     raise RunError(
-                        f"{where}: cannot be reached ({_line(error)}), tried {TRIES} times; what is finished is kept, "
-                        "run again with --resume"
+                        f"{where}: cannot be reached ({one_line(error)}), tried {TRIES} times; "
+                        "what is finished is kept, run again with --resume"
                     ) from None
                 if kind == REGION:
                     raise InputError(
                         f"{where}: the bucket is in another region, or the credentials are of another place "
-                        f"({_line(error)}); set AWS_DEFAULT_REGION to the bucket's own"
+                        f"({one_line(error)}); set AWS_DEFAULT_REGION to the bucket's own"
                     ) from None
                 if kind == DENIED:
-                    raise PermissionError(13, _line(error)) from None
+                    raise PermissionError(13, one_line(error)) from None
                 if kind == EXISTS:
-                    raise FileExistsError(17, _line(error)) from None
+                    raise FileExistsError(17, one_line(error)) from None
                 if isinstance(error, FileNotFoundError):
-                    raise FileNotFoundError(2, _line(error)) from None
-                raise RunError(f"{where}: {_line(error)}") from None
+                    raise FileNotFoundError(2, one_line(error)) from None
+                raise RunError(f"{where}: {one_line(error)}") from None
         raise AssertionError
 
 
@@ -194,7 +199,3 @@ def _options(scheme: str) -> dict[str, Any]:
         return {}
     config = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30}
     return {"config_kwargs": config, "max_concurrency": 1}  # more would ask for each file's size before it is read
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -5,27 +5,47 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+PATIENCE = 5.0  # seconds in which another SIGTERM would only disturb the tidying up
+
+
+class Ending:
+    """asked: whether SIGTERM or Ctrl-C has come. Libraries turn the KeyboardInterrupt into errors of their own."""
+
+    asked = False
 
 
 @contextmanager
-def unwound_when_ended() -> Iterator[None]:
+def unwound_when_ended() -> Iterator[Ending]:
     """KeyboardInterrupt on SIGTERM, in this process and no child of it. Nothing happens outside the main thread."""
+    ending = Ending()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ending
         return
-    own = os.getpid()
+    own, heard = os.getpid(), 0.0
 
-    def stop(number: int, _: object) -> None:
-        if os.getpid() == own:
-            signal.signal(number, signal.SIG_IGN)  # a second one would stop the tidying up
-            raise KeyboardInterrupt
-        signal.signal(number, signal.SIG_DFL)  # of a child that was forked
-        os.kill(os.getpid(), number)
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal heard
+        if number == signal.SIGTERM:
+            if os.getpid() != own:  # a child that was forked
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            last, heard = heard, time.monotonic()
+            if last and heard - last < PATIENCE:
+                return
+        ending.asked = True
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    taken = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in a job behind nohup
+        taken.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in taken}
     try:
-        yield
+        yield ending
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

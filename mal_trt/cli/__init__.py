@@ -10,6 +10,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from mal_trt.base.errors import MalTrtError
+from mal_trt.base.signals import unwound_when_ended
 from mal_trt.base.version import __version__
 from mal_trt.cli.benchmark import benchmark
 from mal_trt.cli.build_engine import build_engine
@@ -23,6 +24,7 @@ from mal_trt.cli.export import export
 from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.merge import merge
+from mal_trt.cli.options import MissingPackage
 from mal_trt.cli.output import answered, failed, wants_json
 from mal_trt.cli.package import package
 from mal_trt.cli.prune import prune
@@ -31,6 +33,7 @@ from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
 
 RESUMABLE = ("label", "inference", "train")
+INTERRUPTED = 130
 
 
 class _Verbs(TyperGroup):
@@ -46,17 +49,21 @@ class _Verbs(TyperGroup):
         return sys.exit(code) if standalone else code
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MalTrtError as error:
-            listed = getattr(error, "listed", None)
-            message = f"{error}" + (f" (each is listed in {listed})" if listed else "")
-            failed(ctx.invoked_subcommand, message, error.exit_code)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            again = "; run again with --resume" if ctx.invoked_subcommand in RESUMABLE else ""
-            failed(ctx.invoked_subcommand, f"interrupted{again}", 130, line=f"interrupted{again}")
-            raise typer.Exit(130) from None
+        with unwound_when_ended() as ending:
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as error:
+                verb = ctx.invoked_subcommand
+                if ending.asked or isinstance(error, KeyboardInterrupt):
+                    said = "interrupted" + ("; run again with --resume" if verb in RESUMABLE else "")
+                    failed(verb, said, INTERRUPTED, line=said)
+                    raise typer.Exit(INTERRUPTED) from None
+                if not isinstance(error, MalTrtError):
+                    raise
+                whose = f"`mal-trt {verb}` " if isinstance(error, MissingPackage) else ""
+                listed = getattr(error, "listed", None)
+                failed(verb, f"{whose}{error}" + (f" (each is listed in {listed})" if listed else ""), error.exit_code)
+                raise typer.Exit(error.exit_code) from None
 
 
 app = typer.Typer(

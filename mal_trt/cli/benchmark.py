@@ -11,6 +11,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.options import (
     BackendsOption,
     BoxesFormatOption,
+    BoxesOption,
     CropsOption,
     DeviceOption,
     FlipOption,
@@ -26,7 +27,7 @@ from mal_trt.cli.options import (
     WeightsOption,
     command_line,
     needs,
-    take_checkpoints,
+    tell_of_checkpoints,
     threshold_of,
 )
 from mal_trt.cli.output import tell
@@ -44,11 +45,17 @@ def benchmark(
         ),
     ] = None,
     images: Annotated[
-        Path | None, Option(help="The pictures: a folder, a .tar or one file. Default: the example photos.")
+        str | None,
+        Option(
+            metavar="<path|url>",
+            help="The pictures: a folder, .tar or .parquet files, one file, or a URL of these. Default: where the "
+            "boxes say they are; without boxes, the example photos.",
+        ),
     ] = None,
-    boxes: Annotated[Path | None, Option(help="The boxes in them, in any format that is read.")] = None,
+    boxes: BoxesOption = None,
     annotations: Annotated[
-        Path | None, Option(help="Boxes with drawn masks, instead of --boxes. Quality is then mIoU.")
+        str | None,
+        Option(metavar="<path|url>", help="Boxes with drawn masks, instead of --boxes. Quality is then mIoU."),
     ] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
@@ -97,7 +104,7 @@ def benchmark(
     if plot is not None:
         with needs("benchmark"):
             import matplotlib  # noqa: F401
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     from mal_trt.report.folder import check_report
 
     check_report(report, (json_out, csv, plot))
@@ -106,7 +113,7 @@ def benchmark(
     from mal_trt.measure.benchmark import benchmark as run
     from mal_trt.measure.benchmark_report import all_failed
 
-    def chosen(path: Path | None) -> Boxes | None:
+    def chosen(path: str | None) -> Boxes | None:
         return None if path is None else Boxes(path, boxes_format, split, rescale)
 
     result: dict[str, Any] = {}

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Context, Option
 
-from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
-from mal_trt.base.outputs import write_whole
 from mal_trt.cli.options import (
     JsonOption,
+    ManyImagesOption,
     QuietOption,
     SpecOption,
     Weights,
     model_of_spec,
     needs,
-    take_checkpoints,
+    paired,
+    tell_of_checkpoints,
 )
 from mal_trt.cli.output import messages, tell
 from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from mal_trt.engines import EngineOptions, EngineReport
     from mal_trt.engines.job import Job
     from mal_trt.engines.sparsity import Sparse
+    from mal_trt.formats.boxes import Source
     from mal_trt.training.spec_use import SpecUse
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -59,12 +59,14 @@ def build_engine(
         Literal["fp32", "fp16", "int8", "fp8"] | None,
         Option(help="Convert an FP32 model to this first. Default: the precision the model has."),
     ] = None,
-    images: Annotated[
-        list[Path] | None, Option(metavar="<path>", help="Pictures to calibrate on; once for each --boxes.")
-    ] = None,
+    images: ManyImagesOption = None,
     boxes: Annotated[
-        list[Path] | None,
-        Option(metavar="<path>", help="Their boxes, of any format that is read."),
+        list[str] | None,
+        Option(
+            metavar="<path|url>",
+            help="Boxes to calibrate on, for --precision int8, fp8 or fp16; in any format that is read. May be "
+            "repeated.",
+        ),
     ] = None,
     batch: Annotated[
         str | None,
@@ -94,13 +96,14 @@ def build_engine(
         Option(
             "--low-memory",
             help="Build with little memory: profiles one at a time, 256 MiB of scratch memory unless --workspace says "
-            "more, --opt-level 2 at most. Says before whether the memory will do.",
+            "more, --opt-level 2 at most. Says beforehand whether there is enough.",
         ),
     ] = False,
     compute_capability: Annotated[
         str | None,
         Option(
-            metavar="<8.6,...>", help="Compute capabilities to build for (tensorrt-rtx only). Default: all from 8.0 on."
+            metavar="<number,...>",
+            help="Compute capabilities to build for, such as 8.6,8.9 (tensorrt-rtx only). Default: all from 8.0 on.",
         ),
     ] = None,
     version_compatible: Annotated[
@@ -135,22 +138,20 @@ def build_engine(
     given, use = read_arguments(arguments, spec, "build-engine")
     model = Path(given)
     out = out_file(out, use, given, ".engine", context if dry_run else None)
-    images, boxes = images or [], boxes or []
-    if len(images) != len(boxes):
-        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
-    if images and precision in (None, "fp32"):
+    if (images or boxes) and precision in (None, "fp32"):
         raise InputError("--images and --boxes: used for --precision int8, fp8 or fp16 alone; give one of these")
-    from mal_trt.artifacts.checkpoints import Choice, model_of
-    from mal_trt.base.signals import unwound_when_ended
+    sources = paired(images, boxes)
+    from mal_trt.artifacts.checkpoints import Choice
     from mal_trt.engines import EngineOptions
     from mal_trt.engines import build_engine as run
+    from mal_trt.engines.from_checkpoint import exported_path, is_checkpoint
     from mal_trt.engines.job import check_output
     from mal_trt.engines.trial import opener
 
     options = EngineOptions(
         flavor=flavor,
         precision=precision,
-        sources=tuple(zip(images, boxes, strict=True)) or _calibrate_on(use, precision),
+        sources=sources or _calibrate_on(use, precision),
         batch=_batch(batch),
         workspace=_bytes(workspace),
         timing_cache=timing_cache,
@@ -163,34 +164,43 @@ def build_engine(
         low_memory=low_memory,
     )
     say = messages(quiet)
-    checkpoint = not is_bundled(model) and model.suffix.lower() != ".onnx" and model.is_file()
-    onnx = out.with_name(f"{out.name}.onnx")
+    checkpoint = is_checkpoint(model)
     if checkpoint and dry_run:
+        onnx = exported_path(out)
         line = f"would export {model} to {onnx} first; --dry-run says more of an exported model"
         tell(lambda: {"writes": [onnx, out, f"{out}.json"], "exports": model}, lambda: typer.echo(line), quiet)
         return
     if dry_run:
         _plan(model, out, options, quiet)
         return
-    with unwound_when_ended():
-        copied: AbstractContextManager[None] = nullcontext()
-        if checkpoint:
-            check_output(out, model)
-            take_checkpoints(quiet)
-            exported = model_of(model, Choice(weights)) if use is None else model_of_spec(use, str(model), weights)
-            _check(exported, model, out, options)
-            model, copied = onnx, _beside(exported, onnx)
-        with needs("calibrate"), copied:
-            open_plan = opener(say)
-            report = run(model, out, options, open_plan=open_plan, keep_anyway=keep_anyway, say=say, progress=not quiet)
+    tell_of_checkpoints(quiet)
+    choice = Choice(weights)
+    if checkpoint and use is not None:
+        check_output(out, model)
+        model_of_spec(use, given, weights)  # which checks that it is the architecture that the spec names
+        choice = replace(use.choice, weights=weights)
+    with needs("calibrate"):
+        report = run(
+            model,
+            out,
+            options,
+            choice=choice,
+            open_plan=opener(say),
+            keep_anyway=keep_anyway,
+            say=say,
+            progress=not quiet,
+        )
     tell(lambda: _document(report), lambda: _print_report(report), quiet)
 
 
-def _calibrate_on(use: SpecUse | None, precision: str | None) -> tuple[tuple[Path, Path], ...]:
-    """Pictures and boxes for INT8 and FP8, where a spec says both."""
+def _calibrate_on(use: SpecUse | None, precision: str | None) -> tuple[Source, ...]:
+    """What a spec says to calibrate on, for INT8 and FP8."""
     if use is None or precision not in ("int8", "fp8"):
         return ()
-    return tuple((images, boxes) for boxes, images in use.sources() if images is not None)
+    from mal_trt.formats.boxes import Boxes
+
+    how = use.boxes_format, use.split, use.rescale
+    return tuple((images, Boxes(boxes, *how)) for boxes, images in use.sources())
 
 
 def _plan(model: Path, out: Path, options: EngineOptions, quiet: bool) -> None:
@@ -303,39 +313,6 @@ def _print_job(job: Job) -> None:
 def _print_precision(precision: dict[str, dict[str, int]]) -> None:
     kinds = (f"{kind} {' '.join(f'{n} {t}' for t, n in types.items())}" for kind, types in precision.items())
     typer.echo(f"  layers: {', '.join(kinds)}")
-
-
-def _check(exported: Path, checkpoint: Path, out: Path, options: EngineOptions) -> None:
-    """What `run` would refuse of an exported checkpoint, before a file of it is written."""
-    from mal_trt.engines.job import prepare
-    from mal_trt.engines.precision import check_precision
-
-    try:
-        contract = prepare(exported, out, options).contract
-        check_precision(checkpoint, contract, options.precision or contract.precision, options.sources)
-    except InputError as error:
-        raise InputError(str(error).replace(str(exported), str(checkpoint))) from None
-
-
-@contextmanager
-def _beside(model: Path, onnx: Path) -> Iterator[None]:
-    """A copy of an exported model that stays beside its engine, with the answers it is checked against. If there is no
-    engine, what was there before is there again: an engine without weights needs its own model."""
-    from mal_trt.artifacts.parity import reference_path
-
-    pairs = ((reference_path(model), reference_path(onnx)), (model, onnx))
-    before = {copy: copy.read_bytes() if copy.is_file() else None for _, copy in pairs}
-    try:
-        for source, copy in pairs:
-            write_whole(copy, source.read_bytes())
-        yield
-    except BaseException:
-        for copy, content in before.items():
-            if content is None:
-                copy.unlink(missing_ok=True)
-            else:
-                write_whole(copy, content)
-        raise
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

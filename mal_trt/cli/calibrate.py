@@ -17,6 +17,8 @@ from mal_trt.cli.options import (
     CheckedMasksOption,
     DryRunOption,
     JsonOption,
+    ManyBoxesOption,
+    ManyImagesOption,
     QuietOption,
     RescaleOption,
     SpecOption,
@@ -25,36 +27,27 @@ from mal_trt.cli.options import (
     Weights,
     model_of_spec,
     needs,
-    take_checkpoints,
+    paired,
+    tell_of_checkpoints,
 )
 from mal_trt.cli.output import tell
 from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
 
 if TYPE_CHECKING:
     from mal_trt.calibration.calibrate import CalibrationReport
+    from mal_trt.formats.boxes import Source
 
 
 def calibrate(
     context: Context,
     arguments: ModelArguments = None,
     spec: SpecOption = None,
-    boxes: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
-        ),
-    ] = None,
+    boxes: ManyBoxesOption = None,
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="The .onnx file to write. With --spec: in the folder calibrate of its results_dir."),
     ] = None,
-    images: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>",
-            help="A folder or .tar of pictures, once for each --boxes. Default: where the boxes say they are.",
-        ),
-    ] = None,
+    images: ManyImagesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
@@ -114,12 +107,9 @@ def calibrate(
     Ranges come from real crops. The result is checked against the model it came from, and written only if it passes.
     """
     given, use = read_arguments(arguments, spec, "calibrate")
-    if images and len(images) != len(boxes or ()):
-        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes or ())}: each needs the other")
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
     with needs("calibrate"):
-        from mal_trt.base.signals import unwound_when_ended
         from mal_trt.calibration.calibrate import calibrate as run
         from mal_trt.calibration.settings import CalibrationSettings
     settings = CalibrationSettings(
@@ -138,22 +128,22 @@ def calibrate(
     from mal_trt.formats.boxes import Boxes
 
     kind: str | None = boxes_format
-    places: Sequence[Path | None] = images or [None] * len(boxes or ())
-    judge = Boxes(annotations) if annotations is not None else None
+    documents: Sequence[str | Path] | None = boxes
+    places: Sequence[str | Path | None] | None = images
     if use is not None:
         kind, split, rescale = kind or use.boxes_format, split or use.split, rescale or use.rescale
-        if not boxes:
+        if not boxes and not images:
             found = use.sources()
-            boxes, places = [path for path, _ in found], [place for _, place in found]
-        if judge is None and (drawn := use.judged_on()) is not None:
-            annotation_images = drawn[0]
-            judge = Boxes(drawn[1], use.boxes_format, use.val_split, use.rescale)
-    if not boxes:
+            documents, places = [path for path, _ in found], [place for _, place in found]
+    if not documents and not images:
         raise InputError("nothing says the boxes: give --boxes, or --spec with dataset.train_ann_path")
-    sources = [Boxes(path, kind, split, rescale) for path in boxes]
-    if judge is not None and annotation_images is None and annotations is not None:
-        annotation_images = places[0]
-    take_checkpoints(quiet)
+    sources = paired(places, documents, kind, split, rescale)
+    judged: Source | None = None
+    if annotations is not None:
+        judged = annotation_images or sources[0][0], Boxes(annotations)
+    elif use is not None and (drawn := use.judged_on()) is not None:
+        judged = drawn[0], Boxes(drawn[1], use.boxes_format, use.val_split, use.rescale)
+    tell_of_checkpoints(quiet)
     out = out_file(
         out,
         use,
@@ -162,17 +152,14 @@ def calibrate(
         context if dry_run else None,
     )
     model = resolve_model(given, weights) if use is None else model_of_spec(use, given, weights)
-    pairs = list(zip(places, sources, strict=True))
-    judged = (annotation_images, judge) if judge is not None else None
     if dry_run:
         from mal_trt.calibration.dry_run import forecast
         from mal_trt.cli.dry_run import show_calibration
 
-        told = forecast(model, out, pairs, settings, annotations=judged, cache=cache)
+        told = forecast(model, out, sources, settings, annotations=judged, cache=cache)
         tell(lambda: told, lambda: show_calibration(told), quiet)
         return
-    with unwound_when_ended():
-        report = run(model, out, pairs, settings, annotations=judged, cache=cache, progress=not quiet)
+    report = run(model, out, sources, settings, annotations=judged, cache=cache, progress=not quiet)
     tell(
         lambda: (
             {"path": report.path, "report_path": report.report_path, "file_bytes": report.file_bytes} | report.document

@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def print_calibration(document: Mapping[str, Any]) -> None:
-    """The layers as a table, dearest first, and the verdict."""
+    """The layers as a table, costliest first, and the verdict."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, title="Layers by what each costs alone", title_justify="left")
     table.add_column("layer", overflow="fold")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from mal_trt.cli.options import (
+    AnnotationsOption,
     BoxesFormatOption,
+    BoxesOption,
     DeviceOption,
     FlipOption,
     ImagesOption,
@@ -23,13 +24,13 @@ from mal_trt.cli.options import (
     ThresholdOption,
     command_line,
     numbers,
-    take_checkpoints,
+    tell_of_checkpoints,
 )
 from mal_trt.cli.output import tell
 from mal_trt.cli.report import show_report
 
 if TYPE_CHECKING:
-    from mal_trt.measure.compare_run import Compared
+    from mal_trt.measure.compare_run import ComparedBox
 
 
 def compare(
@@ -42,12 +43,8 @@ def compare(
         ),
     ],
     images: ImagesOption = None,
-    annotations: Annotated[
-        Path | None, Option(help="Boxes with drawn masks (polygons or RLE), in any format that is read.")
-    ] = None,
-    boxes: Annotated[
-        Path | None, Option(help="The boxes, in any format that is read, if there are no drawn masks.")
-    ] = None,
+    annotations: AnnotationsOption = None,
+    boxes: BoxesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
@@ -75,16 +72,16 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Say how far models are from the first of them."""
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     from mal_trt.cli.compare_table import print_comparison
     from mal_trt.formats.boxes import Boxes
     from mal_trt.measure.compare import compare as run
 
-    def chosen(path: Path | None) -> Boxes | None:
+    def chosen(path: str | None) -> Boxes | None:
         return None if path is None else Boxes(path, boxes_format, split, rescale)
 
     given = chosen(annotations), chosen(boxes)
-    seen: list[Compared] = []
+    seen: list[ComparedBox] = []
     if report is not None:
         from mal_trt.formats.boxes import open_pictures
         from mal_trt.report.comparison import report_of_comparison

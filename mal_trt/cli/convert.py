@@ -17,7 +17,7 @@ from mal_trt.cli.options import (
     SimplifyOption,
     SplitOption,
 )
-from mal_trt.cli.output import tell
+from mal_trt.cli.output import show_skipped, tell
 
 if TYPE_CHECKING:
     from mal_trt.labelling.convert import Converted
@@ -56,15 +56,12 @@ def convert(
 
 
 def _show(done: Converted) -> None:
-    from mal_trt.writers.losses import told
+    from mal_trt.writers.losses import describe
 
     typer.echo(f"{done.out}: {done.written} of {done.total} masks written; {done.read}")
     for name, figures in done.losses.items():
-        if line := told(name, figures):
+        if line := describe(name, figures):
             typer.echo(line)
     for note in done.notes:
         typer.echo(f"note: {note}")
-    if done.skipped:
-        typer.echo(f"{sum(done.skipped.values())} skipped, listed in {done.skipped_list}:")
-        for reason, count in done.skipped.items():
-            typer.echo(f"  {count:6}  {reason}")
+    show_skipped(done.skipped, listed=done.skipped_list)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mal_trt.cli.output import show_skipped
+
 if TYPE_CHECKING:
     from mal_trt.calibration.dry_run import CalibrationForecast
     from mal_trt.labelling.dry_run import LabelForecast
@@ -21,7 +23,7 @@ def show_label(found: LabelForecast) -> None:
     typer.echo(
         f"would label {found.boxes:,} of {found.total:,} boxes ({_sizes(found.sizes)}) on {found.pictures:,} pictures"
     )
-    show_reasons(found.skipped, "would be skipped")
+    show_skipped(found.skipped, "would be skipped")
     typer.echo(f"  model: {found.model} ({found.precision}) by {found.provider}, {found.batch} boxes at once")
     _show_files(found.writes, found.notes)
     if found.seconds is not None and found.boxes_per_second is not None:
@@ -29,7 +31,7 @@ def show_label(found: LabelForecast) -> None:
             f"  would take {about(found.seconds)}, at {found.boxes_per_second:.1f} boxes/s (measured on "
             f"{found.measured:,} boxes in {found.measured_seconds:.1f} s), and writing on top"
         )
-        show_reasons(found.failed, "of these were skipped")
+        show_skipped(found.failed, "of these were skipped")
 
 
 def show_calibration(found: CalibrationForecast) -> None:
@@ -51,7 +53,7 @@ def show_training(found: TrainForecast) -> None:
     """What `train` would do."""
     held = f", {found.held_back:,} held back to judge by" if found.held_back else ""
     typer.echo(f"would train {found.arch} on {found.boxes:,} boxes in {found.pictures:,} pictures{held}")
-    show_reasons(found.skipped, "would be left out")
+    show_skipped(found.skipped, "would be left out")
     typer.echo(
         f"  {found.weights / 1e6:.1f} million weights, recipe {found.recipe}, on {found.device} in {found.precision}"
     )
@@ -70,14 +72,6 @@ def show_training(found: TrainForecast) -> None:
             f"  would take {about(found.seconds)}, at {found.boxes_per_second:.1f} boxes/s (measured on "
             f"{found.measured} steps in {found.measured_seconds:.1f} s){validations}"
         )
-
-
-def show_reasons(reasons: Mapping[str, int], what: str) -> None:
-    """How many records are left out, by reason."""
-    if reasons:
-        typer.echo(f"  {sum(reasons.values()):,} {what}:")
-        for reason, count in reasons.items():
-            typer.echo(f"  {count:8,}  {reason}")
 
 
 def _sizes(count: Mapping[str, int]) -> str:

@@ -36,7 +36,7 @@ from mal_trt.cli.options import (
     command_line,
     model_of_spec,
     needs,
-    take_checkpoints,
+    tell_of_checkpoints,
     threshold_of,
 )
 from mal_trt.cli.output import tell
@@ -44,7 +44,7 @@ from mal_trt.cli.report import show_report
 
 if TYPE_CHECKING:
     from mal_trt.labelling.predictor import Threshold
-    from mal_trt.measure.worst import Seen
+    from mal_trt.measure.worst import ScoredObject
 
 RESULTS = "results.json"  # in the folder that a spec names
 
@@ -88,7 +88,7 @@ def evaluate(
     """Say how good masks are, compared with drawn ones."""
     thresholds: Threshold = threshold_of(threshold)
     kind: str | None = boxes_format
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     if spec is not None or overrides:
         with needs("export"):
             from mal_trt.training.spec_use import read_use
@@ -113,7 +113,7 @@ def evaluate(
     from mal_trt.measure.evaluate import evaluate as run
 
     boxes = Boxes(annotations, kind, split, rescale)
-    seen: list[Seen] = []
+    seen: list[ScoredObject] = []
     if report is not None:
         from mal_trt.formats.boxes import open_pictures
         from mal_trt.report.evaluation import report_of_evaluation

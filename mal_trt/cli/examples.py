@@ -16,9 +16,7 @@ from mal_trt.cli.output import tell
 
 
 def examples(
-    folder: Annotated[Path, Argument(metavar="[DIR]", help="The folder to write.", show_default=True)] = Path(
-        "examples"
-    ),
+    folder: Annotated[Path, Argument(metavar="DIR", help="The folder to write.", show_default=True)] = Path("examples"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

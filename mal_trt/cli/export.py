@@ -11,7 +11,7 @@ from typer import Argument, Context, Option
 from mal_trt.artifacts.contract import MOST_MARGIN
 from mal_trt.artifacts.models import is_bundled
 from mal_trt.base.errors import InputError
-from mal_trt.cli.options import JsonOption, QuietOption, SpecOption, ThresholdOption, Weights, needs, numbers, sides
+from mal_trt.cli.options import THRESHOLD, JsonOption, QuietOption, SpecOption, Weights, needs, numbers, sides
 from mal_trt.cli.output import messages, tell
 from mal_trt.cli.spec_arguments import out_file, read_arguments
 
@@ -29,7 +29,7 @@ def export(
     arguments: Annotated[
         list[str] | None,
         Argument(
-            metavar="[CHECKPOINT] [KEY=VALUE]...",
+            metavar="CHECKPOINT|KEY=VALUE",
             help="A checkpoint of mal-trt, TAO or NVlabs MAL; with --spec the one that it names. With --precision fp16 "
             "also an exported FP32 .onnx file, or `bundled`. Then fields of the spec that are to be different.",
         ),
@@ -72,7 +72,13 @@ def export(
         Option("--fp16-weights", help="Store the weights in FP16 and compute in FP32: half the file, the same graph."),
     ] = False,
     arch: Annotated[str | None, Option(help="The network, if the checkpoint does not tell it. As for `train`.")] = None,
-    threshold: ThresholdOption = None,
+    threshold: Annotated[
+        str | None,
+        Option(
+            metavar="<number[,number,number]>",
+            help=f"{THRESHOLD}. Default: what the checkpoint says, or 0.1.",
+        ),
+    ] = None,
     margin: Annotated[
         float | None,
         Option(
@@ -85,14 +91,17 @@ def export(
     refine: Annotated[
         Literal["none", "color"] | None,
         Option(
-            help="Whether `label` sharpens this model's masks by colour, unless told otherwise. Default: none, or "
-            "as the network did that the checkpoint was pruned from."
+            help="Whether `label` sharpens this model's masks by colour, if its own --refine does not say. Default: "
+            "none, or for a pruned checkpoint what the original had."
         ),
     ] = None,
     parity_images: Annotated[
-        Path | None, Option(help="Compare with PyTorch on these pictures instead of those in the package.")
+        str | None,
+        Option(metavar="<path|url>", help="Compare with PyTorch on these pictures instead of those in the package."),
     ] = None,
-    parity_boxes: Annotated[Path | None, Option(help="The boxes in them, as COCO JSON.")] = None,
+    parity_boxes: Annotated[
+        str | None, Option(metavar="<path|url>", help="The boxes in them, in any format that is read.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -102,8 +111,6 @@ def export(
     """
     if (parity_images is None) != (parity_boxes is None):
         raise InputError("--parity-images and --parity-boxes: give both or neither")
-    from mal_trt.base.signals import unwound_when_ended
-
     say = messages(quiet)
     model, use = read_arguments(arguments, spec, "export")
     checkpoint = Path(model)
@@ -114,8 +121,7 @@ def export(
         _only_precision(context, checkpoint)
         with needs("calibrate"):
             from mal_trt.calibration.convert import convert
-        with unwound_when_ended():
-            half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, progress=say)
+        half = convert(checkpoint, out, images=parity_images, boxes=parity_boxes, say=say)
         line = f"{half.path}: {half.file_bytes / 1e6:.1f} MB; {_agreement(half)}"
         tell(lambda: half, lambda: typer.echo(line), quiet)
         return
@@ -134,26 +140,25 @@ def export(
 
             if (config := read_checkpoint(checkpoint).config) is not None:
                 use.check_arch(config.arch)
-    with unwound_when_ended():
-        report = export_onnx(
-            checkpoint,
-            out,
-            input_size=input_size,
-            sizes=sides(sizes),
-            input_dtype=input_dtype,
-            weights=weights,
-            head=grid,
-            opset=opset,
-            arch=arch,
-            precision=precision,
-            fp16_weights=fp16_weights,
-            thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
-            margin=margin,
-            refine=refine,
-            parity_images=parity_images,
-            parity_boxes=parity_boxes,
-            progress=say,
-        )
+    report = export_onnx(
+        checkpoint,
+        out,
+        input_size=input_size,
+        sizes=sides(sizes),
+        input_dtype=input_dtype,
+        weights=weights,
+        head=grid,
+        opset=opset,
+        arch=arch,
+        precision=precision,
+        fp16_weights=fp16_weights,
+        thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
+        margin=margin,
+        refine=refine,
+        parity_images=parity_images,
+        parity_boxes=parity_boxes,
+        say=say,
+    )
     tell(lambda: report, lambda: typer.echo(_line(report)), quiet)
 
 

@@ -38,15 +38,15 @@ from mal_trt.cli.options import (
     WeightsOption,
     model_of_spec,
     needs,
-    take_checkpoints,
+    tell_of_checkpoints,
     threshold_of,
 )
-from mal_trt.cli.output import tell
+from mal_trt.cli.output import show_skipped, tell
 from mal_trt.cli.report import show_report
 from mal_trt.cli.shards import GpusOption, RayOption, ShardPicturesOption, WorkersOption, label_in_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mal_trt.formats.images import ImageSource
     from mal_trt.labelling.predictor import Threshold
@@ -133,7 +133,7 @@ def label(
     formats = chosen(format)
     thresholds: Threshold = threshold_of(threshold)
     kind: str | None = boxes_format
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     if spec is not None or overrides:
         with needs("export"):
             from mal_trt.training.spec_use import read_use
@@ -216,7 +216,10 @@ def label(
         tell(lambda: vars(told) | {"boxes_per_second": told.boxes_per_second}, lambda: show_label(told), quiet)
         return
     reported: list[Report] = []
-    then = None if report is None else _reporter(report, threads, quiet, reported.append)
+    then = None
+    if report is not None:
+        _check_report(report, target, (overlay, sheet))
+        then = _reporter(report, threads, quiet, reported.append)
     summary = run(
         images,
         given,
@@ -245,14 +248,21 @@ def label(
         raise RunError(f"{count} boxes skipped (--strict), listed in {summary.skipped_list}")
 
 
+def _check_report(folder: Path, out: Path, others: Sequence[Path | None]) -> None:
+    """InputError if the report and the other outputs could not lie beside each other."""
+    from mal_trt.report.folder import check_report
+
+    if out.resolve() in folder.resolve().parents:
+        raise InputError(f"{folder}: lies in the output {out}; give the report a folder of its own")
+    check_report(folder, (out, *others))
+
+
 def _reporter(
     folder: Path, threads: int | None, quiet: bool, done: Callable[[Report], None]
 ) -> Callable[[LabelSet, ImageSource, Summary], None]:
     """What writes the report of a run while it still has its labels at hand."""
-    from mal_trt.report.folder import check_report
     from mal_trt.report.labels import report_of_run
 
-    check_report(folder)
     return lambda labels, source, summary: done(
         report_of_run(labels, source, summary, folder, threads, progress=not quiet)
     )
@@ -289,16 +299,13 @@ def _print_summary(summary: Summary) -> None:
         f"({summary.boxes_per_second:.1f} boxes/s) by {summary.provider}"
         + (f", {summary.resumed} of them done by an earlier run" if summary.resumed else "")
     )
-    from mal_trt.writers.losses import told
+    from mal_trt.writers.losses import describe
 
     for name, figures in summary.losses.items():
-        if line := told(name, figures):
+        if line := describe(name, figures):
             typer.echo(line)
     for note in summary.notes:
         typer.echo(f"note: {note}")
-    if summary.skipped:
-        typer.echo(f"{sum(summary.skipped.values())} skipped, listed in {summary.skipped_list}:")
-        for reason, count in sorted(summary.skipped.items(), key=lambda item: -item[1]):
-            typer.echo(f"  {count:6}  {reason}")
+    show_skipped(summary.skipped, listed=summary.skipped_list)
     if summary.warning:
         typer.echo(summary.warning)

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.cli.options import JsonOption, QuietOption
-from mal_trt.cli.output import tell
+from mal_trt.cli.output import show_skipped, tell
 
 if TYPE_CHECKING:
     from mal_trt.distributed.merging import Merged
@@ -34,7 +34,4 @@ def _show(done: Merged) -> None:
     typer.echo(
         f"{done.out}: {done.written} of {done.total} boxes in {done.pictures} pictures, from {done.shards} shards"
     )
-    if done.skipped:
-        typer.echo(f"{sum(done.skipped.values())} skipped, listed in {done.skipped_list}:")
-        for reason, count in done.skipped.items():
-            typer.echo(f"  {count:6}  {reason}")
+    show_skipped(done.skipped, listed=done.skipped_list)

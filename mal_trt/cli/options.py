@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.cli.output import messages
 
 if TYPE_CHECKING:
+    from mal_trt.formats.boxes import Boxes
     from mal_trt.training.spec_use import SpecUse
 
 SIZES_EXAMPLE = "small=128,medium=192,large=320"
@@ -23,7 +25,18 @@ Weights = Literal["student", "teacher", "mixed"]
 
 # The names of `formats.reading.detect.TITLES`, which a test compares; importing them would slow every call.
 BoxesFormat = Literal[
-    "coco", "csv", "cvat", "kitti", "label-studio", "labelme", "parquet", "via", "voc", "webdataset", "yolo"
+    "coco",
+    "csv",
+    "cvat",
+    "kitti",
+    "label-studio",
+    "labelme",
+    "parquet",
+    "png-instance",
+    "via",
+    "voc",
+    "webdataset",
+    "yolo",
 ]
 
 # Text, since a path would make `s3:/` of `s3://`.
@@ -61,14 +74,12 @@ SplitOption = Annotated[
 RescaleOption = Annotated[
     bool, Option("--rescale", help="Scale the boxes, because the pictures were resized after the boxes were made.")
 ]
+MODELS = (
+    "An .onnx file from `mal-trt export`, an engine, a checkpoint, `bundled` or `bundled-edge`, half its size. "
+    "Default: bundled"
+)
 ModelOption = Annotated[
-    str | None,
-    Option(
-        "--model",
-        metavar="<model>",
-        help="An .onnx file from `mal-trt export`, an engine, a checkpoint, `bundled` (the default, unless a spec "
-        "names one) or `bundled-edge`, half its size.",
-    ),
+    str | None, Option("--model", metavar="<model>", help=f"{MODELS}, or the one that --spec names.")
 ]
 SpecOption = Annotated[
     Path | None,
@@ -77,11 +88,35 @@ SpecOption = Annotated[
 OverridesArgument = Annotated[
     list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec that are to be different.")
 ]
+ManyBoxesOption = Annotated[
+    list[str] | None,
+    Option(
+        "--boxes",
+        metavar="<path|url>",
+        help="The boxes: a file, a folder or the root of a data set, in any format that is read; or a URL of these. "
+        "May be repeated.",
+    ),
+]
+ManyImagesOption = Annotated[
+    list[str] | None,
+    Option(
+        "--images",
+        metavar="<path|url>",
+        help="The pictures, once for each --boxes and in the same order: a folder, .tar or .parquet files, one file, "
+        "or a URL of these. Default: where the boxes say they are.",
+    ),
+]
 CheckedMasksOption = Annotated[
-    Path | None, Option("--annotations", help="Boxes with drawn masks, to check the result on.")
+    str | None,
+    Option("--annotations", metavar="<path|url>", help="Boxes with drawn masks, to check the result on."),
 ]
 CheckedImagesOption = Annotated[
-    Path | None, Option("--annotation-images", help="The pictures of --annotations. Default: the first --images.")
+    str | None,
+    Option(
+        "--annotation-images",
+        metavar="<path|url>",
+        help="The pictures of --annotations. Default: the first --images.",
+    ),
 ]
 BatchOption = Annotated[
     int | None,
@@ -152,17 +187,17 @@ WeightsOption = Annotated[
         help="Which of the two networks to use, if the model carries both. Default: what the model asks for.",
     ),
 ]
-_THRESHOLD = "A pixel belongs to the mask above this probability; give three for small, medium and large boxes"
+THRESHOLD = "A pixel belongs to the mask above this probability; give three for small, medium and large boxes"
 ThresholdOption = Annotated[
     str | None,
-    Option("--threshold", metavar="<number[,number,number]>", help=f"{_THRESHOLD}. Default: the model's."),
+    Option("--threshold", metavar="<number[,number,number]>", help=f"{THRESHOLD}. Default: the model's."),
 ]
 LabelThresholdOption = Annotated[
     str | None,
     Option(
         "--threshold",
         metavar="<number[,number,number]|tight>",
-        help=f"{_THRESHOLD}. tight takes, for each box, the highest one whose mask still reaches the sides of the box. "
+        help=f"{THRESHOLD}. tight takes, for each box, the highest one whose mask still reaches the sides of the box. "
         "Default: the model's.",
     ),
 ]
@@ -182,8 +217,7 @@ SimplifyOption = Annotated[
     float | None,
     Option(
         help="Leave out points of polygons that are at most this many pixels off the line. cvat and label-studio then "
-        "hold "
-        "polygons instead of masks."
+        "hold polygons instead of masks."
     ),
 ]
 ReportOption = Annotated[
@@ -242,16 +276,23 @@ def sides(text: str | None) -> tuple[int, int, int] | None:
     return small, medium, large
 
 
-def take_checkpoints(quiet: bool) -> None:
-    """Let this verb's models be checkpoints too; what becomes of them is told on standard error unless `quiet`."""
-    from mal_trt.artifacts.checkpoints import accept
+def tell_of_checkpoints(quiet: bool) -> None:
+    """Say on standard error, unless `quiet`, where the checkpoints that stand for models are exported to."""
+    from mal_trt.artifacts.checkpoints import say_with
 
-    def export(checkpoint: Path, out: Path, **options: Any) -> None:
-        from mal_trt.export import export_onnx
+    say_with(messages(quiet))
 
-        export_onnx(checkpoint, out, **options)
 
-    accept(export, messages(quiet))
+def paired(
+    images: Sequence[str | Path | None] | None, boxes: Sequence[str | Path] | None, *how: Any
+) -> tuple[tuple[str | Path | None, Boxes], ...]:
+    """Each --boxes with its --images, or None where the boxes say where their pictures are. how: see `Boxes`."""
+    boxes = boxes or ()
+    if images and len(images) != len(boxes):
+        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes)}: each needs the other")
+    from mal_trt.formats.boxes import Boxes
+
+    return tuple(zip(images or [None] * len(boxes), [Boxes(path, *how) for path in boxes], strict=True))
 
 
 def model_of_spec(use: SpecUse, model: str | None, weights: Weights | None) -> Path:
@@ -262,7 +303,7 @@ def model_of_spec(use: SpecUse, model: str | None, weights: Weights | None) -> P
     from mal_trt.artifacts.onnxfile import read_contract
 
     named = model or use.model()
-    if named.lower().endswith(SUFFIXES) and Path(named).is_file():
+    if named.lower().endswith(SUFFIXES) and os.path.isfile(named):
         path = model_of(Path(named), replace(use.choice, weights=weights or use.choice.weights))
     else:
         path = resolve_model(named)
@@ -271,12 +312,16 @@ def model_of_spec(use: SpecUse, model: str | None, weights: Weights | None) -> P
     return path
 
 
+class MissingPackage(RunError):
+    """A package of an optional part is not installed. The message begins with what comes after the verb."""
+
+
 @contextmanager
-def needs(extra: str) -> Iterator[None]:
-    """A missing package of an optional part becomes one line that names the extra."""
+def needs(*extras: str) -> Iterator[None]:
+    """A missing package becomes one line that names it, the verb that was called, and the extras that install it."""
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "mal_trt":
             raise
-        raise RunError(f'`mal-trt {extra}` needs {error.name}; run: pip install "mal-trt[{extra}]"') from None
+        raise MissingPackage(f'needs {error.name}; run: pip install "mal-trt[{",".join(extras)}]"') from None

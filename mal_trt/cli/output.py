@@ -54,6 +54,15 @@ def tell(result: Callable[[], Any], show: Callable[[], None], quiet: bool = Fals
         show()
 
 
+def show_skipped(reasons: Mapping[str, int], what: str = "skipped", listed: object = None) -> None:
+    """How many records are left out, and how many of them for each reason. listed: the file that names each, if any."""
+    if not reasons:
+        return
+    typer.echo(f"{sum(reasons.values()):,} {what}" + (":" if listed is None else f", listed in {listed}:"))
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+        typer.echo(f"  {count:8,}  {reason}")
+
+
 def failed(verb: str | None, message: str, code: int, line: str | None = None) -> None:
     """Why a verb failed, for people as `line`, or as "error: message"."""
     answer = _ANSWER.get()

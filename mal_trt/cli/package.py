@@ -10,8 +10,7 @@ import typer
 from typer import Argument, Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.signals import unwound_when_ended
-from mal_trt.cli.options import JsonOption, QuietOption, take_checkpoints
+from mal_trt.cli.options import JsonOption, QuietOption, tell_of_checkpoints
 from mal_trt.cli.output import tell
 
 package = typer.Typer(
@@ -24,8 +23,9 @@ CardOption = Annotated[
     str | None,
     Option(
         "--compute-capability",
-        metavar="<8.6>",
-        help="The GPU that the package is for. Default: this machine's, if it has one.",
+        metavar="<number>",
+        help="Compute capability of the GPU that the package is for, such as 8.6. Default: this machine's, if it has "
+        "one.",
     ),
 ]
 
@@ -35,7 +35,7 @@ def triton(
     model: Annotated[
         list[str],
         Argument(
-            metavar="MODEL...", help="An .onnx file, a checkpoint, `bundled`, or engines of one model for several GPUs."
+            metavar="MODEL", help="An .onnx file, a checkpoint, `bundled`, or engines of one model for several GPUs."
         ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="The model repository to write, a new folder.")],
@@ -51,13 +51,11 @@ def triton(
     quiet: QuietOption = False,
 ) -> None:
     """Write a model repository for Triton: crops to logits, and pictures with boxes to masks."""
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     from mal_trt.packages.triton import TritonOptions, package_triton
 
     options = TritonOptions(batch, instances, labelers, delay, _card(compute_capability))
-    with unwound_when_ended():
-        files = package_triton(model, out, options)
-    _done(out, files, quiet)
+    _done(out, package_triton(model, out, options), quiet)
 
 
 @package.command()
@@ -84,13 +82,11 @@ def deepstream(
     quiet: QuietOption = False,
 ) -> None:
     """Write the config of nvinfer, the model as it takes it, and the probes that make masks."""
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     from mal_trt.packages.deepstream import DeepStreamOptions, package_deepstream
 
     options = DeepStreamOptions(batch, head, gie_id, on_gie_id, _card(compute_capability))
-    with unwound_when_ended():
-        files = package_deepstream(model, out, options)
-    _done(out, files, quiet)
+    _done(out, package_deepstream(model, out, options), quiet)
 
 
 def _card(text: str | None) -> str | None:

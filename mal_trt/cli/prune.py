@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,11 +14,14 @@ from mal_trt.cli.options import (
     CheckedImagesOption,
     CheckedMasksOption,
     JsonOption,
+    ManyBoxesOption,
+    ManyImagesOption,
     QuietOption,
     RescaleOption,
     SplitOption,
     ThreadsOption,
     needs,
+    paired,
 )
 from mal_trt.cli.output import messages, tell
 
@@ -35,20 +37,9 @@ def prune(
             help="A checkpoint of mal-trt, TAO or NVlabs MAL, an exported .onnx file, or `bundled`.",
         ),
     ],
-    boxes: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
-        ),
-    ] = None,
+    boxes: ManyBoxesOption = None,
     out: Annotated[Path | None, Option("--out", "-o", help="The checkpoint (.pth) to write.")] = None,
-    images: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>",
-            help="A folder or .tar of pictures, once for each --boxes. Default: where the boxes say they are.",
-        ),
-    ] = None,
+    images: ManyImagesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     rescale: RescaleOption = False,
@@ -70,8 +61,8 @@ def prune(
     score: Annotated[
         Literal["magnitude", "wanda", "sparsegpt"],
         Option(
-            help="Which weights go: the small ones; those that matter little for real crops; likewise, and the rest "
-            "makes up for them."
+            help="Which weights become zero. magnitude: the smallest. wanda: those that matter least for real crops. "
+            "sparsegpt: likewise, and the other weights make up for them."
         ),
     ] = "sparsegpt",
     layers: Annotated[
@@ -88,7 +79,7 @@ def prune(
     recover: Annotated[
         int,
         Option(
-            metavar="<crops>", min=0, help="Train on so many crops afterwards, with the dense network as the teacher."
+            metavar="<crops>", min=0, help="Train on this many crops afterwards, with the dense network as the teacher."
         ),
     ] = 0,
     lr: Annotated[
@@ -132,12 +123,10 @@ def prune(
     """
     if out is None:
         raise InputError(f"nothing says the file to write: give --out, such as --out {Path(model).stem}.pruned.pth")
-    if images and len(images) != len(boxes or ()):
-        raise InputError(f"--images given {len(images)} times, --boxes {len(boxes or ())}: each needs the other")
     if annotation_images is not None and annotations is None:
         raise InputError("--annotation-images: give --annotations too")
-    with needs("train"):
-        from mal_trt.base.signals import unwound_when_ended
+    sources = paired(images, boxes, boxes_format, split, rescale)
+    with needs("train", "export"):
         from mal_trt.export.prune import prune as run
         from mal_trt.export.prune_settings import PruneSettings
     from mal_trt.formats.boxes import Boxes
@@ -159,23 +148,12 @@ def prune(
         device=device,
         preload=preload,
     )
-    places: Sequence[Path | None] = images or [None] * len(boxes or ())
-    given = [Boxes(path, boxes_format, split, rescale) for path in boxes or ()]
-    sources = list(zip(places, given, strict=True))
     judged = None
     if annotations is not None:
-        judged = (annotation_images or (places[0] if places else None), Boxes(annotations))
-    with unwound_when_ended():
-        report = run(
-            model,
-            out,
-            sources,
-            settings,
-            annotations=judged,
-            weights=weights,
-            say=messages(quiet),
-            progress=not quiet,
-        )
+        judged = (annotation_images or (sources[0][0] if sources else None), Boxes(annotations))
+    report = run(
+        model, out, sources, settings, annotations=judged, weights=weights, say=messages(quiet), progress=not quiet
+    )
     tell(
         lambda: {"path": report.path, "report_path": report.report_path} | report.document, lambda: _show(report), quiet
     )

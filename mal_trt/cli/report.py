@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def report(
     labels: Annotated[
-        Path, Argument(metavar="LABELS", help="Labels with masks, in any format that boxes are read from.")
+        str, Argument(metavar="LABELS", help="Labels with masks, in any format that boxes are read from.")
     ],
     images: ImagesOption = None,
     out: Annotated[

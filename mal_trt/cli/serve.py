@@ -11,6 +11,7 @@ from typer import Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.cli.options import (
+    MODELS,
     BackendOption,
     BatchOption,
     BoxesFormatOption,
@@ -20,7 +21,6 @@ from mal_trt.cli.options import (
     FlipOption,
     JsonOption,
     LabelThresholdOption,
-    ModelOption,
     QuietOption,
     RefineOption,
     SlackOption,
@@ -28,20 +28,24 @@ from mal_trt.cli.options import (
     ThreadsOption,
     WeightsOption,
     needs,
-    take_checkpoints,
+    tell_of_checkpoints,
     threshold_of,
 )
 
 
 def serve(
     images: Annotated[
-        Path | None,
-        Option("--images", help="Pictures that can be asked for by name: a folder, a .tar or one file."),
+        str | None,
+        Option(
+            metavar="<path|url>",
+            help="Pictures that can be asked for by name: a folder, a .tar, one file, or a URL of these. On the page: "
+            "by default those that the boxes name.",
+        ),
     ] = None,
     boxes: BoxesOption = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
-    model: ModelOption = None,
+    model: Annotated[str | None, Option(metavar="<model>", help=f"{MODELS}.")] = None,
     workspace: Annotated[
         Path, Option(help="The folder that the page's work is kept in; nothing is written elsewhere.")
     ] = Path("mal-trt-workspace"),
@@ -87,11 +91,12 @@ def serve(
     quiet: QuietOption = False,
 ) -> None:
     """Serve masks over HTTP: a page to correct them on, a REST interface, Label Studio's and CVAT's."""
-    take_checkpoints(quiet)
+    tell_of_checkpoints(quiet)
     with needs("serve"):
         from mal_trt.serve.run import serve as run
         from mal_trt.serve.settings import Limits, ServeSettings, is_loopback
-    if token is None and not is_loopback(host):
+    made = token is None and not is_loopback(host)  # and nobody would know it if the address were not printed
+    if made:
         import secrets
 
         token = secrets.token_urlsafe(24)
@@ -126,4 +131,8 @@ def serve(
         threads=threads,
         limits=limits,
     )
-    run(settings, typer.echo)
+    run(settings, _silent if quiet and not made else typer.echo)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.cli.output import tell
+from mal_trt.cli.output import show_skipped, tell
 
 if TYPE_CHECKING:
     from mal_trt.distributed.run import Sharded
@@ -65,9 +65,6 @@ def _show(done: Sharded) -> None:
             f"({done.boxes_per_second:.1f} boxes/s) by {done.provider}"
             + (f", {done.before} shards made by an earlier run" if done.before else "")
         )
-    if done.skipped:
-        typer.echo(f"{sum(done.skipped.values())} skipped:")
-        for reason, count in done.skipped.items():
-            typer.echo(f"  {count:6}  {reason}")
+    show_skipped(done.skipped)
     if done.warning:
         typer.echo(done.warning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ FIELD = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 ModelArguments = Annotated[
     list[str] | None,
     Argument(
-        metavar="[MODEL] [KEY=VALUE]...",
+        metavar="MODEL|KEY=VALUE",
         help="An .onnx file from `mal-trt export`, `bundled`, or a checkpoint; with --spec the one that it names. "
         "Then fields of the spec that are to be different.",
     ),
@@ -33,7 +34,7 @@ def read_arguments(arguments: Sequence[str] | None, spec: Path | None, verb: Ver
 
     A file that is there is the model, whatever it is called: checkpoints are often called `epoch=10.pth`.
     """
-    fields = [text for text in arguments or () if FIELD.match(text) and not Path(text).exists()]
+    fields = [text for text in arguments or () if FIELD.match(text) and not os.path.exists(text)]
     models = [text for text in arguments or () if text not in fields]
     if len(models) > 1:
         raise InputError(f"{' '.join(models)}: one model at a time; a field of the spec is given as key=value")

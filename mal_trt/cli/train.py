@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.remote import as_place
 from mal_trt.cli.options import (
     BoxesFormatOption,
     DryRunOption,
     JsonOption,
+    ManyBoxesOption,
+    ManyImagesOption,
+    OverridesArgument,
     QuietOption,
+    SpecOption,
     SplitOption,
     needs,
     sides,
-    take_checkpoints,
+    tell_of_checkpoints,
 )
 from mal_trt.cli.output import messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
@@ -43,30 +48,17 @@ def _option(field: str, help: str, *names: str, **more: Any) -> Any:
 
 
 def train(
-    overrides: Annotated[
-        list[str] | None, Argument(metavar="KEY=VALUE", help="Fields of the spec that are to be different.")
-    ] = None,
-    spec: Annotated[
-        Path | None,
-        Option("--spec", "-e", metavar="<file>", help="An experiment spec (YAML), such as NVIDIA TAO's for MAL."),
-    ] = None,
+    overrides: OverridesArgument = None,
+    spec: SpecOption = None,
     print_spec: Annotated[bool, Option("--print-spec", help="Print a commented spec and stop.")] = False,
-    images: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>",
-            help="A folder or .tar of pictures, once for each --boxes. Default: where the boxes say they are.",
-        ),
-    ] = None,
-    boxes: Annotated[
-        list[Path] | None,
-        Option(
-            metavar="<path>", help="The boxes, in any format that is read. Several times, in the order of --images."
-        ),
-    ] = None,
+    images: ManyImagesOption = None,
+    boxes: ManyBoxesOption = None,
     out: Annotated[Path | None, Option(help="The folder for checkpoints and logs.")] = None,
-    val_images: Annotated[Path | None, Option(help="Pictures to validate on.")] = None,
-    val_boxes: Annotated[Path | None, Option(help="The boxes in them, with drawn masks.")] = None,
+    val_images: Annotated[
+        str | None,
+        Option(metavar="<path|url>", help="Pictures to validate on. Default: where --val-boxes say they are."),
+    ] = None,
+    val_boxes: Annotated[str | None, Option(metavar="<path|url>", help="The boxes in them, with drawn masks.")] = None,
     boxes_format: BoxesFormatOption = None,
     split: SplitOption = None,
     val_split: Annotated[
@@ -269,6 +261,10 @@ def train(
         for name, value in locals().items()
         if name not in OTHERS
     }
+    for name in ("images", "boxes"):
+        flags[name] = None if flags[name] is None else tuple(map(as_place, flags[name]))
+    for name in ("val_images", "val_boxes"):
+        flags[name] = None if flags[name] is None else as_place(flags[name])
     flags["precision"] = precision or ("bf16" if amp else None)
     flags["sizes"] = sides(sizes)
     given = {name: value for name, value in flags.items() if value is not None}
@@ -305,7 +301,7 @@ def train(
     if taken and speaks:
         messages(quiet)(taken)
     config = _config(given)
-    take_checkpoints(quiet)  # --teacher may be one
+    tell_of_checkpoints(quiet)  # --teacher may be one
     if dry_run:
         from mal_trt.cli.dry_run import show_training
         from mal_trt.training.dry_run import forecast

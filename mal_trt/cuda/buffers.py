@@ -1,4 +1,4 @@
-"""Memory that only grows: allocated once at the largest size seen, so that no run waits for an allocation."""
+"""Memory that only grows, so that after the largest size was seen nothing waits for an allocation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mal_trt.cuda.driver import Driver
 
 
 class DeviceBuffer:
-    """Memory of the GPU. pointer: its address, which changes when it grows (its content is lost then)."""
+    """Memory of the GPU. pointer: its address, which changes when it grows; its content is lost then. size: bytes."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -16,7 +16,7 @@ class DeviceBuffer:
         self.size = 0
 
     def reserve(self, size: int) -> int:
-        """The pointer of at least `size` bytes. No queued work may use the old memory when it grows."""
+        """Address of at least `size` bytes. No queued work may use the old memory when it grows."""
         if size > self.size:
             self.close()
             self.pointer = self._driver.allocate(size)
@@ -31,7 +31,7 @@ class DeviceBuffer:
 
 
 class PinnedBuffer:
-    """Page-locked host memory that data of the GPU comes down to."""
+    """Page-locked host memory for data that comes down from the GPU."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -72,14 +72,19 @@ class Staging:
             try:
                 if not self._mapped:
                     self._device.reserve(size)
-            except BaseException:  # else the next one would find a host's side that has no twin
+            except BaseException:  # otherwise the next call would find a host's side without its twin
                 self.close()
                 raise
         return self._memory
 
+    def array(self, dtype: np.dtype | type, count: int) -> np.ndarray:
+        """`reserve` for `count` items of a type, as an array of them."""
+        size = count * np.dtype(dtype).itemsize
+        return self.reserve(size)[:size].view(dtype)
+
     @property
     def pointer(self) -> int:
-        """The GPU's side."""
+        """Address of the GPU's side."""
         return self._mapped or self._device.pointer
 
     def upload(self, size: int, stream: int) -> None:

@@ -86,7 +86,7 @@ def choose_target(capability: tuple[int, int], compiler: Compiler) -> str:
 
 
 def _key(path: Path, target: str, title: str) -> str:
-    """Hash of all that decides the result: this file and those that it may include, flags, GPU and compiler."""
+    """Hash of all that decides the result: the file and those it may include, flags, GPU and compiler."""
     digest = hashlib.sha256("\n".join((target, title, *FLAGS)).encode())
     for part in (path, *sorted(path.parent.glob("*.cuh"))):
         try:
@@ -98,7 +98,7 @@ def _key(path: Path, target: str, title: str) -> str:
 
 
 def _read(entry: Path) -> bytes | None:
-    """A cached module; None if there is none, or one that is not what was written."""
+    """A cached module; None if there is none, or if it is not what was written."""
     content = b""
     with suppress(OSError):
         content = entry.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from mal_trt.cuda.module import Kernels
 from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.frames import Frames
 
-# Bytes of half-resized rows held at once; a single crop whose rows are more takes what it needs.
+# Bytes of half-resized rows held at once; a single crop with more takes what it needs.
 ROWS_LIMIT = 1 << 28
 ALIGNMENT = 256  # bytes, of each picture among others
-# Bytes that a pool of pictures keeps for the next ones.
+# Bytes that a pool keeps for the next pictures.
 IDLE_LIMIT = 1 << 26
 
 # `Crop` in crop.cu.
@@ -37,12 +37,33 @@ CROP = np.dtype(
 )
 
 
+class DevicePicture(Protocol):
+    """A picture on the GPU as other libraries hand it out: uint8 [H,W,3], contiguous.
+
+    __cuda_array_interface__: its `data` is (pointer, whether it is read-only).
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3)."""
+        ...
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+
 class Pixels(NamedTuple):
     """A picture on the GPU, uint8 [height,width,3] at `pointer`."""
 
     pointer: int
     width: int
     height: int
+
+    @staticmethod
+    def of(picture: DevicePicture) -> Pixels:
+        """Where a picture of another library lies; that must stay alive as long as the pixels are used."""
+        height, width, _ = picture.shape
+        return Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
 
 
 class DevicePictures:
@@ -78,7 +99,7 @@ class PicturePool:
         self._lock = threading.Lock()
 
     def upload(self, pictures: Sequence[np.ndarray], stream: int) -> DevicePictures:
-        """Queue pictures, uint8 [H,W,3], on their way to the GPU together; they may be let go at once."""
+        """Queue the copy of pictures, uint8 [H,W,3], to the GPU, in one go. The arrays are not needed afterwards."""
         ends = list(accumulate(-(-picture.nbytes // ALIGNMENT) * ALIGNMENT for picture in pictures))
         if not ends:
             return DevicePictures(self, Staging(self._driver), [])
@@ -96,14 +117,14 @@ class PicturePool:
             raise
 
     def give(self, memory: Staging) -> None:
-        """Take a picture's memory back; what was longest idle is freed where it would be too much."""
+        """Take a picture's memory back; if too much is idle, what was idle longest is freed."""
         with self._lock:
             self._idle.append((self._sizes.pop(memory), memory))
             while self._idle and sum(size for size, _ in self._idle) > self._limit:
                 self._idle.pop(0)[1].close()
 
     def close(self) -> None:
-        """Free what is idle, and from now on what is given back."""
+        """Free what is idle, and from now on whatever is given back."""
         with self._lock:
             self._limit = -1
             while self._idle:
@@ -124,7 +145,7 @@ class PicturePool:
 
 
 class Cropper:
-    """Cuts crops into images [3,size,size], "uint8" or "float32"; one stream's and one thread's at a time."""
+    """Cuts crops into images [3,size,size], "uint8" or "float32"; for one stream and one thread at a time."""
 
     def __init__(self, driver: Driver, size: int, dtype: Any = np.uint8) -> None:
         self._size, self._dtype = size, str(np.dtype(dtype))
@@ -139,7 +160,7 @@ class Cropper:
         into: Sequence[int] | np.ndarray,
         stream: int,
     ) -> None:
-        """Queue the crops of boxes, each with its picture and the pointer its image goes to.
+        """Queue the crops of boxes, n of each: the picture, the frame, and the pointer its image goes to (uint64).
 
         All work that was queued by an earlier `cut` must be done.
         """
@@ -147,7 +168,7 @@ class Cropper:
         if not count:
             return
         extended = Frames.of(frames).extended
-        crops = self._crops.reserve(count * CROP.itemsize)[: count * CROP.itemsize].view(CROP)
+        crops = self._crops.array(CROP, count)
         crops["picture"] = [picture.pointer for picture in pictures]
         crops["width"] = [picture.width for picture in pictures]
         crops["height"] = [picture.height for picture in pictures]
@@ -167,8 +188,8 @@ class Cropper:
         self._crops.upload(crops.nbytes, stream)
         pointer, side = np.uint64(self._crops.pointer), np.int32(size)
         launch = self._kernels.launch
-        grid = (-(-count * 2 * size // 128), 1, 1)
-        launch("crop_weights", grid, (128, 1, 1), stream, pointer, np.int32(count), side, table, bounds)
+        tables = pointer, np.int32(count), side, table, bounds
+        self._kernels.launch_1d("crop_weights", count * 2 * size, stream, *tables)
         for (first, last), total in zip(groups, totals, strict=True):
             here, boxes = np.int32(first), np.int32(last - first)
             grid = (-(-total // 4), -(-size // 64), 1)

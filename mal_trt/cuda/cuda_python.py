@@ -1,6 +1,6 @@
 """The driver by cuda-python (package cuda-bindings): only calls that are the same in CUDA 12 and 13.
 
-Before 12.9.1 the package holds Python's lock while it waits for the GPU: right, but slow.
+Before 12.9.1 the package holds Python's lock while it waits for the GPU: correct, but slow.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ SLOT = 8  # bytes for an argument of a kernel
 
 
 def check(operation: str, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """Call a function of cuda.bindings: nothing, a value, or several, without the code. CudaError if it failed."""
+    """Call a function of cuda.bindings. Returns its value, a tuple of several, or None; CudaError if it failed."""
     try:
         code, *values = function(*arguments)
     except (KeyError, ValueError) as error:  # a driver newer than the bindings may have errors that they do not know

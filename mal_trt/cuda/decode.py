@@ -6,11 +6,12 @@ Its pixels differ from those of the processor's decoder by a few grey levels, so
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
+from mal_trt.cuda.crop import DevicePicture
 from mal_trt.cuda.driver import Driver
 from mal_trt.formats.images import ImageSource, read_picture
 
@@ -33,11 +34,11 @@ class JpegDecoder:
                 apply_exif_orientation=False, color_spec=self._codec.ColorSpec.SRGB, allow_any_depth=False
             )
         except Exception as error:  # its exceptions share no base class
-            raise RunError(f"nvImageCodec cannot be used ({' '.join(str(error).split())}); use --decode cpu") from None
+            raise RunError(f"nvImageCodec cannot be used ({one_line(error)}); use --decode cpu") from None
         self._stream = driver.create_stream()
 
-    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> Any:
-        """Pixels uint8 [H,W,3] RGB of one picture: nvImageCodec's image on the GPU where it can, else a NumPy array.
+    def load(self, source: ImageSource, file_name: str, expected: tuple[int, int]) -> np.ndarray | DevicePicture:
+        """Pixels uint8 [H,W,3] RGB of one picture: on the GPU if nvImageCodec can decode it, else a NumPy array.
 
         expected: width and height of the document. ImageProblem as for `ImageSource.load`.
         """
@@ -48,8 +49,8 @@ class JpegDecoder:
         self._driver.synchronize(self._stream)
         return image
 
-    def _decoded(self, data: bytes, expected: tuple[int, int]) -> Any:
-        """None for all that is not plain: the processor's decoder then does it, or says what is wrong."""
+    def _decoded(self, data: bytes, expected: tuple[int, int]) -> DevicePicture | None:
+        """None for what is not a plain JPEG: the processor's decoder then decodes it, or says what is wrong."""
         # A JPEG that is cut short is decoded without a word.
         if not data.startswith(JPEG) or END not in data[-16:]:
             return None
@@ -62,7 +63,8 @@ class JpegDecoder:
             return None
         width, height = expected
         plain = image is not None and (tuple(image.shape), image.dtype) == ((height, width, 3), np.uint8)
-        return image if plain and tuple(image.strides) == (3 * width, 3, 1) else None
+        contiguous = plain and tuple(image.strides) == (3 * width, 3, 1)
+        return cast(DevicePicture, image) if contiguous else None
 
     def close(self) -> None:
         """Free it."""

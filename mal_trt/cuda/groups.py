@@ -6,7 +6,7 @@ import numpy as np
 
 
 def groups_within(limit: int, sizes: np.ndarray) -> list[tuple[int, int]]:
-    """First and last (exclusive) of runs of items that hold `limit` bytes together; one that is larger goes alone.
+    """First and last (exclusive) of runs of items of at most `limit` bytes together; a larger item goes alone.
 
     sizes: bytes of each item, int [n].
     """

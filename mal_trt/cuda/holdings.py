@@ -1,4 +1,4 @@
-"""What a driver made and has not let go of yet: countable, and let go of at the end whatever happened."""
+"""What a driver made and has not freed yet, so that it can be counted, and freed at the end whatever happened."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from mal_trt.cuda.driver import CudaError
 
-# In the order in which the rest is let go of: users before what they use.
+# In the order in which `release_all` frees them: users before what they use.
 KINDS = ("graph", "stream", "event", "module", "pinned", "memory")
 
 
 class Holdings:
-    """Things by kind and handle, each with how to let go of it (which must not refer to the driver)."""
+    """Things by kind and handle, each with a function that frees it (which must not refer to the driver)."""
 
     def __init__(self) -> None:
         self._held: dict[str, dict[Any, tuple[Any, Callable[[], None]]]] = {kind: {} for kind in KINDS}
@@ -22,7 +22,7 @@ class Holdings:
         self._held[kind][handle] = (thing, release)
 
     def get(self, kind: str, handle: Any) -> Any:
-        """The thing behind a handle; CudaError if it was let go of."""
+        """The thing behind a handle; CudaError if it was freed."""
         try:
             return self._held[kind][handle][0]
         except KeyError:
@@ -32,7 +32,7 @@ class Holdings:
         return list(self._held[kind])
 
     def release(self, kind: str, handle: Any) -> None:
-        """Let go of one; CudaError if that was done before, or fails."""
+        """Free one; CudaError if that was done before, or fails."""
         held = self._held[kind].pop(handle, None)
         if held is None:
             raise CudaError(f"releasing {kind} {handle}", "CUDA_ERROR_INVALID_HANDLE")
@@ -42,7 +42,8 @@ class Holdings:
         return {kind: len(held) for kind, held in self._held.items()}
 
     def release_all(self) -> None:
-        """Let go of the rest. After an error on the GPU every such call fails; there is nothing left to save then."""
+        """Free the rest. Errors are passed over: once the GPU has failed every such call does, and all goes with the
+        process."""
         for held in self._held.values():
             while held:
                 _, (_, release) = held.popitem()

@@ -8,6 +8,8 @@ import numpy as np
 
 from mal_trt.cuda.driver import Driver, Grid
 
+BLOCK = 128  # threads of a block of `launch_1d`
+
 
 class Kernels:
     """The kernels of one file of mal_trt/cuda/kernels on one GPU. Every method needs `driver.current()` around it."""
@@ -24,6 +26,10 @@ class Kernels:
         if function is None:
             function = self._functions[name] = self._driver.function(self._module, name)
         self._driver.launch(function, grid, block, stream, arguments, shared)
+
+    def launch_1d(self, name: str, threads: int, stream: int, *arguments: np.generic) -> None:
+        """Queue a kernel with at least `threads` threads, 1 or more, along x; it ignores those beyond its data."""
+        self.launch(name, (-(-threads // BLOCK), 1, 1), (BLOCK, 1, 1), stream, *arguments)
 
     def close(self) -> None:
         """Unload them; may be called twice. No queued work may use them."""

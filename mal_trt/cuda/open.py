@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from types import MappingProxyType
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
 from mal_trt.base.gpu import find_gpus, hidden
 from mal_trt.cuda.driver import Driver
 
@@ -41,8 +41,7 @@ def open_driver(index: int = 0, provider: str | None = None) -> Driver:
 
         return CudaPythonDriver(index)
     except ImportError as error:
-        text = " ".join(str(error).split())
-        raise RunError(f"{chosen} cannot be loaded ({text}); run: {PROVIDERS[chosen][1]}") from None
+        raise RunError(f"{chosen} cannot be loaded ({one_line(error)}); run: {PROVIDERS[chosen][1]}") from None
 
 
 def choose_provider(provider: str | None = None) -> str:

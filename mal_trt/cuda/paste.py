@@ -19,9 +19,8 @@ SEGMENT = 64  # SEGMENT and CHUNK in paste.cu
 CHUNK = 32
 # Bytes of probabilities and switches held at once; a single mask that needs more takes what it needs.
 SCRATCH_LIMIT = 1 << 28
-# Room for switches by a guess of so many a column; where there are more, the batch is pasted again.
-GUESS = 4
-MOST_PIXELS = (1 << 32) - 1  # of a picture, whose indices are 32 bits
+GUESS = 4  # switches a column for which room is made; where there are more, the batch is pasted again
+MOST_PIXELS = (1 << 32) - 1  # of a picture: indices have 32 bits
 
 # `Mask` in paste.cu.
 MASK = np.dtype(
@@ -45,9 +44,10 @@ MASK = np.dtype(
 
 @dataclass(frozen=True)
 class _Group:
-    """Masks first..last of a batch that have room in the scratch together.
+    """Masks first..last of a batch whose intermediate results fit the scratch memory together.
 
-    inner: columns and rows of the largest inner box. values: probabilities in all.
+    inner: columns and rows of the largest inner box. values, words, columns, chunks: how many of them in all, see
+    `Mask` in paste.cu; values are probabilities.
     """
 
     first: int
@@ -60,7 +60,7 @@ class _Group:
 
 
 class Paster:
-    """Pastes one batch at a time; one stream's and one thread's at a time."""
+    """Pastes one batch at a time; for one stream and one thread at a time."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -87,7 +87,7 @@ class Paster:
         for width, height in frames.sides[frames.sides.prod(axis=1) > MOST_PIXELS].tolist():
             raise InputError(f"a picture of {width}x{height} px is too large here; use --crops cpu")
         count, size = len(frames), frames.side
-        masks = self._masks.reserve(count * MASK.itemsize)[: count * MASK.itemsize].view(MASK)
+        masks = self._masks.array(MASK, count)
         groups = _describe(masks, shape, frames, thresholds)
         self._totals.reserve(count * 8)
         for buffer, most in (
@@ -102,13 +102,13 @@ class Paster:
         self._paste(stream)
 
     def edges(self, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        """Wait for the batch; the indices that `rles_from_edges` takes, and how many each box has, int [N]. Both last
-        until the next `queue`."""
+        """Wait for the batch. Returns the indices that `rles_from_edges` takes, uint32, and how many each box has,
+        int64 [N]; both stay until the next `queue`."""
         if self._queued is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         count = self._queued[-1][-1].last
         self._driver.synchronize(stream)
-        totals = self._totals.reserve(count * 8)[: count * 8].view(np.int64)
+        totals = self._totals.array(np.int64, count)
         total = int(totals.sum())
         if total > self._capacity:
             self._make_room(total + total // 2)
@@ -117,7 +117,7 @@ class Paster:
             self._edges.download(total * 4, stream)
             self._driver.synchronize(stream)
         self._queued = None
-        return self._edges.reserve(total * 4)[: total * 4].view(np.uint32), totals
+        return self._edges.array(np.uint32, total), totals
 
     def close(self) -> None:
         """Free its memory; no queued work may use it."""
@@ -140,7 +140,7 @@ class Paster:
     def _paste(self, stream: int) -> None:
         assert self._queued
         logits, (count, height, width), size, groups = self._queued
-        launch = self._kernels.launch
+        launch, launch_1d = self._kernels.launch, self._kernels.launch_1d
         masks, totals, edges = (np.uint64(b.pointer) for b in (self._masks, self._totals, self._edges))
         probability, words, counts = (np.uint64(b.pointer) for b in (self._probability, self._words, self._counts))
         shape = np.int32(height), np.int32(width), np.float32(height / size), np.float32(width / size)
@@ -153,26 +153,22 @@ class Paster:
                 given = np.uint64(logits), *shape, probability
                 launch("paste_probability", grid, (32, 4, 1), stream, masks, here, *given)
                 looked = np.int64(group.words), np.int32(size), probability, words, counts, chunks
-                launch("paste_switches", _line(group.words), (128, 1, 1), stream, masks, here, boxes, *looked)
+                launch_1d("paste_switches", group.words, stream, masks, here, boxes, *looked)
             launch("paste_offsets", (int(boxes), 1, 1), (1, 1, 1), stream, masks, here, boxes, chunks, totals)
             if group.words:
                 found = np.int64(group.columns), words, counts, chunks, totals, edges, np.int64(self._capacity)
-                launch("paste_edges", _line(group.columns), (128, 1, 1), stream, masks, here, boxes, *found)
+                launch_1d("paste_edges", group.columns, stream, masks, here, boxes, *found)
         self._totals.download(count * 8, stream)
-
-
-def _line(threads: int) -> tuple[int, int, int]:
-    return -(-threads // 128), 1, 1
 
 
 def _describe(
     masks: np.ndarray, shape: tuple[int, int, int], frames: Frames, thresholds: float | Sequence[float]
 ) -> list[_Group]:
-    """Fill in the descriptions, [n] of MASK; how they are grouped."""
+    """Fill in the descriptions, [n] of MASK. Returns the groups they are pasted in."""
     count, size = len(frames), frames.side
     extended, inner, sides = frames.extended, frames.inner, frames.sides
     corner, length = extended[:, :2], extended[:, 2:] - extended[:, :2]
-    # Picture pixels that the box can reach, and at least one more on each side: what is too much comes out empty.
+    # Picture pixels that the box can reach, and at least one more on each side: those beyond come out empty.
     scale = size / length
     first = np.floor(corner + (inner[:, :2] - 0.5) / scale).astype(np.int64) - 2
     last = np.ceil(corner + (inner[:, 2:] + 0.5) / scale).astype(np.int64) + 2

@@ -13,17 +13,16 @@ from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.quality import DIGITS, inner_cells
 
-BLOCK = 128
-# `Rated` in quality.cu.
-RATED = np.dtype([("cells", np.int32, 4), ("threshold", np.float64)], align=True)
+# `QualityBox` in quality.cu.
+QUALITY_BOX = np.dtype([("cells", np.int32, 4), ("threshold", np.float64)], align=True)
 
 
-class Rater:
-    """Rates one batch at a time; one stream's and one thread's at a time."""
+class QualityScorer:
+    """Scores one batch at a time; for one stream and one thread at a time."""
 
     def __init__(self, driver: Driver) -> None:
         self._kernels = Kernels(driver, "quality.cu")
-        self._masks, self._quality = Staging(driver), Staging(driver)
+        self._boxes, self._quality = Staging(driver), Staging(driver)
         self._sums = DeviceBuffer(driver)
         self._count = 0
 
@@ -41,29 +40,27 @@ class Rater:
         """
         count, height, width = shape
         frames = Frames.of(frames)
-        masks = self._masks.reserve(count * RATED.itemsize)[: count * RATED.itemsize].view(RATED)
-        masks["cells"] = inner_cells(frames.inner, frames.side, height, width)
-        masks["threshold"] = thresholds
+        boxes = self._boxes.array(QUALITY_BOX, count)
+        boxes["cells"] = inner_cells(frames.inner, frames.side, height, width)
+        boxes["threshold"] = thresholds
         sums = np.uint64(self._sums.reserve(count * height * 16))
         self._quality.reserve(count * 8)
 
-        self._masks.upload(masks.nbytes, stream)
-        own = np.uint64(self._masks.pointer), np.int32(count), np.uint64(logits)
-        self._launch("quality_rows", count * height, stream, *own, np.int32(height), np.int32(width), sums)
+        self._boxes.upload(boxes.nbytes, stream)
+        own = np.uint64(self._boxes.pointer), np.int32(count), np.uint64(logits)
+        launch = self._kernels.launch_1d
+        launch("quality_rows", count * height, stream, *own, np.int32(height), np.int32(width), sums)
         into = np.uint64(self._quality.pointer)
-        self._launch("quality_shares", count, stream, np.int32(count), np.int32(height), sums, into)
+        launch("quality_shares", count, stream, np.int32(count), np.int32(height), sums, into)
         self._quality.download(count * 8, stream)
         self._count = count
 
     def qualities(self) -> list[float]:
-        """Those of the batch that was queued last; its stream must have been waited for."""
-        found = self._quality.reserve(self._count * 8)[: self._count * 8].view(np.float64)
+        """Qualities of the batch that was queued last; its stream must have been waited for."""
+        found = self._quality.array(np.float64, self._count)
         return [round(quality, DIGITS) for quality in found.tolist()]
 
     def close(self) -> None:
         """Free its memory; no queued work may use it."""
-        for part in (self._kernels, self._masks, self._quality, self._sums):
+        for part in (self._kernels, self._boxes, self._quality, self._sums):
             part.close()
-
-    def _launch(self, name: str, threads: int, stream: int, *arguments: np.generic) -> None:
-        self._kernels.launch(name, (-(-threads // BLOCK), 1, 1), (BLOCK, 1, 1), stream, *arguments)

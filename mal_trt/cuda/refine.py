@@ -1,4 +1,4 @@
-"""Done to logits on the GPU: sharpened by colour as `geometry.refine` does, averaged with the mirrored, checked."""
+"""Logits on the GPU: sharpened by colour as `geometry.refine` does it, averaged with mirrored ones, and checked."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.refine import BINS
 
-BLOCK = 128
-
 
 class Refiner:
-    """For crops [3,size,size] of a dtype, "uint8" or "float32"; one stream's and one thread's at a time."""
+    """For crops [3,size,size] of a dtype, "uint8" or "float32"; for one stream and one thread at a time."""
 
     def __init__(self, driver: Driver, size: int, dtype: Any = np.uint8) -> None:
         self._driver, self._size, self._dtype = driver, size, str(np.dtype(dtype))
         self._kernels = Kernels(driver, "refine.cu")
+        self._launch = self._kernels.launch_1d
         self._boxes, self._flag = Staging(driver), Staging(driver)
         self._sums, self._pixels = DeviceBuffer(driver), DeviceBuffer(driver)
         self._flag_is_clear = False
@@ -36,7 +35,7 @@ class Refiner:
         """
         count, height, width = shape
         values, cells = count * height * width, 2 * BINS**3
-        boxes = self._boxes.reserve(count * 16)[: count * 16].view(np.int32)
+        boxes = self._boxes.array(np.int32, count * 4)
         boxes[:] = Frames.of(frames).inner.ravel()
         # The sums of both weights in each cell, and their totals behind them.
         sums = self._sums.reserve(count * (cells + 2) * 8)
@@ -68,10 +67,10 @@ class Refiner:
         self._launch("logits_average", total, stream, np.uint64(logits), *rest)
 
     def check(self, logits: int, shape: tuple[int, int, int], stream: int) -> None:
-        """Queue a search for NaN in logits, float32 [N,h,w]; `found_nan` tells of all of them since it was asked."""
-        flag = self._flag.reserve(4)
+        """Queue a search for NaN in logits, float32 [N,h,w]; `found_nan` answers for all since it was last called."""
+        flag = self._flag.array(np.int32, 1)
         if not self._flag_is_clear:
-            flag[:4] = 0
+            flag[:] = 0
             self._flag.upload(4, stream)
             self._flag_is_clear = True
         total = int(np.prod(shape))
@@ -79,8 +78,8 @@ class Refiner:
         self._flag.download(4, stream)
 
     def found_nan(self) -> bool:
-        """Whether what was checked held a NaN; the stream must have been waited for."""
-        found = bool(self._flag.reserve(4)[:4].any()) and self._flag_is_clear
+        """Whether a NaN was found since the last call; the stream must have been waited for."""
+        found = bool(self._flag.array(np.int32, 1)[0]) and self._flag_is_clear
         self._flag_is_clear = self._flag_is_clear and not found
         return found
 
@@ -88,6 +87,3 @@ class Refiner:
         """Free its memory; no queued work may use it."""
         for part in (self._kernels, self._boxes, self._flag, self._sums, self._pixels):
             part.close()
-
-    def _launch(self, name: str, threads: int, stream: int, *arguments: np.generic) -> None:
-        self._kernels.launch(name, (-(-threads // BLOCK), 1, 1), (BLOCK, 1, 1), stream, *arguments)

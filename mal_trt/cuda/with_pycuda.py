@@ -23,7 +23,7 @@ from mal_trt.cuda.holdings import Holdings
 
 MODULE = "pycuda.driver"
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: pycuda passes a stream's flags on, but has no name for this one
-# pycuda's errors hold what CUDA says, not its name of the error.
+# pycuda's errors hold CUDA's text, not its name of the error.
 NAMES = MappingProxyType(
     {
         "out of memory": "CUDA_ERROR_OUT_OF_MEMORY",
@@ -36,14 +36,22 @@ NAMES = MappingProxyType(
         "no kernel image is available for execution on the device": "CUDA_ERROR_NO_BINARY_FOR_GPU",
         "the provided PTX was compiled with an unsupported toolchain.": "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
         "invalid resource handle": "CUDA_ERROR_INVALID_HANDLE",
+        "CUDA driver is a stub library": "CUDA_ERROR_STUB_LIBRARY",
+        "CUDA-capable device(s) is/are busy or unavailable": "CUDA_ERROR_DEVICE_UNAVAILABLE",
+        "system has unsupported display driver / cuda driver combination": "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+        "uncorrectable ECC error encountered": "CUDA_ERROR_ECC_UNCORRECTABLE",
         "named symbol not found": "CUDA_ERROR_NOT_FOUND",
         "device not ready": "CUDA_ERROR_NOT_READY",
         "an illegal memory access was encountered": "CUDA_ERROR_ILLEGAL_ADDRESS",
+        "misaligned address": "CUDA_ERROR_MISALIGNED_ADDRESS",
+        "an illegal instruction was encountered": "CUDA_ERROR_ILLEGAL_INSTRUCTION",
         "too many resources requested for launch": "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+        "the launch timed out and was terminated": "CUDA_ERROR_LAUNCH_TIMEOUT",
         "unspecified launch failure": "CUDA_ERROR_LAUNCH_FAILED",
+        "unknown error": "CUDA_ERROR_UNKNOWN",
     }
 )
-# Retained once for the process: pycuda leaves a context that it detaches from current in its thread, so each driver
+# Retained once for the process: pycuda leaves a context that it detaches current in its thread, so each driver
 # that closed would leave one behind.
 _contexts: dict[int, Any] = {}
 _drivers: weakref.WeakSet[PycudaDriver] = weakref.WeakSet()
@@ -97,7 +105,8 @@ class PycudaDriver:
         try:
             yield
         finally:
-            self._context.pop()
+            with suppress(self._cuda.Error):  # it would hide the block's own
+                self._context.pop()
 
     def close(self) -> None:
         self._finalizer()

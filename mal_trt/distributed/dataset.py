@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError, MalTrtError
+from mal_trt.base.errors import InputError, MalTrtError, one_line
 from mal_trt.base.remote import is_url
 from mal_trt.distributed.ray_run import LOCAL, connect
 from mal_trt.distributed.shard_labeler import check_versions, running_versions
@@ -97,7 +97,7 @@ class _Rows:
                 found = self._labeler(read_picture(io.BytesIO(self._bytes(picture))), wanted or [], format)
                 added.append({**_columns(found), "problem": None})
             except (MalTrtError, ImageProblem, OSError) as error:
-                added.append({**_EMPTY, "problem": " ".join(str(error).split())[:300]})
+                added.append({**_EMPTY, "problem": one_line(error, 300)})
         kinds = arrow.schema(
             [
                 ("mask_counts", arrow.list_(arrow.string())),

@@ -6,16 +6,16 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.places import ending_of, places
 from mal_trt.distributed.place import Place
-from mal_trt.formats.boxes import Boxes
-from mal_trt.formats.images import ImageSource
-from mal_trt.labelling.records import identity
+from mal_trt.formats.ids import identity
+from mal_trt.formats.images import place_key
+from mal_trt.labelling.job import LabelJob
 
 RUN = "_run.json"
 SCHEMA = 1
@@ -55,9 +55,9 @@ def read_plan(place: Place) -> Plan | None:
     if content is None:
         return None
     try:
-        told = json.loads(content)
-        if told["schema"] == SCHEMA:
-            return Plan(told["kind"], told["shards"], tuple(told["files"]), told["images"], dict(told["facts"]))
+        kept = json.loads(content)
+        if kept["schema"] == SCHEMA:
+            return Plan(kept["kind"], kept["shards"], tuple(kept["files"]), kept["images"], dict(kept["facts"]))
     except (ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{place.out}/{RUN}: not the plan of a run of this version of mal-trt; choose another --out")
@@ -77,39 +77,38 @@ def check_facts(place: Place, plan: Plan, facts: Mapping[str, str]) -> None:
         )
 
 
-def make_plan(
-    place: Place, boxes: Boxes, images: str, source: ImageSource, pictures: int, facts: Mapping[str, str]
-) -> Plan:
-    """Plan a run and keep the plan: a shard for each file of a pattern that holds pictures and boxes, else one for so
-    many pictures of the document."""
+def make_plan(place: Place, job: LabelJob, pictures: int, facts: Mapping[str, str]) -> Plan:
+    """Plan a run and keep the plan: a shard for each file of a pattern that holds pictures and boxes, else one for
+    every `pictures` pictures of the document."""
+    boxes, images = job.boxes, place_key(job.images)
     found = places(boxes.path)
-    if str(boxes.path) == images and ending_of(found) in (".tar", ".parquet"):
+    if str(boxes.path) == str(job.images) and ending_of(found) in (".tar", ".parquet"):
         plan = Plan(FILES, len(found), tuple(found), images, dict(facts))
     else:
         number = 0
-        for content in _slices(boxes.document(source), pictures):
+        for content in _slices(boxes.document(job.source), pictures):
             place.put(slice_name(number), gzip.compress(json.dumps(content).encode(), mtime=0))
             number += 1
         plan = Plan(DOCUMENT, number, (), images, dict(facts))
     if not plan.shards:
         raise InputError(f"{boxes}: no pictures in it, so nothing can be labelled")
-    told = {"schema": SCHEMA, "kind": plan.kind, "shards": plan.shards, "files": plan.files, "images": plan.images}
-    place.put(RUN, json.dumps({**told, "facts": plan.facts}, indent=1).encode())
+    place.put(RUN, json.dumps({"schema": SCHEMA, **asdict(plan)}, indent=1).encode())
     return plan
 
 
 def _slices(document: dict[str, Any], pictures: int) -> Iterator[dict[str, Any]]:
-    """Documents of so many pictures each, with all records; those of unknown pictures come with the first."""
+    """Documents of up to `pictures` pictures each, with all records; those of unknown pictures come with the first."""
     rest = {key: value for key, value in document.items() if key not in ("images", "annotations")}
     images = document["images"]
     places_of: dict[Any, int] = {}
     for place, image in enumerate(images):
-        places_of.setdefault(_key(image.get("id")), place // pictures)
+        if (key := identity(image.get("id"))) is not None:
+            places_of.setdefault(key, place // pictures)
     gathered: dict[int, list[Any]] = {}
     repeated: dict[int, list[int]] = {}
     met: dict[Any, int] = {}  # the slice of each id
     for record in document["annotations"]:
-        number = places_of.get(_key(record.get("image_id")), 0)
+        number = places_of.get(identity(record.get("image_id")), 0)
         own = gathered.setdefault(number, [])
         key = identity(record.get("id"))
         if key is not None and met.setdefault(key, number) != number:
@@ -119,10 +118,6 @@ def _slices(document: dict[str, Any], pictures: int) -> Iterator[dict[str, Any]]
         part = images[number * pictures : (number + 1) * pictures]
         again = {REPEATED: repeated[number]} if number in repeated else {}
         yield {**rest, "images": part, "annotations": gathered.get(number, []), **again}
-
-
-def _key(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str)) else repr(value)
 
 
 def read_slice(place: Place, number: int, file: Path) -> list[int]:

@@ -15,12 +15,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.errors import InputError, MalTrtError, RunError, one_line
 from mal_trt.base.outputs import write_whole
 from mal_trt.base.remote import is_url
-from mal_trt.distributed.plan import Plan
-from mal_trt.distributed.shard_labeler import Done, ShardLabeler, check_versions, running_versions
-from mal_trt.labelling.workers import Settings
+from mal_trt.distributed.shard_labeler import Done, ShardLabeler, ShardRun, check_versions, running_versions
 
 LOCAL, AUTO = "local", "auto"
 LARGEST_SENT = 1 << 30  # bytes of a model that is sent to the workers
@@ -39,9 +37,9 @@ def connect(address: str) -> Any:
         except TypeError:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
             raise RunError(
-                f"Ray at {address}: cannot be reached ({text}); start it with `ray start --head`, or give --ray local"
+                f"Ray at {address}: cannot be reached ({one_line(error)}); "
+                "start it with `ray start --head`, or give --ray local"
             ) from None
     quiet()
     return ray
@@ -56,36 +54,17 @@ def quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def run_on_ray(
-    address: str,
-    plan: Plan,
-    out: str,
-    settings: Settings,
-    device: str,
-    batch: int | None,
-    sha: str,
-    missing: Sequence[int],
-    workers: int | None,
-    gpus: float,
-) -> Iterator[Done]:
-    """Label these shards; each is told when it is there. workers: how many actors at most, None: as many as there is
+def run_on_ray(address: str, run: ShardRun, missing: Sequence[int], workers: int | None, gpus: float) -> Iterator[Done]:
+    """Label these shards; yields each when it is there. workers: how many actors at most; None: as many as there is
     room for. gpus: of each."""
     ray = connect(address)
-    model = Path(settings.model)
+    settings, model = run.settings, Path(run.settings.model)
     content = None
     if model.suffix.lower() == ".onnx" and model.stat().st_size <= LARGEST_SENT:
         content = ray.put(model.read_bytes())
     most = workers or _room(ray, settings.threads, gpus)
-    actor = {
-        "plan": plan,
-        "out": out if is_url(out) else str(Path(out).resolve()),
-        "settings": settings,
-        "device": device,
-        "batch": batch,
-        "sha": sha,
-        "model": content,
-        "versions": running_versions(),
-    }
+    out = run.out if is_url(run.out) else str(Path(run.out).resolve())
+    actor = {"run": replace(run, out=out), "model": content, "versions": running_versions()}
     shards = ray.data.from_items([{"number": number} for number in missing], override_num_blocks=len(missing))
     made = shards.map_batches(
         _Actor,
@@ -104,8 +83,8 @@ def run_on_ray(
     except MalTrtError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise RunError(f"Ray: the run failed ({text[:300]}); the shards that are there stay, run again") from None
+        why = one_line(error, 300)
+        raise RunError(f"Ray: the run failed ({why}); the shards that are there stay, run again") from None
 
 
 def _room(ray: Any, threads: int, gpus: float) -> int:
@@ -116,23 +95,23 @@ def _room(ray: Any, threads: int, gpus: float) -> int:
 
 
 class _Actor:
-    """A process with a model. What goes wrong is told as a row: Ray would try it again without end."""
+    """A process with a model. What goes wrong becomes a row: Ray would try an exception again without end."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._error: MalTrtError | None = None
         self._labeler: ShardLabeler | None = None
         try:
             check_versions(given["versions"])
-            settings: Settings = given["settings"]
+            run: ShardRun = given["run"]
+            settings = run.settings
             if given["model"] is not None:
-                settings = replace(settings, model=kept_model(lambda: _sent(given["model"]), given["sha"]))
+                settings = replace(settings, model=kept_model(lambda: _sent(given["model"]), run.model_sha256))
             elif not Path(settings.model).is_file():
                 raise InputError(
                     f"{settings.model}: not on host {socket.gethostname()}; an engine must lie at the same path on "
                     "every machine"
                 )
-            arguments = (given["plan"], given["out"], settings, given["device"], given["batch"], given["sha"])
-            self._labeler = ShardLabeler(*arguments)
+            self._labeler = ShardLabeler(replace(run, settings=settings))
         except MalTrtError as error:
             self._error = error
 

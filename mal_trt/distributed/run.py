@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends.choice import AUTO
-from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.base.errors import InputError, NothingDone, RunError
 from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
 from mal_trt.distributed.place import Place
 from mal_trt.distributed.plan import Plan, check_facts, make_plan, read_plan
-from mal_trt.distributed.shard_labeler import Done, ShardLabeler, shard_record
-from mal_trt.formats.boxes import BoxesLike, as_boxes
-from mal_trt.formats.images import open_images, place_key
+from mal_trt.distributed.shard_labeler import Done, ShardLabeler, ShardRun, shard_record
+from mal_trt.formats.boxes import BoxesLike
+from mal_trt.labelling.job import LabelJob
 from mal_trt.labelling.predictor import Threshold
 from mal_trt.labelling.summary import most_missing
 from mal_trt.labelling.workers import Settings
 
-PICTURES = 1000  # of a shard, unless told otherwise
+PICTURES = 1000  # of a shard, unless another number is given
 
 
 @dataclass(frozen=True)
@@ -99,32 +97,19 @@ def label_shards(
     """
     if shard_pictures < 1:
         raise InputError(f"shard_pictures {shard_pictures}: expected at least 1")
-    if "," in device:
+    if isinstance(device, str) and "," in device:
         raise InputError(
             f"device {device}: one process makes shards on one device; for several give --ray local --device cuda "
             "--gpus-per-worker 1"
         )
-    given = as_boxes(boxes)
-    found = given.home() if images is None else images
-    images_key = place_key(found) if str(found) != str(given.path) else str(given.path)
-    file = resolve_model(model, weights)
-    sha = file_sha256(file)
     if threads is None:
         threads = usable_cores() if ray is None else 1
-    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    job = LabelJob.prepare(images, boxes, settings, device, batch)
     facts = {
         "mal-trt": __version__,
-        "boxes": given.sha256(),
-        "images": images_key,
-        "model": sha,
+        **job.facts(),
         "shard pictures": str(shard_pictures),
-        "batch": str(batch),
-        "threshold": str(threshold),
-        "flip": str(flip),
-        "refine": str(refine),
-        "weights": str(weights),
-        "slack": str(slack),
-        "decode": decode,
         **({"backend": backend} if backend != AUTO else {}),
     }
     place = Place(out)
@@ -134,38 +119,30 @@ def label_shards(
         if plan is None:
             if any(name.startswith("part-") for name in place.names()):
                 raise InputError(f"{place.out}: holds shards without the plan of a run; choose another --out")
-            plan = make_plan(place, given, images_key, open_images(found), shard_pictures, facts)
+            plan = make_plan(place, job, shard_pictures, facts)
         else:
             check_facts(place, plan, facts)
+        run = ShardRun(plan, place.out, job.settings, device, batch, facts["model"])
         missing = plan.missing(place.names())
         with Progress("labelling", plan.shards, plan.shards - len(missing), unit="shards", show=progress) as bar:
             made: dict[int, Done] = {}
-            for one in _labelled(plan, place.out, settings, device, batch, sha, missing, ray, workers, gpus):
+            for one in _labelled(run, missing, ray, workers, gpus):
                 made[one.number] = one
                 bar.advance(1)
         return _summary(plan, place, missing, made, time.monotonic() - began)
 
 
 def _labelled(
-    plan: Plan,
-    out: str,
-    settings: Settings,
-    device: str,
-    batch: int | None,
-    sha: str,
-    missing: Sequence[int],
-    ray: str | None,
-    workers: int | None,
-    gpus: float,
+    run: ShardRun, missing: Sequence[int], ray: str | None, workers: int | None, gpus: float
 ) -> Iterator[Done]:
     if not missing:
         return
     if ray is not None:
         from mal_trt.distributed.ray_run import run_on_ray
 
-        yield from run_on_ray(ray, plan, out, settings, device, batch, sha, missing, workers, gpus)
+        yield from run_on_ray(ray, run, missing, workers, gpus)
         return
-    with closing(ShardLabeler(plan, out, settings, device, batch, sha)) as labeler:
+    with closing(ShardLabeler(run)) as labeler:
         for number in missing:
             yield labeler.label(number)
 
@@ -173,7 +150,7 @@ def _labelled(
 def _summary(plan: Plan, place: Place, missing: Sequence[int], made: dict[int, Done], seconds: float) -> Sharded:
     still = plan.missing(place.names())
     if still:
-        raise InputError(f"{place.out}: {len(still)} shards are not there after the run; run again")
+        raise RunError(f"{place.out}: {len(still)} shards are not there after the run; run again")
     skipped: Counter[str] = Counter()
     total = labelled = 0
     provider = ""

@@ -24,17 +24,10 @@ from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.journal_labels import category_names
+from mal_trt.labelling.journal_labels import category_names, outcomes
 
 KEY = b"mal_trt"
 ROWS = 10_000  # rows of a group, held at once
-_SQL = """
-SELECT annotation.record, annotation.id, annotation.image_id, annotation.category_id, image.file_name, image.width,
-       image.height, x0, y0, x1, y1, rle, area, quality, result.reason, result.detail
-FROM annotation JOIN result USING(seq) LEFT JOIN box USING(seq)
-LEFT JOIN image ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id)
-ORDER BY annotation.seq
-"""
 _TEXTS = (
     "annotation_id",
     "image_id",
@@ -71,14 +64,11 @@ def write_shard(journal: Journal, file: Path, model: str, record: dict[str, Any]
     arrow = _arrow()
     from pyarrow import parquet
 
+    images = list(journal.images())
     document = {
-        "images": [json.loads(text) for (text,) in journal.execute("SELECT record FROM image ORDER BY position")],
-        "sizes": journal.execute("SELECT file_name, width, height FROM image ORDER BY position").fetchall(),
-        "parts": [
-            (key, value)
-            for key, value in journal.execute("SELECT key, value FROM part ORDER BY position").fetchall()
-            if value is not None
-        ],
+        "images": [json.loads(image.record) for image in images],
+        "sizes": [(image.file_name, image.width, image.height) for image in images],
+        "parts": [(key, value) for key, value in journal.parts() if value is not None],
     }
     columns = schema().with_metadata({KEY: json.dumps({"record": record, "document": document}).encode()})
     try:
@@ -122,25 +112,26 @@ def _not_whole(name: str | Path) -> InputError:
 
 def _rows(journal: Journal, model: str) -> Iterator[dict[str, Any]]:
     names = category_names(journal)
-    for row in journal.execute(_SQL):
-        record, annotation, image, category, name, width, height, x0, y0, x1, y1, rle, area, score, reason, detail = row
-        box = (None,) * 4 if rle is None else (x0, y0, x1 - x0, y1 - y0)
+    for one in outcomes(journal):
+        box: tuple[float | None, ...] = (None,) * 4
+        if one.rle is not None:
+            box = (one.x0, one.y0, one.x1 - one.x0, one.y1 - one.y0)
         yield {
-            "file_name": name,
-            "width": width,
-            "height": height,
-            "annotation_id": _json(annotation),
-            "image_id": _json(image),
-            "category_id": _json(category),
-            "category": names.get(category),
+            "file_name": one.file_name,
+            "width": one.width,
+            "height": one.height,
+            "annotation_id": _json(one.id),
+            "image_id": _json(one.image_id),
+            "category_id": _json(one.category_id),
+            "category": names.get(one.category_id),
             **dict(zip(("bbox_x", "bbox_y", "bbox_width", "bbox_height"), box, strict=True)),
-            "counts": None if rle is None else json.loads(rle)["counts"],
-            "area": area,
-            "score": score,
+            "counts": None if one.rle is None else json.loads(one.rle)["counts"],
+            "area": one.area,
+            "score": one.quality,
             "model_sha256": model,
-            "reason": reason,
-            "detail": detail,
-            "record": record,
+            "reason": one.reason,
+            "detail": one.detail,
+            "record": one.record,
         }
 
 

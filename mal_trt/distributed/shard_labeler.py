@@ -47,26 +47,36 @@ class Done:
     again: bool = False
 
 
-class ShardLabeler:
-    """Labels shards of a plan into a place. model_sha256: what the model must be; InputError if it is another."""
+@dataclass(frozen=True)
+class ShardRun:
+    """What all workers of a run share. out: the folder or URL of the shards. batch: see `LabelJob`. model_sha256: what
+    the model must be."""
 
-    def __init__(
-        self, plan: Plan, out: str, settings: Settings, device: str, batch: int | None, model_sha256: str
-    ) -> None:
-        found = file_sha256(settings.model)
-        if found != model_sha256:
+    plan: Plan
+    out: str
+    settings: Settings
+    device: str
+    batch: int | None
+    model_sha256: str
+
+
+class ShardLabeler:
+    """Labels shards of a run. InputError if the model is another one."""
+
+    def __init__(self, run: ShardRun) -> None:
+        found = file_sha256(run.settings.model)
+        if found != run.model_sha256:
             raise InputError(
-                f"{settings.model}: on host {socket.gethostname()} this is another model (SHA-256 {found[:12]}..., the "
-                f"run began with {model_sha256[:12]}...); give every machine the same file"
+                f"{run.settings.model}: on host {socket.gethostname()} this is another model (SHA-256 {found[:12]}..., "
+                f"the run began with {run.model_sha256[:12]}...); give every machine the same file"
             )
-        self._plan, self._place, self._threads, self._device = plan, Place(out, make=False), settings.threads, device
-        self._model = model_sha256
-        self._predictor, self._masker = settings.open(device, settings.threads)
-        self._batch = batch_size(batch, self._predictor.most)
+        self._run, self._plan, self._place = run, run.plan, Place(run.out, make=False)
+        self._predictor, self._masker = run.settings.open(run.device, run.settings.threads)
+        self._batch = batch_size(run.batch, self._predictor.most)
         self._source: ImageSource | None = None
 
     def label(self, number: int, done: Callable[[int], None] = lambda boxes: None) -> Done:
-        """Label one shard, or find that it is there. done: told of boxes that have a mask or a reason."""
+        """Label one shard, or find that it is there. done: called with how many boxes have a mask or a reason now."""
         name = self._plan.name(number)
         with tempfile.TemporaryDirectory(prefix="mal-trt-shard-") as folder:
             file = Path(folder) / name
@@ -78,7 +88,8 @@ class ShardLabeler:
             try:
                 with journal.guard():
                     write_plan(journal, {}, boxes, None, source, self._batch, repeated=repeated)
-                    run_plan(journal, source, self._predictor, self._masker, self._batch, self._threads, done)
+                    threads = self._run.settings.threads
+                    run_plan(journal, source, self._predictor, self._masker, self._batch, threads, done)
                     self._check_there(number, journal)
                     labelled, total = journal.count()
                     record = {
@@ -93,14 +104,14 @@ class ShardLabeler:
                         "records": total,
                         "labelled": labelled,
                         "skipped": journal.skipped(),
-                        "model_sha256": self._model,
+                        "model_sha256": self._run.model_sha256,
                         "provider": self._predictor.provider,
-                        "device": self._device,
+                        "device": self._run.device,
                         "batch": self._batch,
                         "given": self._plan.facts,
                         "versions": {"python": platform.python_version(), **library_versions()},
                     }
-                    write_shard(journal, file, self._model, record)
+                    write_shard(journal, file, self._run.model_sha256, record)
             finally:
                 journal.delete()
             self._place.send(file, name)

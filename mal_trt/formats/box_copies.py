@@ -42,7 +42,7 @@ class BoxCopies:
             raise InputError(f"{self.url}: holds no boxes: no file there ends in {', '.join(ENDINGS)}")
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def naming_urls(self) -> Iterator[None]:
         """Messages about the copies inside name the URLs."""
         try:
             yield

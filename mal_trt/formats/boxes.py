@@ -13,12 +13,12 @@ from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import file_kind
 from mal_trt.base.places import Copies, ending_of, places
-from mal_trt.base.remote import is_url
+from mal_trt.base.remote import as_place, is_url
 from mal_trt.formats.box_copies import BoxCopies
 from mal_trt.formats.images import EACH, ImageSource, open_images
 from mal_trt.formats.jsonstream import Entry, document_entries, read_document
 from mal_trt.formats.picture_tables import opened_parquet, picture_column
-from mal_trt.formats.reading.build import Document, Read
+from mal_trt.formats.reading.build import Document, ReadResult
 from mal_trt.formats.reading.coco import merged, read_coco
 from mal_trt.formats.reading.cvat import read_cvat
 from mal_trt.formats.reading.detect import ENDINGS, TITLES, detect
@@ -28,9 +28,11 @@ from mal_trt.formats.reading.labelme import read_labelme
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.reading.parquet import read_parquet
 from mal_trt.formats.reading.places import common_home, split_name, split_of
+from mal_trt.formats.reading.png_instance import read_png_instance
 from mal_trt.formats.reading.rescaled import rescaled
 from mal_trt.formats.reading.results import collected, is_results, with_pictures
 from mal_trt.formats.reading.table import read_csv
+from mal_trt.formats.reading.unread import check_not_panoptic
 from mal_trt.formats.reading.via import read_via
 from mal_trt.formats.reading.voc import read_voc, voc_splits
 from mal_trt.formats.reading.webdataset import read_webdataset, webdataset_sha256
@@ -39,16 +41,17 @@ from mal_trt.formats.reading.yolo_layout import YoloSet, yolo_set
 
 __all__ = ["Boxes", "BoxesLike", "Document", "as_boxes", "boxes_sha256", "open_pictures", "read_boxes", "read_coco"]
 
-READERS: dict[str, Callable[[list[Path], ImageSource], Read]] = {
+READERS: dict[str, Callable[[list[Path], ImageSource], ReadResult]] = {
     "coco": lambda files, images: merged(files),
     "kitti": read_kitti,
     "label-studio": read_label_studio,
     "labelme": read_labelme,
+    "png-instance": read_png_instance,
     "via": read_via,
     "voc": read_voc,
 }
 # Formats whose files may say themselves which split a record belongs to.
-SPLIT_READERS: dict[str, Callable[[list[Path], ImageSource, str | None], Read]] = {
+SPLIT_READERS: dict[str, Callable[[list[Path], ImageSource, str | None], ReadResult]] = {
     "csv": read_csv,
     "cvat": read_cvat,
     "parquet": read_parquet,
@@ -65,8 +68,8 @@ class Boxes:
         label("photos", Boxes("shapes", split="train"), out="labels.json")
 
     - `path`: also a URL, and a pattern such as `shard-{000..123}.tar` for several files.
-    - `format`: "coco", "yolo", "voc", "kitti", "labelme", "csv", "parquet", "cvat", "label-studio", "via" or
-      "webdataset". None: found out from the content.
+    - `format`: "coco", "yolo", "voc", "kitti", "labelme", "csv", "parquet", "cvat", "label-studio", "via",
+      "png-instance" or "webdataset". None: found out from the content.
     - `split`: take only one split of the data set, such as "train".
     - `rescale`: scale the boxes, because the pictures were resized after the boxes were made.
     - `image_list`: the COCO file whose pictures and classes a bare list of COCO results is of.
@@ -82,13 +85,13 @@ class Boxes:
         rescale: bool = False,
         image_list: str | Path | None = None,
     ):
-        self.path: str | Path = str(path) if is_url(path) else Path(path)
+        self.path = as_place(path)
         self.split, self.rescale = split, rescale
         self.notes: list[str] = []
         self._copies = BoxCopies(str(path)) if is_url(path) and ending_of(places(path)) != ".tar" else None
         self._here = self.path if self._copies is None else self._copies.path
         self.image_list = None if image_list is None else Path(image_list)
-        with self._told():
+        with self._naming_urls():
             self._found = detect(self._here, format)
             if self.image_list is not None and not self.bare:
                 raise InputError(f"{self.image_list}: {self} names its pictures itself; leave out the image list")
@@ -122,16 +125,18 @@ class Boxes:
 
         InputError names the file and, where there are lines, the line.
         """
-        with self._told():
+        with self._naming_urls():
             if self.image_list is not None:
                 document = collected(self.entries(images))
             else:
                 document = read_coco(self._files[0]) if self.streamed else self._read(images).document
+                for record in document["annotations"][:1] if self.streamed else ():
+                    check_not_panoptic(self._files[0], record)
         return rescaled(document, images) if self.rescale else document
 
     def entries(self, images: ImageSource) -> Iterator[Entry]:
         """The document, or a bare list of results, piece by piece."""
-        with self._told():
+        with self._naming_urls():
             if self.streamed:
                 yield from self._streamed()
                 return
@@ -159,7 +164,9 @@ class Boxes:
         """Where the pictures are, as `open_images` takes it, where the boxes say it; InputError where they do not."""
         if self._found.format == "webdataset" or self._holds_pictures:
             return self._home_of_files
-        with self._told():
+        if self._found.format == "png-instance":  # whose own pictures are called as those that they are of
+            raise InputError(f"{self.path}: does not say where its pictures are; give --images")
+        with self._naming_urls():
             nowhere = self._asked()
         if nowhere.asked and all(is_url(paths[0]) for paths in nowhere.asked):
             return EACH
@@ -179,10 +186,16 @@ class Boxes:
     def _streamed(self) -> Iterator[Entry]:
         if self.image_list is not None:
             return with_pictures(self._files[0], self.image_list)
-        return read_document(self._files[0])
+        return self._checked(read_document(self._files[0]))
+
+    def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            if entry.key == "annotations" and entry.index == 0:
+                check_not_panoptic(self._files[0], entry.value)
+            yield entry
 
     def _asked(self) -> Nowhere:
-        """What pictures the boxes ask for."""
+        """The pictures that the boxes name."""
         nowhere = Nowhere()
         if self.streamed:
             for entry in self._streamed():
@@ -198,7 +211,7 @@ class Boxes:
         """Whether the boxes' files are those of the pictures too."""
         if self._found.format != "parquet":
             return False
-        with self._told(), opened_parquet(self._files[0], Copies()) as table:
+        with self._naming_urls(), opened_parquet(self._files[0], Copies()) as table:
             return picture_column(table.schema_arrow) is not None
         return False
 
@@ -214,8 +227,8 @@ class Boxes:
         """The tar files of a WebDataset."""
         return [str(file) for file in self._found.files] or places(self.path)
 
-    def _told(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._copies is None else self._copies.told()
+    def _naming_urls(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._copies is None else self._copies.naming_urls()
 
     @property
     def _files(self) -> Sequence[Path]:
@@ -255,7 +268,7 @@ class Boxes:
         names = self._splits.values()
         return self._found.format in SPLIT_READERS and split_name(self.split or "") not in names
 
-    def _read(self, images: ImageSource) -> Read:
+    def _read(self, images: ImageSource) -> ReadResult:
         format, files = self._found.format, list(self._files)
         if format == "webdataset":
             read = read_webdataset(self._shards, images)
@@ -270,6 +283,7 @@ class Boxes:
 
 
 BoxesLike = str | Path | Boxes
+Source = tuple[str | Path | None, BoxesLike]  # pictures, None where the boxes say where they are, and their boxes
 
 
 def as_boxes(boxes: BoxesLike) -> Boxes:

@@ -1,14 +1,15 @@
 """Pictures looked up by name, wherever they are kept, as RGB pixels. Where they may be kept is `images`.
 
-Boxes belong to the pixels as stored in the file, which is how pycocotools and Pillow readers see them, so an
-EXIF orientation is not applied. The one exception: a document whose width and height fit only the rotated
-picture was made by a tool that rotates, and then the picture is rotated too.
+Boxes belong to the pixels as stored in the file, so an EXIF orientation is not applied. The one exception: a document
+whose width and height fit only the rotated picture was made by a tool that rotates, and then the picture is rotated
+too. TIFF is the other way round, as Pillow itself reads it: rotated, unless only the stored picture fits.
 
-Alpha is dropped, not blended. 16-bit greyscale keeps its high byte (value >> 8).
+Alpha is dropped, not blended. More than 8 bits become 8 as `depth` says. Of several pages or frames the first is read.
 """
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,11 +19,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from mal_trt.base.errors import RunError, one_line
 from mal_trt.formats.picture_names import Match, PictureNames
-from mal_trt.formats.picture_problem import MISSING, UNREADABLE, ImageProblem, one_line
+from mal_trt.formats.picture_problem import MISSING, UNREADABLE, ImageProblem
 from mal_trt.formats.pixels import begins_as_picture, open_picture, read_picture, read_small
 
 HEAD = 32  # bytes that tell a picture
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ImageSource(ABC):
@@ -97,7 +100,11 @@ class ImageSource(ABC):
                 yield stream
         except FileNotFoundError:
             raise ImageProblem(MISSING, name) from None
+        except MemoryError:
+            raise _exhausted(name, "not enough memory") from None
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise _exhausted(name, error.strerror) from None
             raise ImageProblem(UNREADABLE, f"{name}: {error.strerror or one_line(error)}") from None
 
     @cached_property
@@ -108,7 +115,9 @@ class ImageSource(ABC):
         try:
             with self._stream(name) as stream:
                 return begins_as_picture(stream.read(HEAD))
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise _exhausted(name, error.strerror) from None
             return False
 
     @abstractmethod
@@ -118,3 +127,11 @@ class ImageSource(ABC):
     @abstractmethod
     def _stream(self, name: str) -> BinaryIO:
         """The bytes of one stored picture; OSError if they cannot be read."""
+
+
+def _exhausted(name: str, why: str | None) -> RunError:
+    """The error of a machine that ran out of something: it says nothing of the picture, which can be read later."""
+    return RunError(
+        f"{name}: cannot be read now ({why}); end other programs or raise the limit (`ulimit -a` shows it), then run "
+        "again, `label` with --resume"
+    )

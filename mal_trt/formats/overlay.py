@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.squares import highest_near, lowest_near
+from mal_trt.geometry.morphology import dilate, erode
 
 # Vivid, far apart in hue from one to the next, and readable under white or black text.
 PALETTE = (
@@ -135,7 +135,7 @@ def _paint(
     # At the picture's borders, too, the mask is outlined: what lies beyond counts as background.
     inside, grown, core = (
         np.asarray(Image.fromarray(values).filter(soft))[y0 - top : y1 - top, x0 - left : x1 - left]
-        for values in (mask, highest_near(mask, max(1, line // 2)), lowest_near(mask, line))
+        for values in (mask, dilate(mask, max(1, line // 2)), erode(mask, line))
     )
     step = max(1, BAND_PIXELS // max(1, x1 - x0))
     for first in range(0, y1 - y0, step):

@@ -12,6 +12,8 @@ from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import clean_name, has_picture_ending
 from mal_trt.formats.picture_problem import MISSING, NOT_A_FILE, UNREADABLE, ImageProblem
 
+MASKS = frozenset(("SegmentationClass", "SegmentationObject"))  # folders of VOC whose pictures are called as the photos
+
 
 class FolderPictures(ImageSource):
     """The pictures of a folder, with its subfolders."""
@@ -44,7 +46,9 @@ class FolderPictures(ImageSource):
         return super().find_stem(*(path.replace(os.sep, "/") for path in inside), *paths)
 
     def _list(self) -> Iterator[str]:
-        yield from walk_files(self._root)
+        for name in walk_files(self._root):
+            if MASKS.isdisjoint(name.split("/")[:-1]):
+                yield name
 
     def _stream(self, name: str) -> BinaryIO:
         return open_regular(self._root / name)

@@ -9,7 +9,6 @@ NOT_A_FILE = "picture is no regular file"
 UNREADABLE = "picture cannot be read"
 DAMAGED = "picture truncated or damaged"
 TOO_LARGE = "picture too large"
-UNSUPPORTED = "unsupported pixel format"
 OTHER_SIZE = "picture size differs from the document"
 AMBIGUOUS = "several pictures fit the name"
 
@@ -24,8 +23,3 @@ class ImageProblem(Exception):
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
         self.detail = detail
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, short and without line breaks."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

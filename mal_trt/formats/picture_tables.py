@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
 from mal_trt.base.places import Copies
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import clean_name
-from mal_trt.formats.picture_problem import one_line
 
 KEPT = 2  # row groups of pictures held at once
 COLUMNS = ("image", "picture", "photo", "img", "jpg", "jpeg", "png", "bytes", "content")

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, one_line
 from mal_trt.base.places import Copies
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import clean_name
-from mal_trt.formats.picture_problem import one_line
 
 BLOCK = 512  # bytes
 

@@ -46,13 +46,9 @@ def check_polygons(segmentation: list[Any]) -> None:
         raise ValueError("a polygon is not a list of at least three x, y pairs of finite numbers")
 
 
-def painted_rle(points: np.ndarray, height: int, width: int, *parts: np.ndarray) -> RLE:
-    """Compressed RLE of a YOLO polygon, [n,2] x, y in pixels, as the tools that train on such polygons fill it, and of
-    further parts of the same object."""
-    mask = painted([points], height, width)
-    for part in parts:
-        mask |= painted([part], height, width)
-    return encode_rle(LocalMask(0, 0, mask), height, width)
+def painted_rle(points: np.ndarray, height: int, width: int) -> RLE:
+    """Compressed RLE of a YOLO polygon, [n,2] x, y in pixels, as the tools that train on such polygons fill it."""
+    return encode_rle(LocalMask(0, 0, painted([points], height, width)), height, width)
 
 
 def _is_polygon(part: Any) -> bool:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass, extended_box, inclusive_pixels, size_class
 
-# Above this many source pixels the two passes of the resize run in bands, which bounds memory; 4 MB fit in a cache.
+# With more source pixels the two passes of the resize run in bands, which bounds memory; 4 MB fit in a cache.
 BAND_PIXELS = 1 << 20
-REDUCTIONS = (8, 4, 2)  # what a JPEG's decoder can divide both sides by
+REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder can divide both sides
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,17 @@ def inner_box(
 ) -> tuple[int, int, int, int]:
     """XYXY crop pixels that an XYXY box of a `width` x `height` picture covers in the crop of `extended`."""
     x0, y0, x1, y1 = inclusive_pixels(box)
-    ix0, ix1 = _resized_span(max(x0, 0), min(x1, width), extended[0], extended[2], size)
-    iy0, iy1 = _resized_span(max(y0, 0), min(y1, height), extended[1], extended[3], size)
+    left, top, right, bottom = extended
+    ix0, ix1 = resized_span(max(x0, 0) - left, min(x1, width) - left, right - left, size)
+    iy0, iy1 = resized_span(max(y0, 0) - top, min(y1, height) - top, bottom - top, size)
     return ix0, iy0, ix1, iy1
 
 
 def read_crop(picture: np.ndarray, extended: Sequence[int], size: int, by: int = 1) -> np.ndarray:
     """Pixels of an extended box, wrapped around the borders and resized.
 
-    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels. by: what the picture's sides were divided by
-    when it was decoded; `extended` is in pixels of the whole one. Returns uint8 [size,size,...].
+    picture: uint8 [H,W,3] (or a mask, [H,W]). extended: XYXY whole pixels of the original picture. by: what the sides
+    of `picture` were divided by when it was decoded. Returns uint8 [size,size,...].
     """
     x0, y0 = (side // by for side in extended[:2])
     x1, y1 = (-(-side // by) for side in extended[2:])
@@ -100,8 +101,8 @@ def read_crop(picture: np.ndarray, extended: Sequence[int], size: int, by: int =
 
 
 def reduction(least: float, size: int, margin_rate: float = TEST_MARGIN_RATE) -> int:
-    """The largest of 8, 4, 2 and 1 by which a picture's sides can be divided so that each of its crops, `size` pixels
-    wide and high, is still made of at least as many. least: shortest side of its boxes, pixels."""
+    """The largest of 8, 4, 2 and 1 by which a picture's sides can be divided while each of its crops still covers at
+    least `size` pixels a side, its size after the resize. least: shortest side of its boxes, pixels."""
     crop = least * (1 + margin_rate / 2)
     return next((by for by in REDUCTIONS if crop >= by * size), 1)
 
@@ -125,7 +126,7 @@ def wrap(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def _pieces(start: int, stop: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Runs of start..stop that lie within one repeat of 0..side: where they go, and where they come from."""
+    """Pieces of start..stop that lie within one repeat of 0..side: their place in the result, and in the source."""
     at = start
     while at < stop:
         source = at % side
@@ -139,6 +140,18 @@ def resize_line(line: np.ndarray, size: int) -> np.ndarray:
     return _resize(line[None], size, 1).reshape(size)
 
 
+def resized_span(first: int, last: int, length: int, size: int) -> tuple[int, int]:
+    """Where a line of `length` pixels, 1 at first..last and else 0, is 1 after MAL's resize of its box mask to `size`
+    pixels: first and last (exclusive), (0, 0) if nowhere.
+
+    The filter is separable and rounds to 8 bits between passes, so one line stands for the whole mask.
+    """
+    line = np.zeros(length, np.uint8)
+    line[max(first, 0) : max(last, 0)] = 1
+    inside = np.flatnonzero(resize_line(line, size))
+    return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+
+
 def _resize(
     pixels: np.ndarray,
     width: int,
@@ -146,7 +159,7 @@ def _resize(
     across: tuple[float, float] | None = None,
     down: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """across, down: the part of the columns and of the rows that is resized; None: all."""
+    """Pixels [H,W,...] as [height,width,...]. across, down: the columns and rows that are resized; None: all."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     left, right = across or (0, image.width)
     top, bottom = down or (0, image.height)
@@ -158,14 +171,3 @@ def _resize(
         if image.size != size or box != (0, 0, *size):
             image = image.resize(size, Image.Resampling.BICUBIC, box)
     return np.asarray(image)
-
-
-def _resized_span(first: int, last: int, start: int, stop: int, size: int) -> tuple[int, int]:
-    """Where pixels first..last of a start..stop line are 1 after MAL's resize of its 0/1 box mask.
-
-    The filter is separable and rounds to 8 bits between passes, so one line tells all.
-    """
-    line = np.zeros(stop - start, np.uint8)
-    line[max(first - start, 0) : max(last - start, 0)] = 1
-    inside = np.flatnonzero(resize_line(line, size))
-    return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)

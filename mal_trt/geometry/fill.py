@@ -29,8 +29,10 @@ def even_odd(lines: Sequence[np.ndarray], height: int, width: int) -> np.ndarray
 
 
 def painted(lines: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The same of lines whose points are first brought to whole pixels, towards zero, and which count as inside
-    themselves: what OpenCV's fillPoly makes of them, and so what tools that train on YOLO polygons see."""
+    """As `even_odd`, but points are first truncated to whole pixels, and the lines themselves count as inside.
+
+    This is what OpenCV's fillPoly paints, and so what tools that train on YOLO polygons see.
+    """
     whole = [np.trunc(line).astype(np.int64) for line in lines]
     canvas = Image.fromarray(even_odd([line + 0.5 for line in whole], height, width).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mal_trt.geometry.boxes import TEST_MARGIN_RATE
-from mal_trt.geometry.crops import Frame, resize_line
+from mal_trt.geometry.crops import Frame, resized_span
 
-NEAR = (2, 4)  # crop pixels looked at around each side of a box: first so many, then where that did not tell
-STEEPEST = 8  # source pixels to a crop's pixel, up to which the filter's taps are summed here
+NEAR = (2, 4)  # crop pixels looked at around each side of a box: first few, then more where that did not decide
+STEEPEST = 8  # source pixels per crop pixel, up to which the filter's taps are summed here
 PRECISION = 2.0**-22  # of Pillow's weights, which are whole multiples of it
 
 
@@ -44,29 +44,29 @@ class Frames:
 
     @staticmethod
     def room(boxes: int, size: int) -> Frames:
-        """Frames of so many boxes, all zeros until they are `put`."""
+        """Frames of `boxes` boxes with crops of side `size`, all zeros until they are `put`."""
         extended, inner, sides = (np.zeros((boxes, wide), np.int64) for wide in (4, 4, 2))
         return Frames(np.zeros((boxes, 4)), extended, inner, sides, np.full(boxes, size, np.int64))
 
     def part(self, at: np.ndarray | slice) -> Frames:
-        """Those at some places, int or bool [m]."""
+        """The frames at some places, int or bool [m]."""
         return Frames(self.box[at], self.extended[at], self.inner[at], self.sides[at], self.size[at])
 
     def put(self, at: np.ndarray, frames: Frames) -> None:
-        """Other frames in the places `at`, int [m]."""
+        """Store other frames at the places `at`, int [m]."""
         self.box[at], self.extended[at], self.inner[at] = frames.box, frames.extended, frames.inner
         self.sides[at], self.size[at] = frames.sides, frames.size
 
     @property
     def side(self) -> int:
-        """Side of all crops, where they are alike and there is one."""
+        """Side of the crops, where all have the same and there is at least one."""
         return int(self.size[0])
 
     def __len__(self) -> int:
         return len(self.box)
 
     def __getitem__(self, at: int) -> Frame:
-        """One of them by itself."""
+        """One of the frames."""
         x0, y0, x1, y1 = self.box[at].tolist()
         left, top, right, bottom = self.extended[at].tolist()
         ix0, iy0, ix1, iy1 = self.inner[at].tolist()
@@ -105,11 +105,10 @@ def make_frames(
 
 
 def resized_spans(first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
-    """For each line of `length` zeros with ones at first..last: where `resize_line` to `size` leaves ones, int64 [n,2]
-    (0, 0 where nowhere). All int64 [n].
+    """`resized_span` of many lines, int64 [n,2]. first, last, length: int64 [n].
 
-    A pixel is one where the weights of the ones are half of all. Near each end of the ones they are summed; what comes
-    too near to a half to tell, or is out of the ordinary, `resize_line` decides.
+    A pixel is one where the ones have half of the filter's weight. Near each end of the ones the weights are summed;
+    `resized_span` itself decides what comes too close to a half, or is out of the ordinary.
     """
     first, last = np.clip(first, 0, length), np.clip(last, 0, length)
     spans = np.zeros((len(first), 2), np.int64)
@@ -117,41 +116,38 @@ def resized_spans(first: np.ndarray, last: np.ndarray, length: np.ndarray, size:
     sure = np.zeros(len(first), bool)
     for near in NEAR:
         left = np.flatnonzero(summed & ~sure)
-        # Lines that are shrunk alike have alike many taps.
+        # Lines that are shrunk alike have equally many taps.
         shrunk = -(-length[left] // size)
         for times in np.unique(shrunk).tolist():
             at = left[shrunk == times]
-            found, told = _ends(first[at], last[at], length[at], size, near)
-            spans[at[told]] = found[told]
-            sure[at[told]] = True
+            found, certain = _ends(first[at], last[at], length[at], size, near)
+            spans[at[certain]] = found[certain]
+            sure[at[certain]] = True
     for one in np.flatnonzero(~sure).tolist():
-        line = np.zeros(int(length[one]), np.uint8)
-        line[int(first[one]) : int(last[one])] = 1
-        inside = np.flatnonzero(resize_line(line, size))
-        spans[one] = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+        spans[one] = resized_span(int(first[one]), int(last[one]), int(length[one]), size)
     return spans
 
 
 def _ends(
     first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int, near: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`resized_spans` by `near` pixels at each end, int64 [n,2], and which lines that is certain of, bool [n]."""
+    """`resized_spans` by `near` pixels at each end, int64 [n,2], and whether that is certain, bool [n]."""
     spans = np.empty((len(first), 2), np.int64)
-    told = np.ones(len(first), bool)
+    sure = np.ones(len(first), bool)
     for side, ends in enumerate((first, last)):
         inside, start, certain = _near(ends, first, last, length, size, near)
         ones = inside if side == 0 else ~inside
         # From zeros to ones, or back, once.
-        told &= certain & ~ones[:, 0] & ones[:, -1] & (ones[:, 1:] >= ones[:, :-1]).all(axis=1)
+        sure &= certain & ~ones[:, 0] & ones[:, -1] & (ones[:, 1:] >= ones[:, :-1]).all(axis=1)
         spans[:, side] = start + ones.argmax(axis=1)
-    return spans, told
+    return spans, sure
 
 
 def _near(
     ends: np.ndarray, first: np.ndarray, last: np.ndarray, length: np.ndarray, size: int, near: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each of `near` pixels of the resized line is one, bool [n,near]; the first of them, and which lines it is
-    certain of."""
+    """Around the `ends` of resized lines: whether each of `near` pixels is one, bool [n,near]; the first of them, int64
+    [n]; and for which lines this is certain, bool [n]."""
     scale = length / size
     wide = np.maximum(scale, 1)[:, None, None]
     start = np.ceil(ends / scale - 0.5).astype(np.int64) - near // 2
@@ -166,6 +162,6 @@ def _near(
     weight[(distance >= 2) | (taps >= highest)] = 0
     ones = (taps >= first[:, None, None]) & (taps < last[:, None, None])
     total = weight.sum(axis=2)
-    share = (weight * ones).sum(axis=2) / np.where(total > 0, total, 1)  # 0 only far outside, which is not told
-    told = (np.abs(share - 0.5) > taps.shape[2] * PRECISION).all(axis=1) & (start >= 0) & (start + near <= size)
-    return share >= 0.5, start, told
+    share = (weight * ones).sum(axis=2) / np.where(total > 0, total, 1)  # 0 only far outside, which is not certain
+    certain = (np.abs(share - 0.5) > taps.shape[2] * PRECISION).all(axis=1) & (start >= 0) & (start + near <= size)
+    return share >= 0.5, start, certain

@@ -1,4 +1,4 @@
-"""A mask as pixels, in the smallest window that does; as text it is a run length encoding, `geometry.rle`."""
+"""A mask as pixels of a window of its picture; as text it is a run length encoding, `geometry.rle`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from mal_trt.geometry.rle import RLE, column_edges, rle_from_edges
 BAND_PIXELS = 1 << 16
 SIGMOID_BAND = 1 << 14  # likewise, float64 beside float32
 
-# Thresholds that `tight_threshold` tries, and how well a mask's own box must fit.
+# Thresholds that `tight_threshold` tries, and the IoU with its box at which it stops.
 TIGHT = tuple(round(0.6 - 0.05 * step, 2) for step in range(12))
 TIGHT_IOU = 0.95
 
@@ -108,7 +108,7 @@ class _Window:
             yield band > np.float32(threshold)
 
     def soft_bands(self) -> Iterator[np.ndarray]:
-        """The probabilities likewise, float32."""
+        """The probabilities, float32, in the same bands."""
         low, high, weight_low, weight_high = self._columns.taps
         soft = np.ascontiguousarray(self._soft.T)
         step = max(1, BAND_PIXELS // max(1, soft.shape[1]))

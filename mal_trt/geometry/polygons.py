@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mal_trt.geometry.loops import Loop, walk
-from mal_trt.geometry.tours import bridged, nearest, tie, tied
+from mal_trt.geometry.bridges import join, join_contours, join_lines, nearest
+from mal_trt.geometry.contours import Contour, find_contours
 
 # Where a line runs: through the centres of the foreground pixels beside the background, or along their sides.
 Through = Literal["centres", "corners"]
@@ -33,8 +33,8 @@ class Part:
 
     @property
     def line(self) -> np.ndarray:
-        """All lines as one; see `tie`."""
-        return tie(self.lines) if self.bridged is None else self.bridged
+        """All lines as one; see `join_lines`."""
+        return join_lines(self.lines) if self.bridged is None else self.bridged
 
 
 def parts(mask: np.ndarray, through: Through) -> list[Part]:
@@ -46,44 +46,44 @@ def parts(mask: np.ndarray, through: Through) -> list[Part]:
     so for readers who count a polygon's own line as inside. Lines along corners touch neither themselves nor each other
     but in single points, as GIS tools ask.
     """
-    loops = walk(mask, diagonal=through == "centres")
+    contours = find_contours(mask, diagonal=through == "centres")
     if through == "corners":
-        loops = [piece for loop in loops for piece in loop.untouched()]
-    outers = sorted((loop for loop in loops if loop.area > 0), key=lambda loop: -loop.area)
-    holes: list[list[Loop]] = [[] for _ in outers]
-    for loop in loops:
-        if loop.area < 0:
+        contours = [piece for contour in contours for piece in contour.split()]
+    outers = sorted((one for one in contours if one.area > 0), key=lambda one: -one.area)
+    holes: list[list[Contour]] = [[] for _ in outers]
+    for contour in contours:
+        if contour.area < 0:
             # Of the parts around it the smallest is its own.
-            own = max(i for i, outer in enumerate(outers) if outer.holds(loop))
-            holes[own].append(loop)
+            own = max(i for i, outer in enumerate(outers) if outer.holds(contour))
+            holes[own].append(contour)
     found = []
     for outer, inside in zip(outers, holes, strict=True):
-        lines = [_turns(_points(loop, through)) for loop in (outer, *inside)]
-        pixels = sum(loop.area for loop in (outer, *inside)) // 2
-        whole = _turns(bridged(mask, [outer, *inside]) + 0.5) if inside and through == "centres" else None
+        lines = [_turns(_points(contour, through)) for contour in (outer, *inside)]
+        pixels = sum(contour.area for contour in (outer, *inside)) // 2
+        whole = _turns(join_contours(mask, [outer, *inside]) + 0.5) if inside and through == "centres" else None
         found.append(Part(lines[0], tuple(lines[1:]), pixels, whole))
     return found
 
 
-def one_line(found: Sequence[Part]) -> tuple[np.ndarray, list[Part]]:
-    """Parts, the largest first, as one closed line, for formats that have one line an object; the parts it leaves out.
+def single_line(found: Sequence[Part]) -> tuple[np.ndarray, list[Part]]:
+    """Parts, the largest first, as one closed line, for formats that have one line an object; and the parts left out.
 
-    Readers count the line itself as inside, bridges too, so a part is left out whose bridge is longer than it is large.
+    Readers count the line and its bridges as inside, so a part is left out whose bridge has more pixels than itself.
     """
     line, lost = found[0].line, []
     for part in found[1:]:
         other = part.line
         here, there = nearest(line, other)
         if np.abs(line[here] - other[there]).max() - 1 < part.pixels:
-            line = tied(line, other, here, there)
+            line = join(line, other, here, there)
         else:
             lost.append(part)
     return line, lost
 
 
 def three_points(line: np.ndarray) -> np.ndarray:
-    """The line of a mask of one pixel or one straight row of pixels with a point more, or two, in the same pixels: what
-    has fewer than three is no polygon to most readers."""
+    """A line of one or two points with more of them, up to three, within the same pixels: to most readers fewer are no
+    polygon."""
     if len(line) == 1:
         line = np.concatenate([line, line + np.array([0.125, 0])])
     if len(line) == 2:
@@ -93,8 +93,8 @@ def three_points(line: np.ndarray) -> np.ndarray:
     return line
 
 
-def _points(loop: Loop, through: Through) -> np.ndarray:
-    return loop.corners.astype(float) if through == "corners" else loop.at + 0.5
+def _points(contour: Contour, through: Through) -> np.ndarray:
+    return contour.corners.astype(float) if through == "corners" else contour.at + 0.5
 
 
 def _turns(line: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How sure the network is of a mask; what is true only a drawn mask can say. What it tells itself: `geometry.marks`."""
+"""How sure the network is of a mask. Figures of the mask by itself: `geometry.mask_stats`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def soft_iou(logits: np.ndarray, frame: Frame, threshold: float) -> float:
 
 
 def inner_cells(inner: np.ndarray, size: int, height: int, width: int) -> np.ndarray:
-    """The cells of height x width logits that boxes touch, XYXY, int [n,4]. inner: of their `Frame`s, int [n,4]."""
+    """The cells of height x width logits that boxes touch, XYXY, int [n,4]. inner: `Frame.inner` of each, int [n,4]."""
     cells = inner * np.array([width, height, width, height])
     return np.hstack([cells[:, :2] // size, -(-cells[:, 2:] // size)])

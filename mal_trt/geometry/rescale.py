@@ -1,4 +1,4 @@
-"""Boxes of a picture that was resized since: whether one factor explains it, and the boxes in the new pixels."""
+"""Boxes of a picture that was resized later: whether by one factor, and the boxes in the new pixels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def one_factor(said: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a picture of the said (width, height), resized by one factor and rounded, may have the other size."""
+    """Whether a picture of (width, height) `said`, resized by one factor and rounded, may have come to `size`."""
     (w, h), (width, height) = said, size
     return max((width - 1) / w, (height - 1) / h) < min((width + 1) / w, (height + 1) / h)
 
 
 def scaled_record(record: dict[str, Any], fx: float, fy: float) -> dict[str, Any]:
-    """An annotation of a picture that became fx times as wide, fy times as high; run lengths, not scalable, go."""
+    """An annotation of a picture that is now fx times as wide and fy times as high; run lengths are dropped."""
     x, y, w, h = (float(v) for v in record["bbox"])
     scaled = {**record, "bbox": [x * fx, y * fy, w * fx, h * fy]}
     if isinstance(record.get("area"), (int, float)):

@@ -1,6 +1,6 @@
 """COCO's run length encoding (RLE) of a mask: written, read, and made from where each column switches on and off.
 
-How a mask is found from logits is `geometry.paste`; many masks' run lengths at once are `geometry.rles`.
+Masks come from logits in `geometry.paste`; run lengths of many masks at once are in `geometry.rle_batch`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 from mal_trt.geometry.local_mask import LocalMask
 
 RLE = dict[str, Any]
+DIGIT = 5  # bits in a character of COCO's counts, beside one that says whether more follow
+MOST_DIGITS = 7  # characters of one number: 35 bits
 
 
 def encode_rle(local: LocalMask, height: int, width: int) -> RLE:
@@ -95,20 +97,29 @@ def column_edges(columns: np.ndarray, x0: int, y0: int, height: int) -> np.ndarr
     return (column + x0) * height + row + y0
 
 
-def _unpack(counts: str | bytes) -> np.ndarray:
-    """Run lengths of COCO's compressed counts: digits of 5 bits, lowest first, then differences by two."""
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
+def digits_to_numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers that COCO's characters stand for, int64 [n], and where the last character of each is, int64 [n].
+
+    A character holds 5 bits, the lowest first, and whether more follow. ValueError if COCO would not write this.
+    """
     raw = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((raw & 0x20) == 0)
     if np.any((raw < 0) | (raw > 63)) or not last.size or last[-1] != len(raw) - 1:
         raise ValueError("not COCO's compressed counts")
-    first = np.concatenate([[0], last[:-1] + 1])
-    length = last - first + 1
-    if length.max() > 7:
+    length = np.diff(last, prepend=-1)
+    if length.max() > MOST_DIGITS:
         raise ValueError("a run length of more than 35 bits")
+    first = last - length + 1
     digit = np.arange(len(raw)) - np.repeat(first, length)
-    runs = np.add.reduceat((raw & 0x1F) << (5 * digit), first)
-    runs -= ((raw[last] & 0x10) != 0) * (np.int64(1) << (5 * length))
+    numbers = np.add.reduceat((raw & 0x1F) << (DIGIT * digit), first)
+    numbers -= ((raw[last] & 0x10) != 0) * (np.int64(1) << (DIGIT * length))
+    return numbers, last
+
+
+def _unpack(counts: str | bytes) -> np.ndarray:
+    """Run lengths of COCO's compressed counts. From the fourth on each is written as its difference from the last but
+    one."""
+    runs, _ = digits_to_numbers(counts.encode("ascii") if isinstance(counts, str) else counts)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs

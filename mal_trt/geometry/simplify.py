@@ -1,4 +1,4 @@
-"""Closed lines with fewer points: Douglas and Peucker's way, which leaves no point further off than it was told."""
+"""Closed lines with fewer points, by Douglas and Peucker: every point stays within a given distance of the line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 def simplify(line: np.ndarray, pixels: float) -> np.ndarray:
-    """A closed line [n,2] with some of its points, so that the others lie at most `pixels` from it; it may collapse to
-    two points."""
+    """A closed line, [n,2], with the points left out that lie at most `pixels` from the result. As few as two may
+    remain."""
     if len(line) < 4 or not pixels:
         return line
     far = int(((line - line[0]) ** 2).sum(axis=1).argmax())
@@ -29,7 +29,7 @@ def simplify(line: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def _distances(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """From points [n,2] to the segment between two others, [n]."""
+    """Distances of points, [n,2], from the segment between two others, [n]."""
     along = end - start
     length = float(along @ along)
     share = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.outputs import check_new
+from mal_trt.base.outputs import check_new, make_folder
 from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, clean_name, open_images
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.labelling.journal import Journal, Result
 from mal_trt.labelling.outputs import write_outputs, write_skipped
-from mal_trt.labelling.page import Planned
 from mal_trt.labelling.plan import write_plan
-from mal_trt.labelling.record import check_beside, skipped_path
-from mal_trt.labelling.told import told
+from mal_trt.labelling.plan_chunk import Planned
+from mal_trt.labelling.read_report import read_report
+from mal_trt.labelling.run_record import check_beside, skipped_path
 from mal_trt.writers.formats import chosen
 from mal_trt.writers.options import Options
 
-NO_MASK, NO_SIZE = "no mask", "picture size unknown"
+NO_MASK, UNKNOWN_SIZE = "no mask", "picture size unknown"
 BATCH = 1 << 20  # the plan's batches mean nothing here
 
 
@@ -60,7 +60,8 @@ def convert(
 
     - `labels`: whatever `label` reads boxes from, with masks: polygons, or run lengths of COCO and CVAT.
     - `out`: the file to write; for some formats, and for several, a folder. It must not exist.
-    - `images`: the pictures; needed only where the labels say neither how large they are nor where they lie.
+    - `images`: the pictures; needed only where the labels say neither how large they are nor where they lie. None: a
+      picture whose size is in the labels is not looked for.
     - `format`, `simplify`: as for `label`. `progress`: show a bar.
 
     Records without a mask are listed with their reason beside `out`, in `labels.skipped.json` of `labels.json`.
@@ -68,6 +69,7 @@ def convert(
     """
     out, boxes = Path(out), as_boxes(labels)
     formats, options = chosen(format), Options(simplify=simplify)
+    make_folder(out.parent)
     check_new(out)
     check_beside(out, (boxes.path,))
     journal = Journal(out.with_name(f".{out.name}.converting"))
@@ -76,7 +78,8 @@ def convert(
             if journal.planned:  # left by a run that was killed
                 journal.delete()
                 journal = Journal(journal.path)
-            write_plan(journal, {}, boxes, None, _pictures(boxes, images), BATCH, masks=True)
+            source = _pictures(boxes, images)
+            write_plan(journal, {}, boxes, None, source, BATCH, masks=True, look=images is not None)
             read_masks(journal, progress)
             written, total = journal.count()
             has_skipped = write_skipped(journal, skipped_path(out))
@@ -85,12 +88,13 @@ def convert(
                 raise NothingDone(
                     f"{boxes}: no mask in it ({reasons or 'it is empty'})"
                     + ("; masks for boxes are made by `mal-trt label`" if NO_MASK in journal.skipped() else "")
-                    + ("; give --images" if NO_SIZE in journal.skipped() else ""),
+                    + ("; give --images" if UNKNOWN_SIZE in journal.skipped() else "")
+                    + "".join(f"; {note}" for note in read_report(journal).notes),
                     skipped_path(out) if has_skipped else None,
                 )
             with Progress("writing", written * len(formats), unit="masks", show=progress) as bar:
                 losses = write_outputs(journal, formats, out, options, bar.advance)
-            found = told(journal)
+            found = read_report(journal)
             return Converted(
                 total=total,
                 written=written,
@@ -108,10 +112,10 @@ def convert(
 def read_masks(journal: Journal, progress: bool) -> None:
     """Give every planned box of labels the mask that its record holds, or the reason why it has none."""
     with Progress("reading", journal.planned_boxes()[0], unit="masks", show=progress) as bar:
-        for page in journal.pages():
-            boxes = zip(page.seq.tolist(), page.image.tolist(), strict=True)
-            journal.add([_result(journal, seq, page.pictures[image]) for seq, image in boxes])
-            bar.advance(len(page))
+        for chunk in journal.chunks():
+            boxes = zip(chunk.seq.tolist(), chunk.image.tolist(), strict=True)
+            journal.add([_result(journal, seq, chunk.pictures[image]) for seq, image in boxes])
+            bar.advance(len(chunk))
 
 
 def _result(journal: Journal, seq: int, picture: Planned) -> Result:
@@ -149,11 +153,11 @@ class AsNamed(ImageSource):
 
     def find_stem(self, *paths: str) -> str:
         """Nothing tells the ending."""
-        raise ImageProblem(NO_SIZE, f"{paths[0]}: give --images")
+        raise ImageProblem(UNKNOWN_SIZE, f"{paths[0]}: give --images")
 
     def size(self, file_name: str) -> tuple[int, int]:
         """Nothing tells it."""
-        raise ImageProblem(NO_SIZE, "it is not in the labels; give --images")
+        raise ImageProblem(UNKNOWN_SIZE, "it is not in the labels; give --images")
 
     def _list(self) -> Iterable[str]:
         return ()

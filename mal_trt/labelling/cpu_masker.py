@@ -11,7 +11,7 @@ from mal_trt.labelling.masker import Batch, Mask, Picture, Places
 from mal_trt.labelling.predictor import Predictor
 
 
-class HostMasker:
+class CpuMasker:
     """Crops and masks by the processor; see `Masker`. scaled: pictures whose boxes are large are decoded smaller."""
 
     boxes_at_once, pixels_at_once = (8, 8), 0

@@ -12,23 +12,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.outputs import could_make_folder
 from mal_trt.base.processor import usable_cores
-from mal_trt.formats.boxes import BoxesLike, as_boxes
-from mal_trt.formats.images import open_images
+from mal_trt.formats.boxes import BoxesLike
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.job import LabelJob, LabelOutputs
 from mal_trt.labelling.journal import Journal, Result
-from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import BATCHES_AHEAD, LANES
 from mal_trt.labelling.plan import write_plan
+from mal_trt.labelling.plan_chunk import PlanChunk
 from mal_trt.labelling.predictor import Threshold, batch_size
-from mal_trt.labelling.record import check_beside, record_path, skipped_path
-from mal_trt.labelling.run import check_output
-from mal_trt.labelling.told import told
-from mal_trt.labelling.workers import Settings, open_workers
-from mal_trt.labelling.write_overlays import check_overlays
+from mal_trt.labelling.read_report import read_report
+from mal_trt.labelling.run_record import record_path, skipped_path
+from mal_trt.labelling.workers import InProcess, Processes, Settings
 from mal_trt.writers.formats import chosen
 
 SECONDS = 3.0  # how long to measure, about
@@ -71,7 +68,7 @@ class LabelForecast:
 
     @property
     def boxes_per_second(self) -> float | None:
-        """As measured."""
+        """Boxes per second of the measured batches; None if none was measured."""
         return self.measured / self.measured_seconds if self.measured else None
 
 
@@ -98,53 +95,39 @@ def forecast(
 ) -> LabelForecast:
     """What `label` would do with these options, and how long it would take. The same InputError as there, before
     anything is measured; RunError if a batch fails."""
-    out = Path(out)
-    check_output(out, out.with_name(out.name + ".journal"), False, chosen(format))
-    boxes = as_boxes(boxes)
-    images = boxes.home() if images is None else images
-    check_beside(out, (boxes.path, image_list))
-    check_overlays(overlay, images)
-    folders = [] if overlay is None else [Path(overlay)]
-    for folder in (out.parent, *folders):
+    outputs = LabelOutputs(Path(out), chosen(format), None if overlay is None else Path(overlay))
+    threads = usable_cores() if threads is None else threads
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    job = LabelJob.prepare(images, boxes, settings, device, batch, image_list, outputs)
+    for folder in outputs.folders:
         could_make_folder(folder)
-    source = open_images(images)
-    threads = threads or usable_cores()
-    file = resolve_model(model, weights)
-    settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
     with tempfile.TemporaryDirectory(prefix="mal-trt-") as temporary:
         began = time.monotonic()
         with (
-            closing(open_workers(settings, device, images, source)) as workers,
+            closing(job.open_workers()) as workers,
             closing(Journal(Path(temporary) / "plan")) as journal,
         ):
             opened = time.monotonic()
             batch = batch_size(batch, workers.opened.most)
-            write_plan(journal, {}, boxes, image_list, source, batch)
+            write_plan(journal, {}, job.boxes, image_list, job.source, batch)
             planned = time.monotonic()
             skipped = journal.skipped()
-            sample, seconds = _Sample(journal), 0.0
-            if numbers := _batches(journal):
-                sample.choose(numbers[: LANES + 1])
-                workers.run(sample, batch, lambda boxes: None)  # the first runs are slower
-                each = (time.monotonic() - planned) / len(sample.numbers)
-                sample.choose(_stretches(numbers, max(LEAST_BATCHES, int(SECONDS / each))))
-                start = time.monotonic()
-                workers.run(sample, batch, lambda boxes: None)
-                seconds = time.monotonic() - start
-            found = told(journal)
+            sample, seconds = _measured(journal, workers, batch)
+            sizes = journal.sizes()
+            found = read_report(journal)
             count, _ = journal.planned_boxes()
-            beside = [skipped_path(out)] if skipped or sample.failed else []
+            beside = [skipped_path(outputs.out)] if skipped or sample.failed else []
             return LabelForecast(
                 total=journal.count()[1],
                 boxes=count,
-                pictures=journal.execute("SELECT COUNT(DISTINCT image) FROM box").fetchone()[0],
-                sizes=_sizes(journal),
+                pictures=journal.planned_pictures(),
+                sizes={size.name.lower(): sizes.get(size, 0) for size in SizeClass},
                 skipped=skipped,
-                model=file,
+                model=Path(job.settings.model),
                 precision=workers.opened.precision,
                 provider=workers.opened.provider,
                 batch=batch,
-                writes=(out, record_path(out), *beside, *folders),
+                writes=(outputs.out, record_path(outputs.out), *beside, *outputs.folders[1:]),
                 measured=sample.done,
                 measured_seconds=seconds,
                 failed=sample.failed,
@@ -154,6 +137,22 @@ def forecast(
                 read=found.line,
                 notes=(*workers.notes, *found.notes),
             )
+
+
+def _measured(journal: Journal, workers: InProcess | Processes, batch: int) -> tuple[_Sample, float]:
+    """Some batches of the plan, labelled, and how many seconds that took."""
+    sample = _Sample(journal)
+    numbers = [number for (number,) in journal.execute("SELECT number FROM batch ORDER BY number")]
+    if not numbers:
+        return sample, 0.0
+    began = time.monotonic()
+    sample.choose(numbers[: LANES + 1])
+    workers.run(sample, batch, lambda boxes: None)  # the first runs are slower
+    each = (time.monotonic() - began) / len(sample.numbers)
+    sample.choose(_stretches(numbers, max(LEAST_BATCHES, int(SECONDS / each))))
+    began = time.monotonic()
+    workers.run(sample, batch, lambda boxes: None)
+    return sample, time.monotonic() - began
 
 
 class _Sample:
@@ -167,26 +166,17 @@ class _Sample:
         """Begin again, with these batches."""
         self.numbers, self.done, self.failed = numbers, 0, dict[str, int]()
 
-    def pages(self) -> Iterator[Page]:
+    def chunks(self) -> Iterator[PlanChunk]:
         marks = ",".join("?" * len(self.numbers))
         rows = self._journal.execute(f"SELECT * FROM box WHERE batch IN ({marks}) ORDER BY place", self.numbers)
         if found := rows.fetchall():
-            yield self._journal.page(found)
+            yield self._journal.chunk(found)
 
     def add(self, results: Sequence[Result]) -> None:
         self.done += len(results)
         for result in results:
             if result.reason is not None:
                 self.failed[result.reason] = self.failed.get(result.reason, 0) + 1
-
-
-def _batches(journal: Journal) -> list[int]:
-    return [number for (number,) in journal.execute("SELECT number FROM batch ORDER BY number")]
-
-
-def _sizes(journal: Journal) -> dict[str, int]:
-    rows = dict(journal.execute("SELECT size, SUM(boxes) FROM batch GROUP BY size").fetchall())
-    return {size.name.lower(): int(rows.get(int(size), 0)) for size in SizeClass}
 
 
 def _stretches(numbers: Sequence[int], most: int) -> Sequence[int]:

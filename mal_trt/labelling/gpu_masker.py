@@ -16,17 +16,17 @@ from mal_trt.cuda.crop import Cropper, PicturePool, Pixels
 from mal_trt.cuda.decode import JpegDecoder
 from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.cuda.paste import Paster
-from mal_trt.cuda.quality import Rater
+from mal_trt.cuda.quality import QualityScorer
 from mal_trt.cuda.refine import Refiner
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.frames import Frames
-from mal_trt.geometry.rles import rles_from_edges
+from mal_trt.geometry.rle_batch import rles_from_edges
 from mal_trt.labelling.masker import Batch, Mask, Picture, Places
 from mal_trt.labelling.predictor import Predictor
 
 
-class DeviceMasker:
+class GpuMasker:
     """See `Masker`. The predictor's backend must be a `DeviceBackend`; its `close` must come after this one's.
 
     Each thread that cuts, and each batch in the network, has a stream and buffers of its own for as long as it
@@ -44,7 +44,7 @@ class DeviceMasker:
         self._lanes = _Pool(lambda: _Lane(predictor, self._backend))
         self._crops = _Pool(lambda: DeviceBuffer(self._driver))
         self._decoders = _Pool(lambda: JpegDecoder(self._driver))
-        if self._on_gpu:  # whether it can is told at once
+        if self._on_gpu:  # whether it can shows at once
             with self._driver.current(), self._decoders.lent():
                 pass
 
@@ -118,7 +118,7 @@ class _Cutter:
         """The crop of each frame from one of the pictures, which[n], to a pointer, uint64 [n]."""
         with self._pictures.upload([p for p in pictures if isinstance(p, np.ndarray)], self._stream) as uploaded:
             arrived = iter(uploaded.pictures)
-            held = [next(arrived) if isinstance(p, np.ndarray) else _on_gpu(p) for p in pictures]
+            held = [next(arrived) if isinstance(p, np.ndarray) else Pixels.of(p) for p in pictures]
             try:
                 for side, cropper in self._croppers.items():
                     at = np.flatnonzero(frames.size == side)
@@ -150,7 +150,7 @@ class _Lane:
                 for side in contract.sides
             }
             self._paster = parts.enter_context(closing(Paster(driver)))
-            self._rater = parts.enter_context(closing(Rater(driver)))
+            self._scorer = parts.enter_context(closing(QualityScorer(driver)))
             self._seen = parts.enter_context(closing(PinnedBuffer(driver)))
             self._parts = parts.pop_all()
 
@@ -159,9 +159,11 @@ class _Lane:
         try:
             return self._masks(crops, frames, size, keep)
         except BaseException:
-            # What is queued must not outlive the buffers, which the next batch takes.
+            # What is queued must not outlive the buffers, which the next batch takes, nor a NaN be found in that one.
             with suppress(CudaError):
                 self._driver.synchronize(self._stream)
+                for refiner in self._refiners.values():
+                    refiner.found_nan()
             raise
 
     def _masks(self, crops: int, frames: Frames, size: SizeClass, keep: bool) -> list[Mask]:
@@ -182,7 +184,7 @@ class _Lane:
             refiner.refine(crops, logits, shape, frames, self._stream)
         threshold = self._predictor.thresholds[size]
         self._paster.queue(logits, shape, frames, threshold, self._stream)
-        self._rater.queue(logits, shape, frames, threshold, self._stream)
+        self._scorer.queue(logits, shape, frames, threshold, self._stream)
         kept: Sequence[np.ndarray | None] = [None] * count
         if keep:
             seen = self._seen.reserve(count * side * side * 4)[: count * side * side * 4]
@@ -193,7 +195,7 @@ class _Lane:
         if keep:
             kept = [own.copy() for own in seen.view(np.float32).reshape(shape)]
         rles, areas = rles_from_edges(edges, counts, frames.sides)
-        return [Mask(*one) for one in zip(rles, areas, self._rater.qualities(), kept, strict=True)]
+        return [Mask(*one) for one in zip(rles, areas, self._scorer.qualities(), kept, strict=True)]
 
     def _run(self, crops: int, logits: int, count: int, size: SizeClass) -> None:
         self._backend.enqueue(crops, logits, count, size, self._stream, self._predictor.weights)
@@ -209,11 +211,6 @@ def _stream(driver: Driver, parts: ExitStack) -> int:
     stream = driver.create_stream()
     parts.callback(driver.destroy_stream, stream)
     return stream
-
-
-def _on_gpu(picture: Picture) -> Pixels:
-    height, width, _ = picture.shape
-    return Pixels(int(picture.__cuda_array_interface__["data"][0]), width, height)
 
 
 class _Closes(Protocol):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from mal_trt.formats.images import ImageSource
 from mal_trt.formats.picture_problem import MISSING, OTHER_SIZE
+from mal_trt.labelling.document_rows import UNKNOWN_CATEGORY
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.records import UNKNOWN_CATEGORY
-from mal_trt.labelling.told import told
+from mal_trt.labelling.read_report import read_report
 
 MOST = 0.9  # share of boxes that must agree for a cause to be plain
 EXAMPLES = 2
@@ -16,8 +16,21 @@ EXAMPLES = 2
 
 def hints(journal: Journal, rescale: bool) -> Iterator[str]:
     """What the user would want to know before looking at a single mask."""
+    yield from _unnamed(journal)
     yield from _corners(journal)
     yield from _counted_from_one(journal)
+
+
+def _unnamed(journal: Journal) -> Iterator[str]:
+    """A list of results whose pictures were looked for by their ids, in vain."""
+    pictures, missing = journal.execute(
+        "SELECT COUNT(*), SUM(reason=?) FROM image WHERE record IS NULL", (MISSING,)
+    ).fetchone()
+    if missing:
+        yield (
+            f"a list of results knows its pictures by their ids alone, and {missing:,} of {pictures:,} are not "
+            "found by them: give --image-list, the COCO file that the results are of"
+        )
 
 
 def _corners(journal: Journal) -> Iterator[str]:
@@ -72,7 +85,7 @@ def nothing_usable(journal: Journal, source: ImageSource, boxes: object, images:
     why = "; ".join(f"{reason}: {count:,}" for reason, count in list(skipped.items())[:3])
     reason = next(iter(skipped))
     row = journal.execute("SELECT detail FROM result WHERE reason=? AND detail NOT NULL LIMIT 1", (reason,)).fetchone()
-    found = told(journal)
+    found = read_report(journal)
     text = f"{boxes}: not one of its {total:,} boxes could be {done} ({why})"
     if reason == MISSING:
         there = source.examples(EXAMPLES)

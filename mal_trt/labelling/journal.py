@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, NothingDone, RunError
+from mal_trt.formats.ids import other_type
 from mal_trt.geometry.boxes import SizeClass
-from mal_trt.labelling.page import Page, Planned
+from mal_trt.labelling.plan_chunk import PlanChunk, Planned
 
 FORMAT = "3"
-PAGE = 1024  # rows a page of the plan holds
+CHUNK = 1024  # rows a chunk of the plan holds
 VALUES = 500  # in one statement; every SQLite takes 999
 
 # Ids have no declared type: 7 and "7" stay different.
@@ -77,6 +78,7 @@ class Journal:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.create_function("other_type", 1, other_type, deterministic=True)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise InputError(f"{path}: another run is writing it; wait for it or choose another --out") from None
@@ -111,22 +113,22 @@ class Journal:
                 "go on with what it was begun with, or delete it to start over"
             )
 
-    def pages(self) -> Iterator[Page]:
+    def chunks(self) -> Iterator[PlanChunk]:
         """Planned boxes without a result, in the order of the plan, many at a time. Results may be added meanwhile."""
         place = -1
         while rows := self.execute(
             "SELECT box.* FROM box LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
             "ORDER BY place LIMIT ?",
-            (place, PAGE),
+            (place, CHUNK),
         ).fetchall():
-            yield self.page(rows)
+            yield self.chunk(rows)
             place = rows[-1][0]
 
-    def page(self, rows: Sequence[Any]) -> Page:
+    def chunk(self, rows: Sequence[Any]) -> PlanChunk:
         """Rows of the table `box` with what the plan says of their pictures and batches."""
         pictures = self._among("SELECT position, file_name, width, height, least FROM image WHERE position", rows, 2)
         batches = self._among("SELECT number, size, boxes FROM batch WHERE number", rows, 7)
-        return Page.of(
+        return PlanChunk.of(
             rows,
             {position: Planned(*rest) for position, *rest in pictures},
             {number: (SizeClass(size), boxes) for number, size, boxes in batches},
@@ -236,6 +238,21 @@ class Journal:
         else:
             self.delete()
 
+    @staticmethod
+    @contextmanager
+    def resumable(path: Path) -> Iterator[Journal]:
+        """The journal of a run, which is gone when the run ends well, or with nothing to show."""
+        journal = Journal(path)
+        try:
+            yield journal
+        except NothingDone:
+            journal.delete()
+            raise
+        except BaseException:
+            journal.abandon()
+            raise
+        journal.delete()
+
     @contextmanager
     def guard(self) -> Iterator[None]:
         """SQLite's errors inside, those of reading rows too, become RunError."""
@@ -246,3 +263,90 @@ class Journal:
                 f"{self.path}: cannot write or read the journal ({error}); is the disk full? "
                 "Nothing finished is lost: make room and run again with --resume"
             ) from error
+
+    # What was planned, for other rooms
+
+    def parts(self) -> list[tuple[str, str | None]]:
+        """The document's keys with their values as JSON, in its order; None where the value is a list of records."""
+        return self.execute("SELECT key, value FROM part ORDER BY position").fetchall()
+
+    def images(self) -> Iterator[PlannedImage]:
+        """The document's records of pictures, in its order."""
+        columns = ", ".join(PlannedImage._fields)
+        return map(PlannedImage._make, self.execute(f"SELECT {columns} FROM image ORDER BY position"))
+
+    def planned_categories(self) -> list[Any]:
+        """Ids of the classes that planned boxes have, None among them if some box has none."""
+        rows = self.execute("SELECT DISTINCT category_id FROM annotation JOIN box USING(seq) ORDER BY 1")
+        return [key for (key,) in rows]
+
+    def last_id(self) -> int:
+        """The largest id of an annotation that is a number, planned or not; 0 if there is none above."""
+        (last,) = self.execute("SELECT MAX(id) FROM annotation WHERE typeof(id) = 'integer'").fetchone()
+        return max(0, last or 0)
+
+    def planned_pictures(self) -> int:
+        """Pictures with at least one planned box."""
+        return int(self.execute("SELECT COUNT(DISTINCT image) FROM box").fetchone()[0])
+
+    def sizes(self) -> dict[SizeClass, int]:
+        """How many planned boxes there are of each size class that has some, small ones first."""
+        rows = self.execute("SELECT size, SUM(boxes) FROM batch GROUP BY size ORDER BY size")
+        return {SizeClass(size): boxes for size, boxes in rows}
+
+    def planned_records(self) -> Iterator[PlannedRecord]:
+        """All planned boxes, in the order of the document."""
+        return map(PlannedRecord._make, self.execute(f"{_RECORDS} ORDER BY annotation.seq"))
+
+    def spread(self, count: int) -> Iterator[PlannedRecord]:
+        """`count` of the planned boxes, spread evenly, in the order of the plan; all if there are not more."""
+        planned, _ = self.planned_boxes()
+        count, place = min(count, planned), -1
+        while rows := self.execute(
+            f"{_RECORDS} WHERE place > ? AND (place + 1) * ? / ? > place * ? / ? ORDER BY place LIMIT ?",
+            (place, *(count, planned) * 2, CHUNK),
+        ).fetchall():
+            yield from map(PlannedRecord._make, rows)
+            place = rows[-1][0]
+
+
+class PlannedImage(NamedTuple):
+    """A picture's record. reason, detail: why it cannot be used, if it cannot. record: JSON."""
+
+    position: int
+    file_name: str
+    width: int | None
+    height: int | None
+    reason: str | None
+    detail: str | None
+    record: str
+
+
+class PlannedRecord(NamedTuple):
+    """A planned box with its annotation. id: as in the document. image: position of its picture, whose name and sides,
+    pixels, follow. x0..y1: clipped, picture pixels. record: the annotation as JSON."""
+
+    place: int
+    seq: int
+    id: Any
+    category_id: Any
+    image: int
+    file_name: str
+    width: int
+    height: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    record: str
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """The clipped box."""
+        return self.x0, self.y0, self.x1, self.y1
+
+
+_RECORDS = (
+    "SELECT place, box.seq, annotation.id, category_id, box.image, file_name, width, height, x0, y0, x1, y1, "
+    "annotation.record FROM box JOIN annotation ON annotation.seq = box.seq JOIN image ON image.position = box.image"
+)

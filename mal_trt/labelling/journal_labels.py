@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
+from mal_trt.formats.ids import identity, storable
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.records import identity, storable
 from mal_trt.writers.files import words
-from mal_trt.writers.labels import Category, Object, Picture, Together
+from mal_trt.writers.labels import Category, Object, ObjectChunk, Picture
 
 UNNAMED = "object"
 TOGETHER = 256  # objects read at once
@@ -60,20 +60,56 @@ class JournalLabels:
             yield from self._objects(page)
 
     def pieces(self) -> list[tuple[str, str | None]]:
-        return self._journal.execute("SELECT key, value FROM part ORDER BY position").fetchall()
+        return self._journal.parts()
 
     def image_records(self) -> Iterator[str]:
-        return (record for (record,) in self._journal.execute("SELECT record FROM image ORDER BY position"))
+        return (image.record for image in self._journal.images())
 
     def _objects(self, rows: Sequence[Any]) -> list[Object]:
         records, categories, x0, y0, x1, y1, texts, areas, qualities = zip(*rows, strict=True)
-        together = Together([json.loads(text) for text in texts], areas, list(zip(x0, y0, x1, y1, strict=True)))
+        chunk = ObjectChunk([json.loads(text) for text in texts], areas, list(zip(x0, y0, x1, y1, strict=True)))
         return [
-            Object(json.loads(record), self.categories[category], box, rle, area, quality, together, at)
+            Object(json.loads(record), self.categories[category], box, rle, area, quality, chunk, at)
             for at, (record, category, box, rle, area, quality) in enumerate(
-                zip(records, categories, together.boxes, together.rles, areas, qualities, strict=True)
+                zip(records, categories, chunk.boxes, chunk.rles, areas, qualities, strict=True)
             )
         ]
+
+
+class Outcome(NamedTuple):
+    """What became of a record. Ids as in `identity`; the picture's name and sides are None if it is unknown, what
+    belongs to a mask if there is none, reason and detail if there is one. x0..y1: float, clipped, picture pixels."""
+
+    record: str
+    id: Any
+    image_id: Any
+    category_id: Any
+    file_name: str | None
+    width: int | None
+    height: int | None
+    x0: Any
+    y0: Any
+    x1: Any
+    y1: Any
+    rle: str | None
+    area: int | None
+    quality: float | None
+    reason: str | None
+    detail: str | None
+
+
+def outcomes(journal: Journal) -> Iterator[Outcome]:
+    """All records that have a result, in the order of the document."""
+    return map(
+        Outcome._make,
+        journal.execute(
+            "SELECT annotation.record, annotation.id, annotation.image_id, annotation.category_id, image.file_name, "
+            "image.width, image.height, x0, y0, x1, y1, rle, area, quality, result.reason, result.detail "
+            "FROM annotation JOIN result USING(seq) LEFT JOIN box USING(seq) LEFT JOIN image "
+            "ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id) "
+            "ORDER BY annotation.seq"
+        ),
+    )
 
 
 def by_picture(journal: Journal, columns: str) -> Iterator[tuple[int, list[Any]]]:
@@ -82,15 +118,15 @@ def by_picture(journal: Journal, columns: str) -> Iterator[tuple[int, list[Any]]
     labelled = (
         f"SELECT image, {columns} FROM box JOIN result USING(seq) JOIN annotation USING(seq) WHERE rle IS NOT NULL"
     )
-    all_twins, told = _twins(journal), set[int]()
+    all_twins, done = _twins(journal), set[int]()
     for position, boxes in groupby(journal.execute(f"{labelled} ORDER BY place"), lambda row: row[0]):
-        if position in told:
+        if position in done:
             continue
         rows = list(boxes)
         for twin in all_twins.get(position, ()):
             if twin > position:  # those before it have no mask
                 rows += journal.execute(f"{labelled} AND image = ? ORDER BY place", (twin,))
-                told.add(twin)
+                done.add(twin)
         yield position, [row[1:] for row in rows]
 
 

@@ -19,9 +19,8 @@ from PIL import Image
 from mal_trt.artifacts.contract import Contract
 from mal_trt.backends import Backend
 from mal_trt.backends.choice import AUTO, on_processor
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError, RunError, one_line
 from mal_trt.formats.images import ImageProblem, read_picture, to_rgb
-from mal_trt.formats.picture_problem import one_line
 from mal_trt.formats.pixels import open_picture
 from mal_trt.geometry.boxes import SizeClass, clip_box
 from mal_trt.geometry.frames import Frames

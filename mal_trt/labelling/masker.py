@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mal_trt.cuda.crop import DevicePicture
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.frames import Frames
@@ -62,7 +63,7 @@ class Places:
         return Places(self.frames.part(at), self.picture[at], self.batches, self.batch[at], self.slot[at])
 
 
-Picture = Any  # uint8 [H,W,3] RGB: a NumPy array, or pixels on the GPU with __cuda_array_interface__
+Picture = np.ndarray | DevicePicture  # uint8 [H,W,3] RGB
 
 
 class Masker(Protocol):

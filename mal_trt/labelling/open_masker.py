@@ -1,10 +1,10 @@
-"""Chooses the masker: crops and masks are made beside the network, unless told otherwise."""
+"""Chooses the masker: crops and masks are made beside the network, unless asked for elsewhere."""
 
 from __future__ import annotations
 
 from mal_trt.backends import DeviceBackend
 from mal_trt.base.errors import InputError
-from mal_trt.labelling.cpu_masker import HostMasker
+from mal_trt.labelling.cpu_masker import CpuMasker
 from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.predictor import Predictor
 
@@ -28,9 +28,9 @@ def open_masker(predictor: Predictor, crops: str = "auto", decode: str = "cpu") 
     if decode == "gpu" and crops == "cpu":
         raise InputError("decode gpu: its pictures stay on the GPU; leave out --crops cpu")
     if crops == "cpu" or predictor.tight or not on_device:
-        return HostMasker(predictor, decode == "scaled")
+        return CpuMasker(predictor, decode == "scaled")
     if decode == "scaled":
         raise InputError("decode scaled: the GPU cuts crops from whole pictures; add --crops cpu, or leave it out")
-    from mal_trt.labelling.gpu_masker import DeviceMasker
+    from mal_trt.labelling.gpu_masker import GpuMasker
 
-    return DeviceMasker(predictor, decode)
+    return GpuMasker(predictor, decode)

@@ -33,8 +33,9 @@ def write_outputs(
     options: Options,
     done: Callable[[int], None] = lambda objects: None,
 ) -> dict[str, dict[str, Any]]:
-    """The labels of a journal at `out`: one format's file or folder, or a folder of several. What each format lost, see
-    `Losses.figures`. done: told of objects written. RunError if the disk refuses, or if something lies at `out`."""
+    """Write the labels of a journal at `out`: one format's file or folder, or a folder of several. Returns what each
+    format lost, see `FormatLoss.figures`. done: called with how many objects were written. RunError if the disk
+    refuses, or if something lies at `out`."""
     before = journal.fact(WRITTEN)
     if before is not None and out.exists():
         note = json.loads(before)

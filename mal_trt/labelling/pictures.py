@@ -22,16 +22,18 @@ LOST = (MISSING, UNREADABLE)  # what pictures are when the disk that they are on
 _WANTED = "reason IS NULL AND EXISTS (SELECT 1 FROM annotation WHERE image_id = image.id)"
 
 
-def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False) -> int:
+def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False, look: bool = True) -> int:
     """Give every image record with boxes its picture, or the reason why it has none.
 
     rescale: a picture whose size differs from the document's by one factor is taken as it is, and its boxes are scaled.
+    look: see `write_plan`.
     Returns how many pictures were found under another name than the document's.
     """
     position = -1
+    wanted = _WANTED if look else f"{_WANTED} AND (file_name IS NULL OR width IS NULL)"
     called: dict[str, dict[str, int]] = defaultdict(dict)  # stored names that records of another name claim
     while rows := journal.execute(
-        f"SELECT position, id, file_name, width, height FROM image WHERE position > ? AND {_WANTED} "
+        f"SELECT position, id, file_name, width, height FROM image WHERE position > ? AND {wanted} "
         "ORDER BY position LIMIT ?",
         (position, ROWS),
     ).fetchall():

@@ -21,10 +21,10 @@ from mal_trt.base.errors import MalTrtError
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.frames import Frames
-from mal_trt.geometry.rles import rle_json
+from mal_trt.geometry.rle_batch import rle_json
 from mal_trt.labelling.journal import Result
 from mal_trt.labelling.masker import Batch, Masker, Picture, Places
-from mal_trt.labelling.page import Page, Planned
+from mal_trt.labelling.plan_chunk import PlanChunk, Planned
 from mal_trt.labelling.predictor import Predictor
 
 BATCHES_AHEAD = 2  # crops waiting for the network, in batches' worth of boxes
@@ -38,7 +38,7 @@ UNREAD = np.zeros((1, 1, 3), np.uint8)  # in the place of a picture that no crop
 class Plan(Protocol):
     """What is to be labelled, and where the labels go: a `Journal`, or a part of one in another process."""
 
-    def pages(self) -> Iterator[Page]:
+    def chunks(self) -> Iterator[PlanChunk]:
         """Boxes without a result, in the order of the plan, many at a time."""
         ...
 
@@ -56,7 +56,7 @@ def run_plan(
     threads: int,
     done: Callable[[int], None] = lambda boxes: None,
 ) -> None:
-    """Label every planned box that has no result yet; `done` is told of each batch of boxes once it is safe.
+    """Label every planned box that has no result yet; `done` is called with how many boxes are safe now.
 
     threads: of this machine's, all work together; the predictor's network should have `network_threads` of them.
     Whatever is raised, batches that have left the network are in the plan before it leaves here; and so they are
@@ -230,26 +230,26 @@ class _Crops:
     def _tasks(self) -> Iterator[_Task]:
         filling: dict[int, _Batch] = {}
         shown, picture = -1, None
-        for page in self._plan.pages():
-            image, batch, slot = page.image, page.batch, page.slot
+        for chunk in self._plan.chunks():
+            image, batch, slot = chunk.image, chunk.batch, chunk.slot
             starts = np.flatnonzero(np.diff(image, prepend=-1))
             turn = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(image)))
             positions = image[starts].tolist()
-            sides = np.array([page.pictures[position][1:3] for position in positions], np.int64)
-            frames = self._predictor.frames(page.box, sides[turn])
-            for number, (size, boxes) in page.batches.items():
+            sides = np.array([chunk.pictures[position][1:3] for position in positions], np.int64)
+            frames = self._predictor.frames(chunk.box, sides[turn])
+            for number, (size, boxes) in chunk.batches.items():
                 one = filling.setdefault(number, _Batch(size, boxes, self._predictor.contract.side(size)))
                 own = np.flatnonzero(batch == number)
                 one.frames.put(slot[own], frames.part(own))
-                one.seq[slot[own]] = page.seq[own]
-            for first, last in self._parts([*starts.tolist(), len(page)], sides.prod(axis=1).tolist()):
+                one.seq[slot[own]] = chunk.seq[own]
+            for first, last in self._parts([*starts.tolist(), len(chunk)], sides.prod(axis=1).tolist()):
                 part = slice(first, last)
                 begin = int(turn[first])
-                # Only now, and held by the task alone: a page has more pictures than memory takes.
+                # Only now, and held by the task alone: a chunk has more pictures than memory takes.
                 pictures: list[_Picture] = []
                 for position in positions[begin : int(turn[last - 1]) + 1]:
                     if picture is None or position != shown:
-                        shown, picture = position, _Picture(self._masker, self._source, page.pictures[position])
+                        shown, picture = position, _Picture(self._masker, self._source, chunk.pictures[position])
                     pictures.append(picture)
                 numbers: dict[int, int] = {}
                 which = np.array([numbers.setdefault(number, len(numbers)) for number in batch[part].tolist()])

@@ -14,13 +14,11 @@ from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import BoxesLike, as_boxes
+from mal_trt.formats.ids import identity
 from mal_trt.formats.images import ImageSource
 from mal_trt.formats.jsonstream import BARE_LIST, STREAMED, Entry, read_document
 from mal_trt.geometry.boxes import SizeClass, clip_box, size_class
-from mal_trt.labelling.hints import hints
-from mal_trt.labelling.journal import Box, Journal, Result
-from mal_trt.labelling.pictures import find_pictures
-from mal_trt.labelling.records import (
+from mal_trt.labelling.document_rows import (
     DUPLICATE,
     OUTSIDE,
     UNKNOWN_CATEGORY,
@@ -28,10 +26,12 @@ from mal_trt.labelling.records import (
     annotation_row,
     bad_box,
     boxed,
-    identity,
     image_row,
 )
-from mal_trt.labelling.told import Told
+from mal_trt.labelling.hints import hints
+from mal_trt.labelling.journal import Box, Journal, Result
+from mal_trt.labelling.pictures import find_pictures
+from mal_trt.labelling.read_report import ReadReport
 
 ROWS = 1000  # rows per statement while loading
 
@@ -45,12 +45,14 @@ def write_plan(
     batch: int,
     masks: bool = False,
     repeated: Iterable[int] = (),
+    look: bool = True,
 ) -> None:
     """Load a document (or a bare list, whose pictures `image_list` may name) and plan batches of `batch`
     boxes.
 
     facts: see `Journal.create`. masks: a record without a box has that of its mask. repeated: places of annotations
-    whose ids stand in another part of the document too, before these. All is stored in one transaction: a journal
+    whose ids stand in another part of the document too, before these. look: False takes a picture whose name and size
+    the document gives as it says, wherever it is. All is stored in one transaction: a journal
     holds a whole plan or none. InputError if a file is not what it should be. Records that cannot be labelled
     get their reason at once.
     """
@@ -73,14 +75,14 @@ def write_plan(
             )
         journal.execute("CREATE INDEX image_id ON image(id)")
         _match_ids(journal)
-        renamed = find_pictures(journal, source, boxes.rescale)
+        renamed = find_pictures(journal, source, boxes.rescale, look)
         _skip_records(journal, repeated)
         _plan_batches(journal, batch)
         (records,) = journal.execute("SELECT COUNT(*) FROM annotation").fetchone()
         (classes,) = journal.execute("SELECT COUNT(DISTINCT category_id) FROM annotation").fetchone()
         notes = [*boxes.notes, *hints(journal, boxes.rescale)]
         title = "a list of COCO results" if BARE_LIST in keys else boxes.title
-        Told(title, records, classes, renamed, tuple(notes)).keep(journal)
+        ReadReport(title, records, classes, renamed, tuple(notes)).keep(journal)
 
 
 def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
@@ -133,16 +135,13 @@ def _load_categories(journal: Journal, categories: Any) -> None:
 
 
 def _match_ids(journal: Journal) -> None:
-    """Ids that refer to none, but would if they were numbers, or strings, are those."""
+    """Ids that refer to none, but would as a number, or as text, become that; see `same_id`."""
     for table, column in (("image", "image_id"), ("category", "category_id")):
-        for cast, kind in (("INTEGER", "text"), ("TEXT", "integer")):
-            other = f"CAST(annotation.{column} AS {cast})"
-            journal.execute(
-                f"UPDATE annotation SET {column} = {other} WHERE typeof({column}) = '{kind}' "
-                f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE id = annotation.{column}) "
-                f"AND EXISTS (SELECT 1 FROM {table} WHERE id = {other} AND CAST(id AS TEXT) = "
-                f"CAST(annotation.{column} AS TEXT))"
-            )
+        journal.execute(
+            f"UPDATE annotation SET {column} = other_type({column}) "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE id = annotation.{column}) "
+            f"AND EXISTS (SELECT 1 FROM {table} WHERE id = other_type(annotation.{column}))"
+        )
 
 
 def _skip_records(journal: Journal, repeated: Iterable[int]) -> None:

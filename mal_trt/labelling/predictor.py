@@ -20,11 +20,11 @@ from mal_trt.geometry.frames import Frames, make_frames
 from mal_trt.geometry.paste import edges_from_logits, tight_threshold
 from mal_trt.geometry.quality import soft_iou
 from mal_trt.geometry.refine import refine_colour
-from mal_trt.geometry.rles import rles_from_edges
+from mal_trt.geometry.rle_batch import rles_from_edges
 from mal_trt.labelling.masker import Mask
 
 TIGHT = "tight"
-# Boxes in a batch unless told otherwise: on a processor, and at most on a GPU.
+# Boxes in a batch unless another number is given: on a processor, and at most on a GPU.
 DEFAULT_BATCH, LARGEST_BATCH = 16, 64
 Threshold = float | Sequence[float] | str | None
 
@@ -39,7 +39,7 @@ class Predictor:
     model's own choice. weights: "student", "teacher" or "mixed" where the model carries both. threads: CPU threads
     of the network. slack: how far masks may leave their boxes on each side, as a share of the box; at most a quarter of
     the model's margin. backend: what runs the model, one of `backends.choice.BACKENDS`. lanes: runs of the network that
-    will go on at once, each with so many threads.
+    will go on at once, each with `threads` threads.
     """
 
     def __init__(
@@ -61,6 +61,9 @@ class Predictor:
         given = None if threshold is None or threshold == TIGHT else _three(threshold)
         if refine not in (None, *REFINE):
             raise InputError(f"refine {refine}: expected {' or '.join(REFINE)}")
+        check_device(device)
+        if model is None:
+            raise InputError("model None: expected the path of a model file, a name such as `bundled`, or a backend")
         if isinstance(model, (str, Path)):
             model = open_backend(resolve_model(model, weights), device, threads, backend, lanes)
         self.backend: Backend = model
@@ -89,12 +92,12 @@ class Predictor:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of how the model runs, such as that CUDA graphs could not be used."""
-        return tuple(getattr(self.backend, "notes", ()))
+        return tuple(self.backend.notes)
 
     @property
     def precision(self) -> str:
         """In which it computes: the model's, unless the backend chose another for an FP32 model."""
-        return str(getattr(self.backend, "precision", self.contract.precision))
+        return self.backend.precision
 
     def frame(self, box: Sequence[float], width: int, height: int) -> Frame:
         """Where the crop of an XYXY box lies in a `width` x `height` picture; the box must lie inside it."""
@@ -117,7 +120,7 @@ class Predictor:
         return self.contract.side(size_class((box[2] - box[0]) * (box[3] - box[1])))
 
     def batch(self, boxes: int, size: SizeClass) -> np.ndarray:
-        """Room for the crops of so many boxes of a size class: zeros [boxes,3,S,S], of the type the model takes."""
+        """Room for the crops of `boxes` boxes of a size class: zeros [boxes,3,S,S], of the type the model takes."""
         side = self.contract.side(size)
         return np.zeros((boxes, 3, side, side), self.contract.input_dtype)
 
@@ -162,6 +165,12 @@ class Predictor:
     def close(self) -> None:
         """Free the model."""
         self.backend.close()
+
+
+def check_device(device: object) -> None:
+    """InputError for what is no name of a device at all; which names there are, the backend knows."""
+    if not isinstance(device, str):
+        raise InputError(f'device {device!r}: expected a name such as "auto", "cpu" or "cuda:1"')
 
 
 def batch_size(wanted: int | None, most: int | None) -> int:

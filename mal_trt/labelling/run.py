@@ -8,30 +8,28 @@ from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mal_trt.artifacts.models import resolve_model
 from mal_trt.backends.choice import AUTO
-from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import NOTHING, REGULAR, file_kind
+from mal_trt.base.errors import NothingDone
 from mal_trt.base.outputs import make_folder
 from mal_trt.base.processor import usable_cores
 from mal_trt.base.progress import Progress
-from mal_trt.formats.boxes import BoxesLike, as_boxes
-from mal_trt.formats.images import ImageSource, open_images, place_key
+from mal_trt.formats.boxes import BoxesLike
+from mal_trt.formats.images import ImageSource
 from mal_trt.formats.overlay import DISPLAY_SIDE
 from mal_trt.labelling.hints import nothing_usable, resized
+from mal_trt.labelling.job import LabelJob, LabelOutputs
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pictures import check_there
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Threshold, batch_size
-from mal_trt.labelling.record import check_beside, finished, skipped_path, write_record
+from mal_trt.labelling.read_report import read_report
+from mal_trt.labelling.run_record import finished, skipped_path, write_record
 from mal_trt.labelling.summary import Summary
-from mal_trt.labelling.told import told
-from mal_trt.labelling.workers import Here, Processes, Settings, open_workers
-from mal_trt.labelling.write_overlays import check_overlays, check_side, write_overlays
-from mal_trt.writers.formats import chosen, ending
+from mal_trt.labelling.workers import InProcess, Processes, Settings
+from mal_trt.labelling.write_overlays import check_side, write_overlays
+from mal_trt.writers.formats import chosen
 from mal_trt.writers.labels import LabelSet
 from mal_trt.writers.options import Options
 
@@ -99,96 +97,62 @@ def label(
     InputError before any work if something cannot be used, or if `out` exists. RunError if the run fails; what is
     finished is kept for `resume`. NothingDone if no box could be labelled.
     """
-    out = Path(out)
-    journal_path = out.with_name(out.name + ".journal")
-    if batch is not None:
-        batch_size(batch, None)
     check_side(overlay_size)
     formats, options = chosen(format), Options(box_area, simplify, iou)
-    check_output(out, journal_path, resume, formats)
-    boxes = as_boxes(boxes)
-    images = boxes.home() if images is None else images
-    check_beside(out, (boxes.path, image_list))
-    check_overlays(overlay, images, resume)
-    for folder in (out.parent, *([Path(overlay)] if overlay is not None else [])):
+    outputs = LabelOutputs(Path(out), formats, None if overlay is None else Path(overlay), resume)
+    threads = usable_cores() if threads is None else threads
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    job = LabelJob.prepare(images, boxes, settings, device, batch, image_list, outputs)
+    for folder in outputs.folders:
         make_folder(folder)
-    source = open_images(images)
-    if threads is None:
-        threads = usable_cores()
-    file = resolve_model(model, weights)
-    given = {
-        "boxes": boxes.sha256(),
-        "image list": file_sha256(image_list) if image_list is not None else "none",
-        "images": place_key(images),
-        "model": file_sha256(file),
-        "batch": str(batch),
-        "decode": decode,
-        "threshold": str(threshold),
-        "flip": str(flip),
-        "refine": str(refine),
-        "weights": str(weights),
-        "box area": str(box_area),
-        **({"iou": "True"} if iou else {}),
-        **({"rescale": "True"} if boxes.rescale else {}),
-        **({"slack": str(slack)} if slack else {}),
-    }
+    given = {**job.facts(), "box area": str(box_area), **({"iou": "True"} if iou else {})}
     written = {
         "format": ",".join(formats),
         "simplify": str(simplify),
-        "overlay": "none" if overlay is None else str(Path(overlay).resolve()),
-        "overlay size": "none" if overlay is None else str(overlay_size),
+        "overlay": "none" if outputs.overlay is None else str(outputs.overlay.resolve()),
+        "overlay size": "none" if outputs.overlay is None else str(overlay_size),
     }
-    if resume and out.exists() and not journal_path.exists():
-        return finished(out, {**given, **written}, file, backend)
+    if outputs.finished:
+        return finished(outputs.out, {**given, **written}, Path(job.settings.model), backend)
     began = datetime.now(timezone.utc)
-    journal = Journal(journal_path)
-    try:
-        settings = Settings(file, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
-        with closing(open_workers(settings, device, images, source)) as workers, journal.guard():
-            batch = batch_size(batch, workers.opened.most)
-            used = {**given, "batch": str(batch), **workers.opened.facts}
+    with Journal.resumable(outputs.journal) as journal:
+        with closing(job.open_workers()) as workers, journal.guard():
+            boxes_at_once = batch_size(batch, workers.opened.most)
+            used = {**given, "batch": str(boxes_at_once), **workers.opened.facts}
             if journal.planned:
                 journal.check(used)
             else:
-                write_plan(journal, used, boxes, image_list, source, batch)
-            summary = _run(journal, workers, images, batch, file, out, formats, options, progress)
+                write_plan(journal, used, job.boxes, image_list, job.source, boxes_at_once)
+            summary = _run(journal, workers, job, boxes_at_once, outputs, options, progress)
             if not summary.labelled:
-                raise NothingDone(nothing_usable(journal, source, boxes, images), summary.skipped_list)
-        if overlay is not None:
+                raise NothingDone(nothing_usable(journal, job.source, job.boxes, job.images), summary.skipped_list)
+        if outputs.overlay is not None:
             with journal.guard(), Progress("drawing", journal.pictures(), unit="pictures", show=progress) as bar:
-                write_overlays(journal, source, Path(overlay), overlay_size, threads, bar.advance)
+                write_overlays(journal, job.source, outputs.overlay, overlay_size, threads, bar.advance)
         write_record(summary, {**given, **written}, used, device, threads, began)
         if then is not None:
             with journal.guard():
-                then(JournalLabels(journal), source, summary)
-    except NothingDone:
-        journal.delete()
-        raise
-    except BaseException:
-        journal.abandon()
-        raise
-    journal.delete()
+                then(JournalLabels(journal), job.source, summary)
     return summary
 
 
 def _run(
     journal: Journal,
-    workers: Here | Processes,
-    images: str | Path,
+    workers: InProcess | Processes,
+    job: LabelJob,
     batch: int,
-    model: Path,
-    out: Path,
-    formats: Sequence[str],
+    outputs: LabelOutputs,
     options: Options,
     progress: bool,
 ) -> Summary:
+    out, formats = outputs.out, outputs.formats
     resumed, _ = journal.count()
     planned, pending = journal.planned_boxes()
     began = time.monotonic()
     with Progress("labelling", planned, planned - pending, show=progress) as bar:
         workers.run(journal, batch, bar.advance)
     seconds = time.monotonic() - began
-    check_there(journal, images)
+    check_there(journal, job.images)
     has_skipped = write_skipped(journal, skipped_path(out))
     labelled, total = journal.count()
     if labelled:
@@ -196,7 +160,7 @@ def _run(
             losses = write_outputs(journal, formats, out, options, bar.advance)
     else:  # the caller says why
         losses = {}
-    found = told(journal)
+    found = read_report(journal)
     return Summary(
         total=total,
         labelled=labelled,
@@ -205,25 +169,10 @@ def _run(
         seconds=seconds,
         provider=workers.opened.provider,
         precision=workers.opened.precision,
-        model=model,
+        model=Path(job.settings.model),
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,
         notes=(*workers.notes, *found.notes, *filter(None, [resized(journal)])),
         losses=losses,
         read=found.line,
     )
-
-
-def check_output(out: Path, journal: Path, resume: bool, formats: Sequence[str]) -> None:
-    """InputError if a run could not write there, or would write over something."""
-    longest = journal.with_name(journal.name + "-wal")  # of the names that a run makes beside its output
-    if (kind := file_kind(longest)) not in (NOTHING, REGULAR):
-        raise InputError(f"{out}: cannot be written ({kind}); choose another --out")
-    if out.is_dir() and ending(formats):
-        raise InputError(f"{out}: a folder; --out takes the name of a file")
-    if resume:
-        return
-    if journal.exists():
-        raise InputError(f"{journal}: an unfinished run; add --resume to go on, or delete it to start over")
-    if out.exists():
-        raise InputError(f"{out}: exists and is never overwritten; delete it, or choose another --out")

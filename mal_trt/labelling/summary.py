@@ -1,4 +1,4 @@
-"""What a label run did, as it is told: to Python, to the screen, and in the run record."""
+"""What a label run did: for Python, the screen and the run record."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Summary:
 
 
 def most_missing(total: int, skipped: Mapping[str, int], what: str) -> str:
-    """A warning that must not be overlooked, where more than half of the boxes were skipped; else nothing. what: they
-    lack, such as "have NO mask"."""
+    """A warning that must not be overlooked, where more than half of the boxes were skipped; else nothing. what: how
+    the sentence goes on, such as "have NO mask"."""
     left = sum(skipped.values())
     if left * 2 <= total:
         return ""

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 
 from mal_trt.backends.choice import AUTO
+from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, MalTrtError, RunError
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.labelling.journal import Result
 from mal_trt.labelling.masker import Masker
 from mal_trt.labelling.open_masker import open_masker
-from mal_trt.labelling.page import Page
 from mal_trt.labelling.pipeline import Plan, lanes, network_threads, run_plan
+from mal_trt.labelling.plan_chunk import PlanChunk
 from mal_trt.labelling.predictor import TIGHT, Predictor, Threshold
 
 # Boxes a process gets at once, in whole batches: few at first, so that a short run has some for all, then twice as many
-# each time, up to so many.
+# each time, up to SHARE.
 FIRST_SHARE, SHARE = 64, 2048
 
 
@@ -48,9 +49,23 @@ class Settings:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise InputError(f"threads {self.threads}: expected 1 or more")
+        if not isinstance(self.model, (str, Path)):
+            raise InputError(f"model {self.model}: expected the path of a model file, or a name such as `bundled`")
+
+    def facts(self) -> dict[str, str]:
+        """What decides which masks come out, by name: a run that goes on must have the same."""
+        return {
+            "model": file_sha256(self.model),
+            "decode": self.decode,
+            "threshold": str(self.threshold),
+            "flip": str(self.flip),
+            "refine": str(self.refine),
+            "weights": str(self.weights),
+            **({"slack": str(self.slack)} if self.slack else {}),
+        }
 
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:
-        """A predictor that may use so many CPU threads, and its masker; close the masker first."""
+        """A predictor that may use `threads` CPU threads, and its masker; close the masker first."""
         predictor = Predictor(
             self.model,
             device,
@@ -81,16 +96,16 @@ class Opened:
     precision: str
 
 
-def open_workers(settings: Settings, device: str, images: str | Path, source: ImageSource) -> Here | Processes:
+def open_workers(settings: Settings, device: str, images: str | Path, source: ImageSource) -> InProcess | Processes:
     """Workers for one device, or for several with commas between, such as "cuda:0,cuda:1"; to be closed.
 
     source: the pictures of `images`, which other processes open for themselves.
     """
     devices = [part.strip() for part in device.split(",")]
-    return Here(settings, devices[0], source) if len(devices) == 1 else Processes(settings, devices, images)
+    return InProcess(settings, devices[0], source) if len(devices) == 1 else Processes(settings, devices, images)
 
 
-class Here:
+class InProcess:
     """This process labels."""
 
     def __init__(self, settings: Settings, device: str, source: ImageSource) -> None:
@@ -99,7 +114,7 @@ class Here:
         self.opened = _opened(self._predictor)
 
     def run(self, journal: Plan, batch: int, done: Callable[[int], None]) -> None:
-        """Label all that is pending; `done` is told of each batch of boxes once it is safe."""
+        """Label all that is pending; `done` is called with how many boxes are safe now."""
         run_plan(journal, self._source, self._predictor, self._masker, batch, self._threads, done)
 
     @property
@@ -139,7 +154,7 @@ class Processes:
         self.notes: tuple[str, ...] = ()
 
     def run(self, journal: Plan, batch: int, done: Callable[[int], None]) -> None:
-        """See `Here.run`."""
+        """See `InProcess.run`."""
         shares = _shares(journal)
         busy: dict[Any, _Child] = {}
         failure: MalTrtError | None = None
@@ -238,44 +253,44 @@ class _Child:
 
 
 class _Part:
-    """A page of whole batches as a `Plan`: results go to the process that holds the journal."""
+    """A chunk of whole batches as a `Plan`: results go to the process that holds the journal."""
 
-    def __init__(self, page: Page, connection: Connection) -> None:
-        self._page, self._connection = page, connection
+    def __init__(self, chunk: PlanChunk, connection: Connection) -> None:
+        self._chunk, self._connection = chunk, connection
 
-    def pages(self) -> Iterator[Page]:
-        yield self._page
+    def chunks(self) -> Iterator[PlanChunk]:
+        yield self._chunk
 
     def add(self, results: Sequence[Result]) -> None:
         self._connection.send(results)
 
 
-def _shares(journal: Plan) -> Iterator[Page]:
+def _shares(journal: Plan) -> Iterator[PlanChunk]:
     """The pending boxes in whole batches, in the order of the plan, from FIRST_SHARE to SHARE boxes at a time."""
     boxes_now = min(FIRST_SHARE, SHARE)
-    whole: list[Page] = []
-    rest: list[Page] = []  # of batches whose last boxes are still to come
-    for page in journal.pages():
-        page = Page.joined([*rest, page])
-        numbers, of, boxes = np.unique(page.batch, return_inverse=True, return_counts=True)
-        complete = (boxes == [page.batches[number][1] for number in numbers.tolist()])[of]
-        ready = Page.joined([*whole, page.part(complete)])
-        rest = [page.part(~complete)]
+    whole: list[PlanChunk] = []
+    rest: list[PlanChunk] = []  # of batches whose last boxes are still to come
+    for chunk in journal.chunks():
+        chunk = PlanChunk.joined([*rest, chunk])
+        numbers, of, boxes = np.unique(chunk.batch, return_inverse=True, return_counts=True)
+        complete = (boxes == [chunk.batches[number][1] for number in numbers.tolist()])[of]
+        ready = PlanChunk.joined([*whole, chunk.part(complete)])
+        rest = [chunk.part(~complete)]
         while len(ready) >= boxes_now:
             share, ready = _split(ready, boxes_now)
             yield share
             boxes_now = min(2 * boxes_now, SHARE)
         whole = [ready]
-    last = Page.joined([*whole, *rest]) if whole or rest else None
+    last = PlanChunk.joined([*whole, *rest]) if whole or rest else None
     if last:
         yield last
 
 
-def _split(page: Page, boxes: int) -> tuple[Page, Page]:
-    """The first batches of a page, with at least so many boxes in all, and the other batches."""
-    _, of, counts = np.unique(page.batch, return_inverse=True, return_counts=True)
+def _split(chunk: PlanChunk, boxes: int) -> tuple[PlanChunk, PlanChunk]:
+    """The first batches of a chunk, with at least `boxes` boxes in all, and the other batches."""
+    _, of, counts = np.unique(chunk.batch, return_inverse=True, return_counts=True)
     first = of <= np.searchsorted(np.cumsum(counts), boxes)
-    return page.part(first), page.part(~first)
+    return chunk.part(first), chunk.part(~first)
 
 
 def _work(connection: Connection, settings: Settings, device: str, threads: int, images: str | Path) -> None:
@@ -291,8 +306,8 @@ def _work(connection: Connection, settings: Settings, device: str, threads: int,
                 if message is None:
                     connection.send(predictor.notes)
                     continue
-                page, batch = message
-                run_plan(_Part(page, connection), source, predictor, masker, batch, threads)
+                chunk, batch = message
+                run_plan(_Part(chunk, connection), source, predictor, masker, batch, threads)
                 connection.send(None)
         finally:
             masker.close()

@@ -35,7 +35,7 @@ def write_overlays(
 ) -> None:
     """One JPEG per labelled picture, its masks painted on it, under its own name in `folder`.
 
-    side: pixels of its longer side at most; 0: the picture's own size. done: told of each picture.
+    side: pixels of its longer side at most; 0: the picture's own size. done: called after each picture.
     """
     with ThreadPoolExecutor(threads, "mal-trt-draw") as pool:
         drawing: deque[Future[None]] = deque()

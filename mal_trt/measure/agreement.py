@@ -1,6 +1,6 @@
 """Agreement of two models: how far one's answers are from the other's. Against drawn masks alone it is `metrics`.
 
-Running models is somebody else's task: whoever has logits makes `answers` of them, once for each model, and adds
+No model is run here: whoever has logits makes `answers` of them, once for each model, and adds
 pairs of them to an `Agreement`, which keeps sums and one score for each drawn mask.
 """
 

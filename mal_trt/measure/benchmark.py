@@ -62,21 +62,26 @@ def benchmark(
 
     - `models`: model files, checkpoints or "bundled". Masks are compared with those of the first.
     - `images`, and `boxes` or `annotations` (with drawn masks): what to label. None: the example photos, 16 times over.
-      `count`: only this many boxes, spread evenly.
-    - `batches`: batch sizes at which the network alone is measured. `size`: whose boxes' mask head runs there: "small",
-      "medium", "large", or "mix", as many of each as there are among the boxes.
+      `count`: only this many boxes, spread evenly; None: all.
+    - `batches`: batch sizes at which the network alone is measured. `size`: of the boxes there: "small", "medium",
+      "large", or "mix", as many of each as there are among the boxes.
     - `warm_up`: runs before the timed ones. `runs`: timed runs of each batch size, or `seconds` for them, in each
       round. `rounds`: how many times everything is measured in turn, since a machine's speed drifts.
-    - `end_to_end`: also label from files to masks, which gives the quality too. `label_batch`: its batch size.
+    - `end_to_end`: also label from files to masks, which gives the quality too. `label_batch`: its batch size, `batch`
+      of `label`.
     - `backend`: as for `label`, for all models, or one for each ("onnxruntime,openvino"), which measures backends where
       a model is given twice.
+    - `device`, `crops`, `threshold`, `flip`, `refine`, `weights`, `threads`: as for `label`. `progress`: show a bar.
     - `json_out`, `csv_out`: written after every figure, so an interrupted run leaves what it has. `plot_out`: .png or
-      .svg, drawn at the end. `command`: recorded. `told`: called with the result so far after every figure.
+      .svg, drawn at the end. `command`: kept in the result. `told`: called with the result so far after every figure.
 
-    The other options are those of `label`. The dict has `machine`, `data` and `models`. Each model has `network`, a row
+    The dict has `machine`, `data` and `models`. Each model has `network`, a row
     for each batch with latencies in ms and boxes_per_s; `label` with boxes_per_s and pictures_per_s; and `quality`.
     Where tegrastats or nvidia-smi says the power, rows have watts and boxes_per_joule, and `machine` power_meter.
-    What fails has `error` instead of figures, and the rest goes on.
+    What fails while it is measured has `error` instead of figures, and the rest goes on.
+
+    InputError if a file, an option or a model cannot be used. NothingDone if no box can be used. RunError if a model
+    cannot be run at all, or if a result cannot be written.
     """
     _check(models, batches, size, rounds, warm_up, runs, seconds)
     _check_files(json_out, csv_out, plot_out)

@@ -18,7 +18,7 @@ from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.plan import write_plan
 
 PACKAGE = "mal_trt.examples"
-# The example boxes are few: each photo is listed, and decoded, so many times.
+# The example boxes are few, so each photo is listed, and decoded, this many times.
 COPIES = 16
 CROPS = 64  # different crops in a batch at most; a larger one holds them several times
 
@@ -28,7 +28,7 @@ class Samples:
     """Pictures and boxes to measure with. name: for people. drawn: whether the boxes have drawn masks."""
 
     name: str
-    images: Path
+    images: str | Path
     boxes: Boxes
     drawn: bool
 
@@ -43,8 +43,8 @@ def choose_samples(
     """The samples that the options name; without any the packaged photos, COPIES times over.
 
     images: None where the boxes say it. boxes, annotations: one of them is given; annotations have drawn masks. count:
-    so many boxes, spread evenly over the document; None is all. folder: for a document made here. InputError if they do
-    not fit.
+    how many boxes, spread evenly over the document; None is all. folder: for a document made here. InputError if they
+    do not fit.
     """
     document = annotations if annotations is not None else boxes
     if boxes is not None and annotations is not None:
@@ -57,7 +57,7 @@ def choose_samples(
         path = _write(made if count is None else _some(made, count), folder)
         return Samples("example photos", home / "photos", Boxes(path), drawn=False)
     document = as_boxes(document)
-    pictures = Path(document.home() if images is None else images)
+    pictures = document.home() if images is None else images
     content = document.document(open_images(pictures))
     if annotations is not None and not any(record.get("segmentation") for record in content["annotations"]):
         raise InputError(f"{document}: no box has a drawn mask; give it as --boxes to measure without")
@@ -87,18 +87,11 @@ def plan_samples(samples: Samples, source: ImageSource, folder: Path) -> Plan:
         boxes, _ = journal.planned_boxes()
         if not boxes:
             raise NothingDone(nothing_usable(journal, source, samples.name, samples.images, "measured with"))
-        (pictures,) = journal.execute("SELECT COUNT(DISTINCT image) FROM box").fetchone()
-        sizes = journal.execute("SELECT size, SUM(boxes) FROM batch GROUP BY size ORDER BY size").fetchall()
-        few = min(boxes, CROPS)
-        rows = journal.execute(
-            "SELECT file_name, width, height, x0, y0, x1, y1 FROM box JOIN image ON image.position = box.image "
-            "WHERE (place + 1) * ? / ? > place * ? / ? ORDER BY place",
-            (few, boxes, few, boxes),
-        ).fetchall()
+        shares = {size: number / boxes for size, number in journal.sizes().items()}
+        crops = tuple((one.file_name, one.width, one.height, one.xyxy) for one in journal.spread(CROPS))
+        return Plan(boxes, journal.planned_pictures(), shares, crops)
     finally:
         journal.close()
-    shares = {SizeClass(size): number / boxes for size, number in sizes}
-    return Plan(boxes, int(pictures), shares, tuple((name, w, h, tuple(box)) for name, w, h, *box in rows))
 
 
 def _write(document: dict[str, Any], folder: Path) -> Path:
@@ -108,7 +101,7 @@ def _write(document: dict[str, Any], folder: Path) -> Path:
 
 
 def _some(document: dict[str, Any], count: int) -> dict[str, Any]:
-    """So many of the boxes, evenly spread, and the pictures they lie in."""
+    """`count` of the boxes, evenly spread, and the pictures they lie in."""
     records, total = document["annotations"], len(document["annotations"])
     count = min(count, total)
     kept = [record for place, record in enumerate(records) if (place + 1) * count // total > place * count // total]

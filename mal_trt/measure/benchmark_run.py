@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.backends.choice import on_processor
-from mal_trt.base.errors import InputError, MalTrtError
+from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.memory import read_memory
 from mal_trt.formats.images import ImageProblem, ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.crops import make_frame
@@ -26,6 +27,8 @@ from mal_trt.measure.benchmark_subject import Document, Subject, model_facts
 from mal_trt.measure.evaluate import evaluate
 from mal_trt.measure.power_meter import PowerMeter
 from mal_trt.measure.timing import Budget, measure, open_stopwatch
+
+ROOM = 2  # what a batch needs, in times its crops: a copy for the runtime, and the logits
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Runner:
             for batch in subject.batches:
                 if batch not in subject.failed:
                     try:
+                        _check_memory(batch, pool)
                         crops = {side: some[np.arange(batch) % len(some)] for side, some in pool.items()}
                         by_size = {size: crops[contract.side(size)] for size in shares}
                         given = by_size if contract.sizes else crops[contract.input_size]
@@ -157,3 +161,15 @@ class Runner:
         if not crops:
             raise InputError(f"{self.samples.name}: no picture can be read ({problem})")
         return np.stack(crops)
+
+
+def _check_memory(batch: int, pool: Mapping[int, np.ndarray]) -> None:
+    """RunError if a batch of the crops of each side would fill the memory: Linux ends a program for that, without a
+    word."""
+    wanted = ROOM * batch * sum(crops[0].nbytes for crops in pool.values())
+    free = read_memory().available
+    if free is not None and wanted > free:
+        raise RunError(
+            f"it needs about {wanted / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free; "
+            "measure a smaller one"
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from mal_trt.formats.segmentations import to_rle
-from mal_trt.labelling.journal import PAGE, Journal
+from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import category_names
 from mal_trt.measure.agreement import BoxId, Truth
 
@@ -46,8 +46,8 @@ class ComparedBoxes:
         self.drawn = drawn
         self._journal = journal
         self._names = category_names(journal)
-        self._planned, _ = journal.planned_boxes()
-        self.boxes = self._planned if count is None else min(count, self._planned)
+        planned, _ = journal.planned_boxes()
+        self.boxes = planned if count is None else min(count, planned)
 
     def any_truth(self) -> bool:
         """Whether some of the boxes has a drawn mask; looks no further than the first that has one."""
@@ -66,16 +66,7 @@ class ComparedBoxes:
                 yield piece
 
     def _rows(self) -> Iterator[PlannedBox]:
-        place = -1
-        while rows := self._journal.execute(
-            "SELECT place, annotation.id, annotation.seq, file_name, width, height, x0, y0, x1, y1, annotation.record, "
-            "category_id "
-            "FROM box JOIN image ON image.position = box.image JOIN annotation ON annotation.seq = box.seq "
-            "WHERE place > ? AND (place + 1) * ? / ? > place * ? / ? ORDER BY place LIMIT ?",
-            (place, *(self.boxes, self._planned) * 2, PAGE),
-        ).fetchall():
-            for _, key, seq, name, width, height, x0, y0, x1, y1, record, category in rows:
-                known = f"record {seq}" if key is None else key
-                kind = self._names.get(category, "" if category is None else str(category))
-                yield PlannedBox(known, name, width, height, (x0, y0, x1, y1), record, kind)
-            place = rows[-1][0]
+        for one in self._journal.spread(self.boxes):
+            key = f"record {one.seq}" if one.id is None else one.id
+            kind = self._names.get(one.category_id, "" if one.category_id is None else str(one.category_id))
+            yield PlannedBox(key, one.file_name, one.width, one.height, one.xyxy, one.record, kind)

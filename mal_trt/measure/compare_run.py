@@ -31,7 +31,7 @@ class _Crop:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedBox:
     """One box with the mask of each model, None where its logits are not finite, and the drawn one if there is one."""
 
     box: PlannedBox
@@ -46,7 +46,7 @@ class Comparison:
     """
 
     def __init__(
-        self, predictors: Sequence[Predictor], batch: int, seen: Callable[[Compared], None] | None = None
+        self, predictors: Sequence[Predictor], batch: int, seen: Callable[[ComparedBox], None] | None = None
     ) -> None:
         self._seen = seen
         self.agreements = [Agreement() for _ in predictors[1:]]
@@ -138,7 +138,7 @@ class Comparison:
             drawn_masks = truths or [None] * len(crops)
             for crop, truth, found in zip(crops, drawn_masks, zip(*given, strict=True), strict=True):
                 masks = tuple(answer.rle for answer in found)
-                self._seen(Compared(crop.box, masks, None if truth is None else truth.rle))
+                self._seen(ComparedBox(crop.box, masks, None if truth is None else truth.rle))
         self.boxes += len(crops)
         self.drawn += sum(truth is not None for truth in truths or [])
 

@@ -28,13 +28,13 @@ from mal_trt.measure.jetson import examine_jetson
 # quietly replaced by the CPU.
 PARITY = """
 import numpy as np
-from mal_trt.backends import open_backend
-from mal_trt.geometry.boxes import SizeClass
 from mal_trt.artifacts.models import resolve_model
-stored = np.load(resolve_model("bundled").with_suffix(".parity.npz"))
+from mal_trt.artifacts.parity_file import parity_path, read_parity
+from mal_trt.backends import open_backend
+stored = read_parity(parity_path(resolve_model("bundled")))[0]
 backend = open_backend("bundled", device={device!r}, backend={backend!r})
-expected = stored["logits"][0]
-logits = backend.run(stored["image"], SizeClass(int(stored["size_classes"][0])))
+size, expected = next(stored.rows())
+logits = backend.run(stored.image, size)
 print(backend.provider, f"{{np.abs(logits - expected).max() / np.ptp(expected):.0e}}")
 """
 LIMIT = 0.01  # of the logits' range; CUDA may round products to TF32

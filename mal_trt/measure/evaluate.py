@@ -11,20 +11,20 @@ from typing import Any
 
 from mal_trt.backends.choice import AUTO
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.base.files import read_json
+from mal_trt.base.files import FOLDER, file_kind, read_json
 from mal_trt.base.outputs import check_apart, check_file, write_json
 from mal_trt.formats.boxes import Boxes, BoxesLike, Document, as_boxes, open_pictures
-from mal_trt.formats.reading.coco import same_id
+from mal_trt.formats.ids import same_id
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.formats.segmentations import to_rle
+from mal_trt.labelling.document_rows import parse_bbox
 from mal_trt.labelling.predictor import Threshold
-from mal_trt.labelling.records import parse_bbox
 from mal_trt.labelling.run import label
 from mal_trt.labelling.summary import Summary
-from mal_trt.measure.matching import Labels, by_id, category_names, usable_key
+from mal_trt.measure.matching import Labels, by_id, category_names, most_common, usable_key
 from mal_trt.measure.metrics import ObjectScore, score_object, summarize
 from mal_trt.measure.points import ObjectPoints, read_points, score_points
-from mal_trt.measure.worst import Seen, Worst, check_worst
+from mal_trt.measure.worst import ScoredObject, Worst, check_worst
 
 LABELS = "a COCO document or a list of label records"
 
@@ -49,22 +49,27 @@ def evaluate(
     json_out: str | Path | None = None,
     points: str | Path | None = None,
     worst_out: str | Path | None = None,
-    seen: Callable[[Seen], None] | None = None,
+    seen: Callable[[ScoredObject], None] | None = None,
 ) -> dict[str, Any]:
     """Say how good masks are, compared with drawn ones: the dict that `mal-trt evaluate --json-out` writes.
 
     - `images`: a folder, a .tar or one picture. None: where the annotations say they are.
     - `annotations`: boxes with drawn masks (polygons or RLE), in any format that is read.
-    - `model`: labels every box, exactly as `label` does. `labels`: score this label file instead; a COCO document then
-      needs no pictures.
-    - `points`: a JSON file with points that belong to objects and points that do not; masks need not be drawn then.
+    - `model`: a model file, a checkpoint or "bundled", which labels every box exactly as `label` does. `batch`,
+      `device`, `backend`, `crops`, `flip`, `refine`, `weights`, `slack`, `threshold`, `threads`: as for `label`.
+    - `labels`: score this label file instead, without a model; a COCO document then needs no pictures.
+    - `progress`: show a bar.
     - `json_out`: a file for the result. `worst_out`: a PNG file that shows the twenty masks of lowest IoU.
-      `seen`: called with each object that was judged, and both of its masks.
+    - `points`: a JSON file with points that belong to objects and points that do not; masks need not be drawn then.
+    - `seen`: called with each object that was scored, and both of its masks.
 
-    The other options are those of `label`. Annotations and labels meet by annotation id. The dict has `miou` (mean
-    over classes), `miou_small`, `miou_medium`, `miou_large`, `miou_instance`, `recall` and `precision` (means over
-    objects), `boundary_iou` and `per_class`; `points`, if they were given, has the shares that masks get right;
-    `skipped` counts annotations that were left out, and `skipped_reasons` says why.
+    Annotations and labels meet by annotation id. The dict has `miou` (mean over classes), `miou_small`, `miou_medium`,
+    `miou_large`, `miou_instance`, `recall` and `precision` (means over objects), `boundary_iou` and `per_class`;
+    `points`, if they were given, has the shares that masks get right; `skipped` counts annotations that were left out,
+    and `skipped_reasons` says why.
+
+    InputError if a file or an option cannot be used. NothingDone if no annotation has a drawn mask, or none could be
+    scored. RunError if labelling fails, or if a result cannot be written.
     """
     check_file(json_out)
     check_worst(None if worst_out is None else Path(worst_out))
@@ -80,34 +85,15 @@ def evaluate(
         result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, watchers)
         result["labels"] = str(labels)
     else:
-        with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
-            out = Path(folder) / "labels.json"
-            summary = _labelled(
-                images,
-                annotations,
-                model,
-                out,
-                batch=batch,
-                device=device,
-                backend=backend,
-                crops=crops,
-                threshold=threshold,
-                flip=flip,
-                refine=refine,
-                weights=weights,
-                slack=slack,
-                threads=threads,
-                progress=progress,
-            )
-            unlabelled = read_json(summary.skipped_list) if summary.skipped_list else []
-            result = score_labels(truth, _read_labels(out), str(annotations), unlabelled, given, watchers)
-        result.update(
-            read=summary.read,
-            notes=list(summary.notes),
-            model=str(model),
-            provider=summary.provider,
-            seconds=summary.seconds,
-        )
+        options: dict[str, Any] = {
+            **{"batch": batch, "device": device, "backend": backend, "crops": crops, "threshold": threshold},
+            **{"flip": flip, "refine": refine, "weights": weights, "slack": slack, "threads": threads},
+            "progress": progress,
+        }
+        summary, found, unlabelled = _labelled(images, annotations, model, options)
+        result = score_labels(truth, found, str(annotations), unlabelled, given, watchers)
+        result.update(read=summary.read, notes=list(summary.notes), model=str(model))
+        result.update(provider=summary.provider, seconds=summary.seconds)
     result["annotations"] = str(annotations)
     if json_out is not None:
         write_json(result, Path(json_out))
@@ -129,11 +115,17 @@ def _without_drawn(annotations: Boxes, points: bool, worst: bool) -> None:
         raise NothingDone(f"{annotations}: no drawn mask to compare with, so there is no worst one to show")
 
 
-def _labelled(*given: Any, **options: Any) -> Summary:
-    try:
-        return label(*given, **options)
-    except NothingDone as error:
-        raise NothingDone(str(error)) from None  # the list of records is gone with its folder
+def _labelled(
+    images: str | Path | None, annotations: Boxes, model: str | Path, options: dict[str, Any]
+) -> tuple[Summary, list[Any], list[Any]]:
+    """A label run's summary, its label records, and the records {"id", "reason"} of what has no label."""
+    with tempfile.TemporaryDirectory(prefix="mal-trt-") as folder:
+        out = Path(folder) / "labels.json"
+        try:
+            summary = label(images, annotations, model, out, **options)
+        except NothingDone as error:
+            raise NothingDone(str(error)) from None  # the list of records is gone with its folder
+        return summary, _read_labels(out), read_json(summary.skipped_list) if summary.skipped_list else []
 
 
 def score_labels(
@@ -142,7 +134,7 @@ def score_labels(
     where: str = "annotations",
     unlabelled: Iterable[Any] = (),
     points: Mapping[Any, ObjectPoints] | None = None,
-    watchers: Sequence[Callable[[Seen], None]] = (),
+    watchers: Sequence[Callable[[ScoredObject], None]] = (),
 ) -> dict[str, Any]:
     """Metrics of label records against the annotations of a COCO document, matched by annotation id.
 
@@ -168,8 +160,7 @@ def score_labels(
         except ValueError as error:
             skipped[str(error)] += 1
     if not scores and points is None:
-        why = "; ".join(f"{reason}: {count}" for reason, count in skipped.most_common(3)) or "it is empty"
-        raise NothingDone(f"{where}: nothing to score ({why})")
+        raise NothingDone(f"{where}: nothing to score ({most_common(skipped)})")
     result = {**summarize(scores, names), "skipped": sum(skipped.values()), "skipped_reasons": dict(skipped)}
     if points is not None:
         result["points"] = _score_points(points, truth, found, names, where)
@@ -177,7 +168,7 @@ def score_labels(
 
 
 def _score(
-    annotation: dict[str, Any], found: Labels, names: dict[Any, str], watchers: Sequence[Callable[[Seen], None]]
+    annotation: dict[str, Any], found: Labels, names: dict[Any, str], watchers: Sequence[Callable[[ScoredObject], None]]
 ) -> ObjectScore:
     """Score of one annotation against its label; ValueError says why it has none."""
     drawn = annotation.get("segmentation")
@@ -193,7 +184,7 @@ def _score(
     if watchers:
         key, picture = annotation["id"], found.picture(annotation)
         quality = found.quality(usable_key(annotation, "id"))
-        one = Seen(key, names.get(category, ""), score.iou, bbox, picture, mask, truth, category, quality)
+        one = ScoredObject(key, names.get(category, ""), score.iou, bbox, picture, mask, truth, category, quality)
         for watcher in watchers:
             watcher(one)
     return score
@@ -225,7 +216,7 @@ def _truth(annotations: Boxes, images: str | Path | None) -> Document:
 
 
 def _read_labels(path: Path) -> list[Any]:
-    if path.is_dir():
+    if file_kind(path) == FOLDER:
         raise InputError(f"{path}: a folder; expected {LABELS}, which `mal-trt convert` makes of other formats")
     document = read_json(path)
     records = document.get("annotations") if isinstance(document, dict) else document

@@ -52,7 +52,7 @@ def jetpack(text: str) -> Finding:
 def _power_mode(root: Path, said: Callable[..., str]) -> Iterator[Finding]:
     mode = re.search(r"Power Mode:\s*(\S+)", said("nvpmodel", "-q"))
     if mode is None:
-        yield Finding("power mode", WARNING, "not told by nvpmodel", "see what `sudo nvpmodel -q` says")
+        yield Finding("power mode", WARNING, "nvpmodel does not say", "see what `sudo nvpmodel -q` says")
         return
     modes: dict[str, str] = {}
     with suppress(OSError):
@@ -70,7 +70,7 @@ def _clocks(root: Path, said: Callable[..., str]) -> Iterator[Finding]:
     shown = SHOWN.search(said("jetson_clocks", "--show"))
     values = [int(text) for text in shown.groups()] if shown else _devfreq(root)
     if not values:
-        yield Finding("clocks", WARNING, "the GPU's are not told", "see what `sudo jetson_clocks --show` says")
+        yield Finding("clocks", WARNING, "those of the GPU are not known", "see what `sudo jetson_clocks --show` says")
         return
     low, high, now = (round(hertz / 1e6) for hertz in values)
     if low == high:

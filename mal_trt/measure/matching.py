@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Document
-from mal_trt.formats.reading.coco import same_id
+from mal_trt.formats.ids import identity, same_id
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
-from mal_trt.labelling.records import identity, side
+from mal_trt.labelling.document_rows import side
 
 
 class Labels:
@@ -92,6 +93,11 @@ def by_id(records: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 def category_names(truth: Document) -> dict[Any, str]:
     """Class names by category id."""
     return {key: str(entry.get("name", "")) for key, entry in by_id(truth.get("categories"))}
+
+
+def most_common(reasons: Mapping[str, int]) -> str:
+    """The three commonest reasons why records were left out, with their counts."""
+    return "; ".join(f"{reason}: {count}" for reason, count in Counter(reasons).most_common(3)) or "it is empty"
 
 
 def _is_size(value: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass, size_class
 from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.geometry.morphology import erode
 from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
 
 EPSILON = 1e-6
@@ -35,30 +36,26 @@ class ObjectScore:
 
 def score_object(predicted: RLE, truth: RLE, category_id: int, area: float) -> ObjectScore:
     """Compare two masks of one picture, both compressed COCO RLE of the same size."""
-    return ObjectScore(
-        category_id,
-        area,
-        mask_iou(predicted, truth),
-        boundary_iou(predicted, truth),
-        *recall_precision(predicted, truth),
-    )
+    shared, found, drawn = _overlap(predicted, truth)
+    recall, precision = (shared / whole if whole else 0.0 for whole in (drawn, found))
+    iou, near = _iou(shared, found, drawn), boundary_iou(predicted, truth)
+    return ObjectScore(category_id, area, iou, near, recall, precision)
 
 
 def mask_iou(a: RLE, b: RLE) -> float:
     """|A.B| / (|A| + |B| - |A.B| + 1e-6), MAL's definition: two empty masks score 0."""
+    return _iou(*_overlap(a, b))
+
+
+def _overlap(a: RLE, b: RLE) -> tuple[int, int, int]:
+    """Pixels that two masks share, and those of each."""
     from pycocotools import mask as coco
 
-    shared = int(coco.area(coco.merge([a, b], intersect=True)))
-    return shared / (int(coco.area(a)) + int(coco.area(b)) - shared + EPSILON)
+    return int(coco.area(coco.merge([a, b], intersect=True))), int(coco.area(a)), int(coco.area(b))
 
 
-def recall_precision(predicted: RLE, truth: RLE) -> tuple[float, float]:
-    """The shares of the drawn mask's pixels found, and of the found pixels that are in the drawn mask; of none: 0."""
-    from pycocotools import mask as coco
-
-    shared = int(coco.area(coco.merge([predicted, truth], intersect=True)))
-    found, drawn = int(coco.area(predicted)), int(coco.area(truth))
-    return shared / drawn if drawn else 0.0, shared / found if found else 0.0
+def _iou(shared: int, first: int, second: int) -> float:
+    return shared / (first + second - shared + EPSILON)
 
 
 def boundary_iou(a: RLE, b: RLE, ratio: float = BOUNDARY_RATIO) -> float:
@@ -74,18 +71,8 @@ def boundary_iou(a: RLE, b: RLE, ratio: float = BOUNDARY_RATIO) -> float:
 
 def boundary(local: LocalMask, distance: int) -> LocalMask:
     """The pixels of a mask with background, or the outside of its window, within `distance` pixels."""
-    inside = local.mask
-    for axis in (0, 1):
-        inside = np.moveaxis(_erode_rows(np.moveaxis(inside, axis, 0), distance), 0, axis)
+    inside = erode(np.pad(local.mask, 1), distance)[1:-1, 1:-1]
     return LocalMask(local.x0, local.y0, local.mask & ~inside)
-
-
-def _erode_rows(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Whether the 2 * distance + 1 rows around each are all true; rows beyond the edge are false."""
-    reach = 2 * distance + 1
-    padded = np.pad(mask, ((distance + 1, distance), (0, 0)))
-    counts = np.cumsum(padded, axis=0, dtype=np.int32)
-    return np.asarray(counts[reach:] - counts[:-reach] == reach)
 
 
 def summarize(scores: list[ObjectScore], names: dict[int, str]) -> dict[str, Any]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import read_json
+from mal_trt.formats.ids import identity
 from mal_trt.geometry.rle import RLE, decode_rle
-from mal_trt.labelling.records import identity
 
 FORM = '{"points": [{"annotation_id": 1, "inside": [[x, y], ...], "outside": [[x, y], ...]}]}'
 
+KEY = "annotation_id"
 SIDES = "inside", "outside"
 
 Point = tuple[float, float]
@@ -43,9 +44,13 @@ def read_points(path: Path) -> dict[Any, ObjectPoints]:
     found: dict[Any, ObjectPoints] = {}
     for index, record in enumerate(records):
         where = f"{path}: points[{index}]"
-        key = identity(record.get("annotation_id")) if isinstance(record, dict) else None
+        key = identity(record.get(KEY)) if isinstance(record, dict) else None
         if key is None:
-            raise InputError(f"{where} has no annotation_id; expected {FORM}")
+            raise InputError(f"{where} has no {KEY}; expected {FORM}")
+        if unknown := [name for name in record if name not in (KEY, *SIDES)]:
+            raise InputError(
+                f"{where}, annotation {key!r}: the key {unknown[0]!r} means nothing here; expected {', '.join(SIDES)}"
+            )
         if key in found:
             raise InputError(f"{where}: a second entry for annotation {key!r}; put its points into one")
         points = ObjectPoints(*(_read_side(record, side, f"{where}, annotation {key!r}") for side in SIDES))

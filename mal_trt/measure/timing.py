@@ -115,7 +115,7 @@ class DeviceStopwatch:
     clock = "CUDA events"
     chunk = QUEUED
 
-    def __init__(self, backend: Any, crops: np.ndarray, weights: str | None = None) -> None:
+    def __init__(self, backend: DeviceBackend, crops: np.ndarray, weights: str | None = None) -> None:
         self._backend, self._weights, self._count = backend, weights, len(crops)
         self._driver = backend.driver
         self._image, self._logits = DeviceBuffer(self._driver), DeviceBuffer(self._driver)

@@ -31,7 +31,7 @@ LEGEND = (("drawn mask", DRAWN), ("mask that was judged", FOUND))
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScoredObject:
     """One judged object. bbox: XYWH, picture pixels; picture: its record in the document; both masks of its size.
     category: the id of its class. quality: what its label says of itself, None where it says nothing."""
 
@@ -57,16 +57,16 @@ class Worst:
     """Keeps the objects of lowest IoU, MOST of them; of equal ones those that came first."""
 
     def __init__(self) -> None:
-        self._kept: list[Seen] = []
+        self._kept: list[ScoredObject] = []
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: ScoredObject) -> None:
         """One more object."""
         self._kept.append(seen)
         if len(self._kept) > 8 * MOST:
             self._kept = self.kept
 
     @property
-    def kept(self) -> list[Seen]:
+    def kept(self) -> list[ScoredObject]:
         """The worst first."""
         return sorted(self._kept, key=lambda seen: seen.iou)[:MOST]
 
@@ -105,7 +105,7 @@ def _fitted(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
     return text
 
 
-def _tile(seen: Seen, images: ImageSource) -> Image.Image:
+def _tile(seen: ScoredObject, images: ImageSource) -> Image.Image:
     height, width = seen.drawn["size"]
     masks = (decode_rle(seen.drawn), DRAWN), (decode_rle(seen.found), FOUND)
     x0, y0, x1, y1 = _window(seen.bbox, [mask for mask, _ in masks], width, height)

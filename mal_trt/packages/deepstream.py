@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from mal_trt.artifacts.contract import Contract, check_for_gpu
-from mal_trt.artifacts.parity import reference_path
+from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.errors import InputError
 from mal_trt.base.outputs import check_new
 from mal_trt.geometry.boxes import SizeClass
@@ -104,8 +104,7 @@ def _model_files(source: Source, size: SizeClass, scratch: Path) -> tuple[Contra
     if source.manifest is None:
         onnx = scratch / "model.onnx"
         contract = write_float_model(source, size, onnx)
-        reference = reference_path(onnx)
-        return contract, {path.name: path for path in (onnx, reference) if path.is_file()}
+        return contract, {path.name: path for path in (onnx, parity_path(onnx)) if path.is_file()}
     if contract.input_dtype != "float32" or contract.head == "dynamic":
         raise InputError(
             f"{source.path}: nvinfer feeds float32 pixels and nothing else, this engine takes {contract.input_dtype}"

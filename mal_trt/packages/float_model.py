@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mal_trt.artifacts.contract import METADATA_KEY, Contract
-from mal_trt.artifacts.parity import reference_path
+from mal_trt.artifacts.parity_file import parity_bytes, parity_path, read_parity
 from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.geometry.boxes import SizeClass
@@ -47,7 +46,7 @@ def write_float_model(source: Source, size: SizeClass, out: Path) -> Contract:
             entry.value = contract.to_json()
     onnx.save(model, out)
     _compare(source, out, size)
-    _write_parity(reference_path(source.path), reference_path(out), size)
+    _write_parity(parity_path(source.path), parity_path(out), size)
     return contract
 
 
@@ -67,13 +66,9 @@ def _write_parity(source: Path, out: Path, size: SizeClass) -> None:
     """The rows of one size class, where the file has several."""
     if not source.is_file():
         return
-    with np.load(source, allow_pickle=False) as archive:
-        arrays: dict[str, Any] = dict(archive)
-    sizes = arrays["size_classes"].tolist()
-    if len(sizes) > 1:
-        row = sizes.index(int(size))
-        for name in arrays:
-            if name != "image":
-                arrays[name] = arrays[name][row : row + 1]
-    with out.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    crops = read_parity(source)[0]
+    if len(crops.sizes) > 1:
+        row = crops.sizes.index(size)
+        logits = {name: values[row : row + 1] for name, values in crops.logits.items()}
+        crops = replace(crops, sizes=(size,), logits=logits)
+    out.write_bytes(parity_bytes([crops]))

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.enginefile import covers, load_engine
 from mal_trt.artifacts.flavor import TITLES
 from mal_trt.artifacts.manifest import Manifest, manifest_path
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import contract_of, read_onnx
-from mal_trt.artifacts.parity import engine_reference
+from mal_trt.artifacts.parity_file import engine_parity_path, read_parity
 from mal_trt.backends.choice import ENGINES
 from mal_trt.backends.signature import LOGITS, output_names
 from mal_trt.base.errors import InputError
@@ -98,9 +96,8 @@ def _check_sizes(path: Path, contract: Contract, server: str) -> None:
 def _engine_outputs(path: Path, contract: Contract) -> dict[str, Dims] | None:
     """From the parity file beside the engine: a manifest holds no shapes."""
     try:
-        with np.load(engine_reference(path), allow_pickle=False) as archive:
-            dims = tuple(int(side) for side in archive[LOGITS].shape[-3:])
-    except (OSError, ValueError, KeyError):
+        dims = read_parity(engine_parity_path(path))[0].logits[LOGITS].shape[-3:]
+    except InputError:
         return None
     return dict.fromkeys(output_names(contract), dims)
 
@@ -108,8 +105,8 @@ def _engine_outputs(path: Path, contract: Contract) -> dict[str, Dims] | None:
 def engine_files(source: Source, name: str) -> dict[str, Path]:
     """An engine and what lies beside it, by the names they get."""
     files = {name: source.path, f"{name}.json": manifest_path(source.path)}
-    reference = engine_reference(source.path)
-    return files | ({f"{name}.parity.npz": reference} if reference.is_file() else {})
+    parity = engine_parity_path(source.path)
+    return files | ({engine_parity_path(Path(name)).name: parity} if parity.is_file() else {})
 
 
 def _dims(shape: str) -> Dims:

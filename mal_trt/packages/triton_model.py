@@ -74,6 +74,7 @@ class ServedNetwork:
         self._name, self.contract = name, contract
         self.provider = f"Triton ({name})"
         self.outputs = output_names(contract)
+        self.precision, self.notes = contract.precision, list[str]()
 
     def run(self, image: np.ndarray, size: SizeClass, weights: str | None = None) -> np.ndarray:
         """See `Backend.run`."""

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.rle import RLE, decode_rle
 from mal_trt.measure.agreement import CLOSE, agreement_iou
-from mal_trt.measure.compare_run import Compared
+from mal_trt.measure.compare_run import ComparedBox
 from mal_trt.report.content import Card, Content
 from mal_trt.report.labels import class_table, size_table
 from mal_trt.report.plots import histogram, percent, plain_table
@@ -24,7 +24,7 @@ EMPTY: RLE = {"size": [1, 1], "counts": "1"}
 
 def report_of_comparison(
     result: dict[str, Any],
-    seen: list[Compared],
+    seen: list[ComparedBox],
     source: ImageSource,
     out: Path,
     command: str = "",
@@ -38,7 +38,7 @@ def report_of_comparison(
     notes = list(result["notes"])
     if len(models) > MODELS:
         notes.append(f"Masks are shown of the first {MODELS} of {len(models)} models; figures are of all.")
-    grouped: dict[tuple[str, int, int], list[Compared]] = {}
+    grouped: dict[tuple[str, int, int], list[ComparedBox]] = {}
     for one in seen:
         grouped.setdefault((one.box.file_name, one.box.width, one.box.height), []).append(one)
     facts = [
@@ -62,18 +62,18 @@ def report_of_comparison(
     return write(content, source, out, threads, progress)
 
 
-def _pictures(grouped: dict[tuple[str, int, int], list[Compared]], drawn: bool) -> Iterator[ShownPicture]:
+def _pictures(grouped: dict[tuple[str, int, int], list[ComparedBox]], drawn: bool) -> Iterator[ShownPicture]:
     for key, boxes in grouped.items():
         yield ShownPicture(*key, [_shown(one, drawn) for one in boxes])
 
 
-def _shown(one: Compared, drawn: bool) -> Shown:
+def _shown(one: ComparedBox, drawn: bool) -> Shown:
     """Its IoU is that of the model that is furthest from the first."""
     first, *others = one.masks
     iou = min((0.0 if first is None or mask is None else agreement_iou(first, mask)) for mask in others)
-    told = quality_of(None, first or EMPTY, 0 if first is None else decode_rle(first).area, one.box.xyxy)
+    quality = quality_of(None, first or EMPTY, 0 if first is None else decode_rle(first).area, one.box.xyxy)
     masks = (*one.masks[:MODELS], *([one.drawn] if drawn else []))
-    return Shown(one.box.id, one.box.name, one.box.xyxy, masks, iou=iou, **told)
+    return Shown(one.box.id, one.box.name, one.box.xyxy, masks, iou=iou, **quality)
 
 
 def _names(models: list[dict[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ from mal_trt.formats.images import ImageSource
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.measure.metrics import unique_names
-from mal_trt.measure.worst import Seen
+from mal_trt.measure.worst import ScoredObject
 from mal_trt.report.content import Card, Content
 from mal_trt.report.labels import class_table, size_table
 from mal_trt.report.plots import Row, bar_table, histogram, percent
@@ -24,7 +24,7 @@ LAYERS = ("mask", "drawn mask")
 
 def report_of_evaluation(
     result: dict[str, Any],
-    seen: list[Seen],
+    seen: list[ScoredObject],
     source: ImageSource,
     out: Path,
     command: str = "",
@@ -58,11 +58,11 @@ def report_of_evaluation(
     return write(content, source, out, threads, progress)
 
 
-def _by_picture(seen: list[Seen]) -> dict[tuple[str, int, int], list[tuple[str, Seen]]]:
+def _by_picture(seen: list[ScoredObject]) -> dict[tuple[str, int, int], list[tuple[str, ScoredObject]]]:
     """Objects with the names of their classes, by file name, width and height of their pictures."""
     given = {one.category: one.name for one in seen}
     names = unique_names(list(given), given)
-    grouped: dict[tuple[str, int, int], list[tuple[str, Seen]]] = {}
+    grouped: dict[tuple[str, int, int], list[tuple[str, ScoredObject]]] = {}
     for one in seen:
         height, width = one.drawn["size"]
         key = str(one.picture.get("file_name")), width, height
@@ -70,16 +70,16 @@ def _by_picture(seen: list[Seen]) -> dict[tuple[str, int, int], list[tuple[str, 
     return grouped
 
 
-def _pictures(grouped: dict[tuple[str, int, int], list[tuple[str, Seen]]]) -> Iterator[ShownPicture]:
+def _pictures(grouped: dict[tuple[str, int, int], list[tuple[str, ScoredObject]]]) -> Iterator[ShownPicture]:
     for (name, width, height), objects in grouped.items():
         yield ShownPicture(name, width, height, [_shown(*one) for one in objects])
 
 
-def _shown(name: str, seen: Seen) -> Shown:
+def _shown(name: str, seen: ScoredObject) -> Shown:
     x, y, w, h = (float(value) for value in seen.bbox)
     box = x, y, x + w, y + h
-    told = quality_of(seen.quality, seen.found, decode_rle(seen.found).area, box)
-    return Shown(seen.key, name, box, (seen.found, seen.drawn), iou=seen.iou, **told)
+    quality = quality_of(seen.quality, seen.found, decode_rle(seen.found).area, box)
+    return Shown(seen.key, name, box, (seen.found, seen.drawn), iou=seen.iou, **quality)
 
 
 def _subtitle(result: dict[str, Any]) -> str:

@@ -21,9 +21,9 @@ from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
 from mal_trt.labelling.outputs import skipped_records
 from mal_trt.labelling.plan import write_plan
-from mal_trt.labelling.record import record_path, skipped_path
+from mal_trt.labelling.read_report import read_report
+from mal_trt.labelling.run_record import record_path, skipped_path
 from mal_trt.labelling.summary import Summary
-from mal_trt.labelling.told import told
 from mal_trt.report.content import Card, Content
 from mal_trt.report.folder import check_report
 from mal_trt.report.page import SIZES
@@ -75,7 +75,7 @@ def write_report(
                 before = _beside(skipped_path(file))
                 skipped = chain(before if isinstance(before, list) else [], skipped_records(journal))
                 record = _beside(record_path(file))
-                found = told(journal)
+                found = read_report(journal)
                 facts = record_facts(record) or [("Read", found.line)]
                 facts.insert(0, ("Labels", str(boxes)))
                 content = _content(JournalLabels(journal), file.name, skipped, facts, list(found.notes))

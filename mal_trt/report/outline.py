@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mal_trt.geometry.loops import walk
+from mal_trt.geometry.contours import find_contours
 
 HALVES = 2  # of these units a pixel has
 
@@ -13,8 +13,8 @@ def path_of(mask: np.ndarray) -> str:
     """The `d` of a path around a mask, bool [H,W]; its lines go through the middles of the sides of pixels, so that
     stairs of one pixel become a straight line. To be filled by the even-odd rule; empty for an empty mask."""
     pieces = []
-    for loop in walk(mask, diagonal=True):
-        corners = loop.corners
+    for contour in find_contours(mask, diagonal=True):
+        corners = contour.corners
         middles = corners + np.concatenate([corners[1:], corners[:1]])
         steps = middles - np.concatenate([middles[-1:], middles[:-1]])
         ahead = np.concatenate([steps[1:], steps[:1]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mal_trt.geometry.boxes import SizeClass, size_class
-from mal_trt.geometry.marks import marks
+from mal_trt.geometry.mask_stats import mask_stats
 from mal_trt.geometry.rle import RLE
 
 # Of its box, and parts, that a mask seldom has.
@@ -86,7 +86,7 @@ def quality_of(given: Any, rle: RLE, area: int, box: tuple[float, float, float, 
     found = {name: said.get(name) for name in MOST_OF}
     if not all(_within(value, MOST_OF[name]) for name, value in found.items()):
         with np.errstate(all="ignore"):  # a box that is beside its picture may have no area that a float holds
-            (found,) = marks([rle], [area], [box])
+            (found,) = mask_stats([rle], [area], [box])
         found["box_share"] = found["box_share"] if math.isfinite(found["box_share"]) else 0.0
     score = said.get("score")
     return {**found, "score": score if _within(score, 1) else None}

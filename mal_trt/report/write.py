@@ -30,7 +30,7 @@ PAGE = 100  # objects of one file of data
 SKIPPED_PAGE = 500
 FOLDER = 1000  # crops of one folder
 SIDE, LEAST_SIDE, MANY = 288, 96, 5000  # pixels of a crop; of more than MANY objects they are smaller
-FINE_SIDE, FINE = 720, 60  # of so many at either end, which people look at first
+FINE_SIDE, FINE = 720, 60  # side of the crops of that many objects at either end, which people look at first
 LARGE_PICTURE = 1 << 25  # pixels above which pictures are read one by one
 ASSETS = ("report.css", "theme.js", "objects.js", "viewer.js")
 
@@ -168,8 +168,8 @@ def _skipped(records: Iterable[dict[str, Any]], folder: Path) -> dict[str, int]:
         for record in chunk:
             reason = str(record.get("reason"))
             counts[reason] = counts.get(reason, 0) + 1
-        told = [{name: _said(value) for name, value in record.items()} for record in chunk]
-        _script(folder / "data" / f"skipped-{number:05d}.js", f"skipped,{number}", told)
+        records = [{name: _said(value) for name, value in record.items()} for record in chunk]
+        _script(folder / "data" / f"skipped-{number:05d}.js", f"skipped,{number}", records)
         number += 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 

@@ -47,12 +47,12 @@ class Annotation:
         return self.counts is None
 
     def at(self, box: tuple[float, float, float, float]) -> Annotation:
-        """It with another box, and the mask that it had."""
+        """A copy with another box and the same mask."""
         x0, y0, x1, y1 = box
         return replace(self, x0=x0, y0=y0, x1=x1, y1=y1)
 
     def masked(self, other: Annotation) -> Annotation:
-        """It with another one's mask, and all that belongs to it but the box."""
+        """A copy with the mask, threshold, source and score of another."""
         one = replace(self, threshold=other.threshold, source=other.source, score=other.score)
         return replace(one, counts=other.counts, area=other.area)
 
@@ -65,7 +65,7 @@ COLUMNS = tuple(field.name for field in fields(Annotation))
 
 
 def from_text(text: str | None) -> Annotation | None:
-    """Of `Annotation.text`; None stays None."""
+    """The annotation that `Annotation.text` wrote; None for None."""
     return None if text is None else Annotation(*json.loads(text))
 
 

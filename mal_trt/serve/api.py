@@ -17,11 +17,11 @@ from pydantic import BaseModel, Field
 from mal_trt.base.errors import InputError
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import decode_rle, run_lengths
-from mal_trt.serve.asked import Asked, AskedAsForm, AskedAsJson, read_asked
 from mal_trt.serve.inference import Result
+from mal_trt.serve.label_request import LabelRequest, LabelRequestForm, LabelRequestJson, read_label_request
 from mal_trt.serve.pictures import decoded
 from mal_trt.serve.state import State, state_of
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
 
@@ -77,8 +77,8 @@ BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": AskedAsForm.model_json_schema()},
-            "application/json": {"schema": AskedAsJson.model_json_schema()},
+            "multipart/form-data": {"schema": LabelRequestForm.model_json_schema()},
+            "application/json": {"schema": LabelRequestJson.model_json_schema()},
         },
     }
 }
@@ -90,7 +90,7 @@ async def label(request: Request) -> Response:
     state = state_of(request)
     loop = asyncio.get_running_loop()
     with state.inference.expecting():
-        asked, image = await read_asked(request)
+        asked, image = await read_label_request(request)
         check_count(len(asked.boxes), state)
         picture = await loop.run_in_executor(state.pool, _picture, state, image)
         found = asyncio.ensure_future(state.inference.masks(picture, asked.boxes, asked.box_format))
@@ -134,17 +134,17 @@ def _picture(state: State, image: bytes | str) -> np.ndarray:
     return decoded(image, state.settings.limits.pixels)
 
 
-def _masks(results: Sequence[Result], asked: Asked, state: State) -> list[dict[str, Any]]:
+def _masks(results: Sequence[Result], asked: LabelRequest, state: State) -> list[dict[str, Any]]:
     return [_mask(state.inference.at(result, asked.threshold), asked) for result in results]
 
 
-def _mask(result: Result, asked: Asked) -> dict[str, Any]:
+def _mask(result: Result, asked: LabelRequest) -> dict[str, Any]:
     about: dict[str, Any] = {"score": result.score, "area": int(run_lengths(result.rle)[1::2].sum())}
     if asked.output == "rle":
         return {**about, "segmentation": result.rle}
     local = decode_rle(result.rle)
     if asked.output == "polygons":
-        lines = edge_lines(local, Options(simplify=asked.simplify), Losses()) if about["area"] else []
+        lines = edge_lines(local, Options(simplify=asked.simplify), FormatLoss()) if about["area"] else []
         return {**about, "segmentation": [line.reshape(-1).tolist() for line in lines]}
     return {**about, "png": _png(local) if about["area"] else None, "left": local.x0, "top": local.y0}
 

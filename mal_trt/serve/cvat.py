@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cvat_sdk.auto_annotation as cvat
@@ -17,14 +16,15 @@ from cvat_sdk.masks import encode_mask
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.ids import identity
 from mal_trt.formats.images import ImageProblem
 from mal_trt.formats.picture_names import PictureNames
 from mal_trt.formats.reading.nowhere import Nowhere
 from mal_trt.geometry.boxes import clip_box
 from mal_trt.geometry.local_mask import LocalMask
+from mal_trt.labelling.document_rows import parse_bbox
 from mal_trt.labelling.labeler import Labeler
-from mal_trt.labelling.records import identity, parse_bbox
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
 
@@ -98,7 +98,7 @@ class DetectBoxes:
                 continue
             if context.conv_mask_to_poly:
                 group = len(shapes) + 1
-                lines = edge_lines(local, Options(simplify=SIMPLIFY), Losses())
+                lines = edge_lines(local, Options(simplify=SIMPLIFY), FormatLoss())
                 together = {"group": group} if len(lines) > 1 else {}
                 shapes += [cvat.polygon(label, line.reshape(-1).tolist(), **together) for line in lines]
             else:
@@ -145,7 +145,7 @@ def _source(boxes: Boxes, images: str | None) -> Any:
     from mal_trt.formats.images import open_images
 
     if images is not None:
-        return open_images(Path(images))
+        return open_images(images)
     return Nowhere() if boxes.streamed else open_images(boxes.home())
 
 

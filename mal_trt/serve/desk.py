@@ -65,7 +65,7 @@ class Desk:
         return await self._open[1].drawn(picture, annotations)
 
     async def draw_missing(self, picture: int, most: int | None = None) -> None:
-        """Let the model draw the masks that are missing in a picture, the first so many, and keep them."""
+        """Let the model draw the masks that are missing in a picture, `most` of them at most, and keep them."""
         work = await self.work()
         row = await self.in_pool(work.files.measured, picture)
         missing = [one for one in await self.in_pool(work.journal.annotations, picture) if one.undrawn]

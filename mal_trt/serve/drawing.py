@@ -4,8 +4,6 @@ threshold can follow a slider without the network."""
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +15,7 @@ from mal_trt.geometry.rle import RLE, compress, run_lengths
 from mal_trt.serve.annotations import BRUSH, MODEL, Annotation
 from mal_trt.serve.inference import Inference, Result
 from mal_trt.serve.picture_files import Picture, PictureFiles
+from mal_trt.serve.recent import Recent
 
 KEPT = 512  # results whose logits are kept: at most 64 KB each with a crop of 512
 TOGETHER = 32  # boxes of one picture that wait for the network at once, where the queue has room for them
@@ -31,8 +30,7 @@ class Drawing:
         self, inference: Inference, files: PictureFiles, pool: ThreadPoolExecutor, together: int = TOGETHER
     ) -> None:
         self._inference, self._files, self._pool, self._together = inference, files, pool, together
-        self._kept: OrderedDict[tuple[int, Box], Result] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Recent[tuple[int, Box], Result] = Recent(KEPT)
 
     async def drawn(self, picture: Picture, annotations: Sequence[Annotation]) -> list[Annotation]:
         """The objects of a measured picture with the model's masks, as their boxes and thresholds are.
@@ -40,7 +38,7 @@ class Drawing:
         InputError if the picture cannot be read, Overloaded if too many boxes wait, RunError if the network fails.
         """
         loop = asyncio.get_running_loop()
-        results = {one.box: found for one in annotations if (found := self._known(picture.id, one.box))}
+        results = {one.box: found for one in annotations if (found := self._kept.get((picture.id, one.box)))}
         missing = list(dict.fromkeys(one.box for one in annotations if one.box not in results))
         if missing:
             with self._inference.expecting():
@@ -48,8 +46,7 @@ class Drawing:
             for start in range(0, len(missing), self._together):
                 part = missing[start : start + self._together]
                 for box, result in zip(part, await self._inference.masks(pixels, part), strict=True):
-                    results[box] = result
-                    self._keep(picture.id, box, result)
+                    results[box] = self._kept.keep((picture.id, box), result)
         return await loop.run_in_executor(self._pool, self._finished, annotations, results)
 
     def _finished(self, annotations: Sequence[Annotation], results: dict[Box, Result]) -> list[Annotation]:
@@ -59,19 +56,6 @@ class Drawing:
             counts, area = str(found.rle["counts"]), area_of(found.rle)
             finished.append(replace(one, source=MODEL, score=found.score, counts=counts, area=area))
         return finished
-
-    def _known(self, picture: int, box: Box) -> Result | None:
-        with self._lock:
-            found = self._kept.get((picture, box))
-            if found is not None:
-                self._kept.move_to_end((picture, box))
-            return found
-
-    def _keep(self, picture: int, box: Box, result: Result) -> None:
-        with self._lock:
-            self._kept[picture, box] = result
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
 
 
 def area_of(rle: RLE) -> int:

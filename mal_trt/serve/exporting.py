@@ -1,4 +1,4 @@
-"""The page's work written in a format: by the very code that writes the labels of `mal-trt label`."""
+"""The page's work written in a format, by the code that writes the labels of `mal-trt label`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mal_trt.base.errors import RunError
 from mal_trt.geometry.boxes import clip_box
+from mal_trt.labelling.document_rows import parse_bbox
 from mal_trt.labelling.journal import Box, Result
 from mal_trt.labelling.journal import Journal as Labels
 from mal_trt.labelling.outputs import write_outputs
-from mal_trt.labelling.records import parse_bbox
 from mal_trt.serve.annotations import ACCEPTED, BRUSH, COLUMNS, MODEL, REJECTED, Annotation
 from mal_trt.serve.journal import Journal
 from mal_trt.serve.loading import LAST_ID
 from mal_trt.writers.formats import FORMATS
-from mal_trt.writers.losses import told
+from mal_trt.writers.losses import describe
 from mal_trt.writers.options import Options
 
 ROWS = 500
@@ -32,13 +32,22 @@ UNDECIDED = "not looked at"
 @dataclass(frozen=True)
 class Exported:
     """file: what to download. written: masks in it. left_out: objects that were rejected, or not accepted where only
-    accepted ones were asked for. undrawn: objects without a mask. told: what the format could not hold, a line each."""
+    accepted ones were wanted. undrawn: objects without a mask. losses: what the format could not hold, a line each."""
 
     file: Path
     written: int
     left_out: int
     undrawn: int
-    told: list[str]
+    losses: list[str]
+
+
+class _Picture(NamedTuple):
+    """A picture in the label run's journal: its position and sides there, and its id in the document."""
+
+    position: int
+    width: int
+    height: int
+    key: Any
 
 
 def export(journal: Journal, folder: Path, stem: str, format: str, options: Options, accepted: bool) -> Exported:
@@ -64,7 +73,7 @@ def export(journal: Journal, folder: Path, stem: str, format: str, options: Opti
         shutil.rmtree(folder, ignore_errors=True)
         raise
     labels.delete()
-    lines = [line for name, figures in losses.items() if (line := told(name, figures))]
+    lines = [line for name, figures in losses.items() if (line := describe(name, figures))]
     return Exported(file, *counts, lines)
 
 
@@ -74,8 +83,8 @@ def _fill(labels: Labels, journal: Journal, accepted: bool) -> tuple[int, int, i
         classes = journal.execute("SELECT number, key, name FROM category ORDER BY number")
         keys = {number: key for number, key, _ in classes}
         labels.insert("part", [(None, key, value) for key, value in _parts(journal, classes)])
-        sizes, ids = _pictures(labels, journal, accepted)
-        return _annotations(labels, journal, accepted, keys, sizes, ids)
+        pictures = _pictures(labels, journal, accepted)
+        return _annotations(labels, journal, accepted, keys, pictures)
 
 
 def _parts(journal: Journal, classes: list[Any]) -> Iterator[tuple[str, str | None]]:
@@ -97,8 +106,8 @@ def _categories(value: str, classes: list[Any]) -> str:
     return value if wanted == before else json.dumps(wanted)
 
 
-def _pictures(labels: Labels, journal: Journal, accepted: bool) -> tuple[dict[int, tuple[int, int]], dict[int, Any]]:
-    """Pictures of the document, and others with an object or that were looked at. Their sizes, and their ids there."""
+def _pictures(labels: Labels, journal: Journal, accepted: bool) -> dict[int, _Picture]:
+    """Pictures of the document, and others with an object or that were looked at, by their numbers here."""
     left = f"SELECT 1 FROM annotation WHERE picture = p.id AND gone=0 AND state != '{REJECTED}'"
     undecided = f"EXISTS ({left} AND state != '{ACCEPTED}')" if accepted else "0"
     rows = journal.execute(
@@ -107,27 +116,21 @@ def _pictures(labels: Labels, journal: Journal, accepted: bool) -> tuple[dict[in
     )
     named = [json.loads(row[5]).get("id") for row in rows if row[5]]
     last = max((key for key in named if isinstance(key, int)), default=0)
-    sizes, ids = {}, {}
+    found = {}
     for position, (id, name, width, height, problem, text, looked, open, any_left) in enumerate(rows):
         if text is None and not looked and not any_left:
             continue
         if text is None:
             last += 1
             text = json.dumps({"id": last, "file_name": name, "width": width, "height": height})
-        ids[id] = json.loads(text).get("id")
-        sizes[id] = (width, height)
+        found[id] = _Picture(position, width, height, json.loads(text).get("id"))
         reason = (problem if any_left else None) or (UNDECIDED if open else None)
         labels.insert("image", [(position, id, name, width, height, reason, None, text, None)])
-    return sizes, ids
+    return found
 
 
 def _annotations(
-    labels: Labels,
-    journal: Journal,
-    accepted: bool,
-    keys: dict[int, Any],
-    sizes: dict[int, tuple[int, int]],
-    ids: dict[int, Any],
+    labels: Labels, journal: Journal, accepted: bool, keys: dict[int, Any], pictures: dict[int, _Picture]
 ) -> tuple[int, int, int]:
     written = left_out = undrawn = 0
     (last,) = journal.execute("SELECT COALESCE(MAX(id), 0) FROM annotation")[0]
@@ -137,7 +140,6 @@ def _annotations(
         id: place
         for place, (id,) in enumerate(journal.execute("SELECT id FROM annotation WHERE gone=0 ORDER BY picture, id"))
     }
-    positions = {id: position for position, id in labels.execute("SELECT position, id FROM image")}
     free = count(int(journal.fact(LAST_ID) or 0) + 1)
     for start in range(0, last + 1, ROWS):
         for row in journal.execute(
@@ -151,36 +153,41 @@ def _annotations(
             if one.counts is None:
                 undrawn += 1
                 continue
-            width, height = sizes[one.picture]
-            record = _record(one, text, keys[one.category], ids[one.picture], (width, height), free)
+            picture = pictures[one.picture]
+            record = _record(one, text, keys[one.category], picture, free)
             x, y, w, h = record["bbox"]
-            rle = json.dumps({"size": [height, width], "counts": one.counts}, separators=(",", ":"))
+            rle = json.dumps({"size": [picture.height, picture.width], "counts": one.counts}, separators=(",", ":"))
             key = (one.id, record.get("id"), one.picture, keys[one.category], x, y, w, h, json.dumps(record))
             labels.insert("annotation", [key])
-            labels.insert("box", [Box(places[one.id], one.id, positions[one.picture], *one.box, 0, 0)])
+            labels.insert("box", [Box(places[one.id], one.id, picture.position, *one.box, 0, 0)])
             quality = one.score if one.source == MODEL else None
             labels.insert("result", [Result(one.id, rle, one.area, quality=quality)])
             written += 1
     return written, left_out, undrawn
 
 
-def _record(
-    one: Annotation, text: str | None, key: Any, image: Any, size: tuple[int, int], free: Iterator[int]
-) -> dict[str, Any]:
+def _record(one: Annotation, text: str | None, key: Any, picture: _Picture, free: Iterator[int]) -> dict[str, Any]:
     """The annotation as COCO has it: that of the document, with what was changed."""
     x0, y0, x1, y1 = one.box
     bbox = [x0, y0, x1 - x0, y1 - y0]
     if text is None:
-        return {"id": next(free), "image_id": image, "category_id": key, "bbox": bbox, "iscrowd": 0}
+        return {"id": next(free), "image_id": picture.key, "category_id": key, "bbox": bbox, "iscrowd": 0}
     record: dict[str, Any] = json.loads(text)
-    said = parse_bbox(record.get("bbox"))
-    if isinstance(said, str) or clip_box((said[0], said[1], said[0] + said[2], said[1] + said[3]), *size) != one.box:
+    if _clipped(record.get("bbox"), picture) != one.box:
         record["bbox"] = bbox
     if key is not None and str(record.get("category_id")) != str(key):
         record["category_id"] = key
     if one.source == BRUSH:
         record.pop("quality", None)
     return record
+
+
+def _clipped(bbox: Any, picture: _Picture) -> tuple[float, float, float, float] | None:
+    found = parse_bbox(bbox)
+    if isinstance(found, str):
+        return None
+    x, y, w, h = found
+    return clip_box((x, y, x + w, y + h), picture.width, picture.height)
 
 
 def _packed(folder: Path) -> Path:

@@ -38,8 +38,8 @@ Observer = Callable[[SizeClass, int, float], None]
 class Inference:
     """A model that labels the boxes of many clients at once.
 
-    watch: told of each batch: its size class, its boxes, and the seconds from crops to masks. InputError or RunError if
-    the model cannot be run with these settings.
+    watch: called after each batch with its size class, its boxes, and the seconds from crops to masks. InputError or
+    RunError if the model cannot be run with these settings.
     """
 
     def __init__(self, settings: ServeSettings, watch: Observer | None = None) -> None:
@@ -143,7 +143,7 @@ class Inference:
         return result._replace(rle=self.rethreshold(result, threshold), score=score)
 
     def close(self, seconds: float | None = None) -> None:
-        """Finish what waits, at most in so many seconds, and free the model."""
+        """Finish what waits, in `seconds` at most, and free the model."""
         self._queues.close()
         for lane in self._lanes:
             lane.join(seconds)

@@ -122,6 +122,12 @@ class Journal:
         """Keep a text by a name, instead of what was kept by it before."""
         self.execute("INSERT OR REPLACE INTO fact VALUES(?,?)", (name, value))
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change since the journal was opened."""
+        with self._guard():
+            return self._db.total_changes
+
     def key(self) -> str:
         """What tells this work from any other."""
         with self.transaction():
@@ -204,6 +210,10 @@ class Journal:
             if looked is not None:
                 self.execute("UPDATE picture SET looked=? WHERE id=?", (looked, picture))
         return ids
+
+    def last_step(self, picture: int) -> int:
+        """The number of the last step in a picture; 0 if there is none."""
+        return int(self.execute("SELECT COALESCE(MAX(number), 0) FROM step WHERE picture=?", (picture,))[0][0])
 
     def history(self, picture: int) -> tuple[list[int], list[int]]:
         """Steps of a picture that can be undone and redone, the next ones last."""

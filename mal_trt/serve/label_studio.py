@@ -17,11 +17,11 @@ from mal_trt.serve.api import check_count
 from mal_trt.serve.inference import Result
 from mal_trt.serve.label_studio_pictures import TaskPictures
 from mal_trt.serve.label_studio_task import Config, Rectangle, read_config, rectangles
-from mal_trt.serve.label_studio_together import Together
+from mal_trt.serve.label_studio_turns import RequestTurns
 from mal_trt.serve.pictures import decoded
 from mal_trt.serve.state import State, state_of
 from mal_trt.writers.label_studio import mask_regions
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 
 router = APIRouter(tags=["Label Studio"])
@@ -57,9 +57,9 @@ async def predict(request: Request) -> Response:
     context = params.get("context") if isinstance(params, dict) else None
     wanted = [list(rectangles(task, context)) for task in tasks]
     check_count(sum(map(len, wanted)), state)
-    source, together = TaskPictures(state.settings, state.pictures), Together(state.inference)
+    source, turns = TaskPictures(state.settings, state.pictures), RequestTurns(state.inference)
     found = await asyncio.gather(
-        *(_one(state, source, together, config, task, boxes) for task, boxes in zip(tasks, wanted, strict=True)),
+        *(_one(state, source, turns, config, task, boxes) for task, boxes in zip(tasks, wanted, strict=True)),
         return_exceptions=True,
     )
     errors = [one for one in found if isinstance(one, BaseException)]
@@ -89,7 +89,12 @@ async def _document(request: Request) -> dict[str, Any]:
 
 
 async def _one(
-    state: State, source: TaskPictures, together: Together, config: Config, task: dict[str, Any], boxes: list[Rectangle]
+    state: State,
+    source: TaskPictures,
+    turns: RequestTurns,
+    config: Config,
+    task: dict[str, Any],
+    boxes: list[Rectangle],
 ) -> dict[str, Any]:
     if not boxes:
         return _nothing(state)
@@ -103,13 +108,13 @@ async def _one(
     def picture() -> np.ndarray:
         return decoded(source.content(address), state.settings.limits.pixels, size)
 
-    async with together.turns:
+    async with turns.places:
         with state.inference.expecting():
             pixels = await loop.run_in_executor(state.pool, picture)
         height, width = pixels.shape[:2]
         # Rounded, a side that was at a whole pixel before it became percent is there again.
         at = [np.round(np.multiply(box.box, (width, height) * 2), 6).tolist() for box in boxes]
-        results = await together.masks(pixels, at)
+        results = await turns.masks(pixels, at)
     regions = await loop.run_in_executor(state.pool, _regions, results, boxes, config, (width, height))
     score = sum(result.score for result in results) / len(results)
     return {"model_version": _version(state), "score": round(score, 4), "result": regions}
@@ -118,7 +123,7 @@ async def _one(
 def _regions(
     results: list[Result], boxes: list[Rectangle], config: Config, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    options, losses = Options(simplify=config.simplify), Losses()
+    options, losses = Options(simplify=config.simplify), FormatLoss()
     regions = []
     for result, box in zip(results, boxes, strict=True):
         local = decode_rle(result.rle)

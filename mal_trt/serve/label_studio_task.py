@@ -27,7 +27,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A box of a task: XYXY in shares of the picture, 0 to 1, its labels, its id, and the picture's size if told."""
+    """A box of a task: XYXY in shares of the picture, 0 to 1, its labels, its id, and the picture's size if it is
+    known."""
 
     box: tuple[float, float, float, float]
     labels: list[str]
@@ -94,8 +95,8 @@ def _of(result: Any) -> Iterator[Rectangle]:
         labels = value.get("rectanglelabels") or value.get("labels") or []
         named = [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
         size = (region.get("original_width"), region.get("original_height"))
-        told = all(isinstance(side, int) and 0 < side < 1 << 31 for side in size)
+        known = all(isinstance(side, int) and 0 < side < 1 << 31 for side in size)
         key = str(region.get("id") or place)[:80]
         yield Rectangle(
-            (x, y, x + width, y + height), named, key, (int(size[0] or 0), int(size[1] or 0)) if told else None
+            (x, y, x + width, y + height), named, key, (int(size[0] or 0), int(size[1] or 0)) if known else None
         )

@@ -18,23 +18,27 @@ from mal_trt.labelling.journal import Journal as Plan
 from mal_trt.labelling.journal_labels import UNNAMED, category_names
 from mal_trt.labelling.outputs import write_skipped
 from mal_trt.labelling.plan import write_plan
-from mal_trt.labelling.told import told
+from mal_trt.labelling.read_report import read_report
 from mal_trt.serve.annotations import FILE, MODEL, Annotation
 from mal_trt.serve.journal import Journal
+from mal_trt.serve.security import has_odd_characters
 
 BATCH = 1 << 20  # the plan's batches mean nothing here
 SKIPPED = "boxes.skipped.json"
-ODD_NAME = "its name is not UTF-8; give it another"
+NOT_UTF8 = "its name is not UTF-8; give it another"
+ODD_NAME = "its name has a backslash or a control character; give it another"
 NOTES = "notes"
 LAST_ID = "last id"  # of the document's records, those that cannot be used too
 PARTS = (("images", None), ("annotations", None), ("categories", "[]"))
 
 
-def begin(journal: Journal, pictures: str, boxes: Boxes | None, source: ImageSource | None, folder: Path) -> None:
+def load(
+    journal: Journal, pictures: str, boxes: Boxes | None, source: ImageSource | None, in_folder: bool, folder: Path
+) -> None:
     """Let the journal hold all that is given, what it holds already left as it is; all or nothing.
 
-    pictures: what the pictures are remembered by. folder: where boxes that cannot be used are listed. InputError if the
-    work was begun with something else.
+    pictures: what the pictures are remembered by. in_folder: whether they are files of a folder. folder: where boxes
+    that cannot be used are listed. InputError if the work was begun with something else.
     """
     with journal.transaction():
         _check_same(journal, "pictures", pictures)
@@ -50,6 +54,8 @@ def begin(journal: Journal, pictures: str, boxes: Boxes | None, source: ImageSou
         journal.execute("UPDATE picture SET problem=NULL WHERE stored IS NOT NULL")
         if source is not None:
             _load_pictures(journal, source)
+        if in_folder:
+            _mark_odd_names(journal)
 
 
 def _check_same(journal: Journal, name: str, value: str) -> None:
@@ -105,8 +111,7 @@ def _load_boxes(journal: Journal, boxes: Boxes, source: ImageSource, folder: Pat
         numbers = _categories(journal, plan)
         pictures = _pictures(journal, plan, source)
         journal.start(_annotations(plan, numbers, pictures))
-        (last,) = plan.execute("SELECT MAX(id) FROM annotation WHERE typeof(id) = 'integer'").fetchone()
-        journal.remember(LAST_ID, str(max(0, last or 0)))
+        journal.remember(LAST_ID, str(plan.last_id()))
         _tell(journal, plan, folder)
 
 
@@ -127,26 +132,25 @@ def _load_found(journal: Journal, boxes: Boxes, source: ImageSource, folder: Pat
         return
     with _planned(boxes, source, folder) as plan:
         numbers = {key: number for number, key in journal.execute("SELECT number, key FROM category")}
-        for (key,) in plan.execute("SELECT DISTINCT category_id FROM annotation JOIN box USING(seq) ORDER BY 1"):
+        for key in plan.planned_categories():
             if key not in numbers:
                 numbers[key] = len(numbers) + 1
                 values = (numbers[key], key, UNNAMED if key is None else str(key))
                 journal.insert("category", "number, key, name", [values])
         pictures: dict[int, int] = {}
-        rows = plan.execute("SELECT position, file_name, width, height FROM image WHERE reason IS NULL")
-        for position, name, width, height in rows:
-            if name in found:
-                pictures[position], stored = found[name]
+        for image in plan.images():
+            if image.reason is None and image.file_name in found:
+                pictures[image.position], stored = found[image.file_name]
                 journal.execute(
                     "UPDATE picture SET stored=?, width=?, height=?, problem=NULL WHERE id=?",
-                    (stored, width, height, pictures[position]),
+                    (stored, image.width, image.height, pictures[image.position]),
                 )
         journal.start(_annotations(plan, numbers, pictures))
         _tell(journal, plan, folder)
 
 
 def _tell(journal: Journal, plan: Plan, folder: Path) -> None:
-    found = told(plan)
+    found = read_report(plan)
     notes = [found.line, *found.notes]
     if write_skipped(plan, folder / SKIPPED):
         reasons = plan.skipped()
@@ -168,7 +172,14 @@ def _load_pictures(journal: Journal, source: ImageSource) -> None:
 def _picture_row(name: str) -> tuple[int, str, str | None, str | None]:
     """A picture of the folder. A name that is not UTF-8 can be neither kept nor sent, so its picture has a problem."""
     shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return (0, name, name, None) if shown == name else (0, shown, None, ODD_NAME)
+    return (0, name, name, None) if shown == name else (0, shown, None, NOT_UTF8)
+
+
+def _mark_odd_names(journal: Journal) -> None:
+    """Pictures that `security.inside` would not open have a problem from the start."""
+    for id, stored in journal.execute("SELECT id, stored FROM picture WHERE upload=0 AND stored IS NOT NULL"):
+        if has_odd_characters(stored):
+            journal.execute("UPDATE picture SET problem=? WHERE id=?", (ODD_NAME, id))
 
 
 def _begin_without_boxes(journal: Journal) -> None:
@@ -180,7 +191,7 @@ def _begin_without_boxes(journal: Journal) -> None:
 
 def _parts(journal: Journal, plan: Plan) -> None:
     """The document's other keys. A bare list becomes a document, so that it can hold classes."""
-    parts = plan.execute("SELECT key, value FROM part ORDER BY position").fetchall()
+    parts = plan.parts()
     if any(key == BARE_LIST for key, _ in parts):
         parts = list(PARTS)
     elif not any(key == "categories" for key, _ in parts):
@@ -191,7 +202,7 @@ def _parts(journal: Journal, plan: Plan) -> None:
 def _categories(journal: Journal, plan: Plan) -> dict[Any, int]:
     """Classes, those that only boxes name at the end; their numbers by their ids in the document."""
     names = category_names(plan)
-    for (key,) in plan.execute("SELECT DISTINCT category_id FROM annotation JOIN box USING(seq) ORDER BY 1"):
+    for key in plan.planned_categories():
         names.setdefault(key, UNNAMED if key is None else str(key))
     if not names:
         names[1] = UNNAMED
@@ -204,9 +215,7 @@ def _pictures(journal: Journal, plan: Plan, source: ImageSource) -> dict[int, in
     """Pictures of the document by their places there. One without a file is kept, with the reason."""
     ids: dict[int, int] = {}
     stored_as: dict[str, int] = {}
-    columns = "position, file_name, width, height, reason, detail, record"
-    rows = plan.execute(f"SELECT {columns} FROM image ORDER BY position")
-    for position, name, width, height, reason, detail, record in rows:
+    for position, name, width, height, reason, detail, record in plan.images():
         stored, problem = None, ": ".join(filter(None, (reason, detail))) or None
         if name and not problem:
             try:
@@ -227,26 +236,22 @@ def _pictures(journal: Journal, plan: Plan, source: ImageSource) -> dict[int, in
 def _annotations(
     plan: Plan, numbers: Mapping[Any, int], pictures: Mapping[int, int]
 ) -> Iterator[tuple[Annotation, str]]:
-    rows = plan.execute(
-        "SELECT image, width, height, x0, y0, x1, y1, category_id, annotation.record FROM annotation "
-        "JOIN box USING(seq) JOIN image ON image.position = box.image ORDER BY annotation.seq"
-    )
-    for image, width, height, x0, y0, x1, y1, category, text in rows:
-        if image not in pictures:
+    for one in plan.planned_records():
+        if one.image not in pictures:
             continue
-        record = json.loads(text)
-        counts, area = _mask(record.get("segmentation"), height, width)
+        record = json.loads(one.record)
+        counts, area = _mask(record.get("segmentation"), one.height, one.width)
         quality = record.get("quality")
         score = quality.get("score") if isinstance(quality, dict) and counts else None
         yield (
             Annotation(
-                *(0, pictures[image], x0, y0, x1, y1, numbers[category], None),
+                *(0, pictures[one.image], *one.xyxy, numbers[one.category_id], None),
                 source=FILE if counts else MODEL,
                 counts=counts,
                 area=area,
                 score=score if isinstance(score, (int, float)) else None,
             ),
-            text,
+            one.record,
         )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +12,11 @@ from PIL import ExifTags, Image
 
 from mal_trt.base.errors import InputError
 from mal_trt.base.outputs import write_whole
-from mal_trt.base.remote import is_url
-from mal_trt.formats.images import ImageProblem, ImageSource, open_images, read_picture
+from mal_trt.formats.images import ImageProblem, ImageSource, read_picture
 from mal_trt.formats.overlay import display_size
 from mal_trt.formats.pixels import begins_as_picture, open_picture, read_small
 from mal_trt.serve.journal import Journal
+from mal_trt.serve.recent import Recent, pixels_of
 from mal_trt.serve.security import inside
 
 UPLOADS = "uploads"
@@ -57,9 +55,8 @@ class PictureFiles:
         pixels of one picture."""
         self._journal, self._source, self._root, self._most = journal, source, root, most
         self._uploads = folder / UPLOADS
-        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._small: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Recent[int, np.ndarray] = Recent(KEPT_PIXELS, pixels_of)
+        self._small: Recent[int, bytes] = Recent(KEPT_SMALL)
 
     def row(self, id: int) -> Picture:
         """One picture; InputError if there is none of that number."""
@@ -83,20 +80,14 @@ class PictureFiles:
 
     def pixels(self, row: Picture) -> np.ndarray:
         """uint8 [H,W,3] RGB of a measured picture, not to be changed."""
-        with self._lock:
-            if (kept := self._kept.get(row.id)) is not None:
-                self._kept.move_to_end(row.id)
-                return kept
+        if (kept := self._kept.get(row.id)) is not None:
+            return kept
         self._opened(row)  # its size, before anything is decoded
         try:
             pixels = read_picture(io.BytesIO(self._content(row)), (row.width or 0, row.height or 0))
+            return self._kept.keep(row.id, pixels)
         except ImageProblem as problem:
             raise self._refused(row, str(problem)) from None
-        with self._lock:
-            self._kept[row.id] = pixels
-            while len(self._kept) > 1 and sum(p.shape[0] * p.shape[1] for p in self._kept.values()) > KEPT_PIXELS:
-                self._kept.popitem(last=False)
-        return pixels
 
     def shown(self, row: Picture) -> tuple[bytes, str]:
         """A file that a browser shows pixel by pixel as we read it, and its media type."""
@@ -112,9 +103,8 @@ class PictureFiles:
 
     def small(self, row: Picture) -> bytes:
         """A small copy, JPEG."""
-        with self._lock:
-            if (kept := self._small.get(row.id)) is not None:
-                return kept
+        if (kept := self._small.get(row.id)) is not None:
+            return kept
         size = (row.width or 1, row.height or 1)
         content = self._content(row)
         self._opened(row, content)
@@ -124,11 +114,7 @@ class PictureFiles:
             raise self._refused(row, str(problem)) from None
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=80)
-        with self._lock:
-            self._small[row.id] = stream.getvalue()
-            while len(self._small) > KEPT_SMALL:
-                self._small.popitem(last=False)
-        return stream.getvalue()
+        return self._small.keep(row.id, stream.getvalue())
 
     def add(self, name: str, content: bytes) -> int:
         """Keep an uploaded picture in the workspace, under a name of its own; its number. InputError if it is none."""
@@ -187,11 +173,3 @@ class PictureFiles:
 
     def _refused(self, row: Picture, why: str) -> InputError:
         return InputError(f"{row.name}: {why}")
-
-
-def source_of(images: str | Path | None) -> tuple[ImageSource | None, Path | None]:
-    """Pictures at a path and, where that is a folder, the folder that no name may leave."""
-    if images is None:
-        return None, None
-    folder = Path(images)
-    return open_images(images), folder if not is_url(images) and folder.is_dir() else None

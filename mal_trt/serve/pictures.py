@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.remote import is_url
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images, read_picture
 from mal_trt.formats.pixels import begins_as_picture, open_picture
+from mal_trt.serve.recent import Recent, pixels_of
 from mal_trt.serve.security import inside
 
 HEAD = 32
@@ -19,8 +19,11 @@ KEPT_PIXELS = 1 << 25  # of pictures asked for by name, which the page asks for 
 
 
 def decoded(content: bytes, most_pixels: int, expected: tuple[int, int] | None = None) -> np.ndarray:
-    """Pixels of a picture file, uint8 [H,W,3] RGB as stored, or rotated if `expected`, width and height, asks for it;
-    InputError if it is none, or not of that size, or too large, told by its header alone."""
+    """Pixels of a picture file, uint8 [H,W,3] RGB as stored, or rotated if `expected`, width and height, asks for it.
+
+    InputError if it is no picture, not of that size, or larger than `most_pixels`; its header tells before anything is
+    decoded.
+    """
     if not content:
         raise InputError("image: empty")
     if not begins_as_picture(content[:HEAD]):
@@ -34,15 +37,21 @@ def decoded(content: bytes, most_pixels: int, expected: tuple[int, int] | None =
         raise InputError(f"image: {problem}") from None
 
 
+def source_of(images: str | Path | None) -> tuple[ImageSource | None, Path | None]:
+    """Pictures at a path and, where that is a folder, the folder that no name may leave."""
+    if images is None:
+        return None, None
+    folder = Path(images)
+    return open_images(images), folder if not is_url(images) and folder.is_dir() else None
+
+
 class Pictures:
     """The pictures of a folder, a .tar or a single file, by name; some are kept decoded."""
 
-    def __init__(self, images: Path | None, most_pixels: int) -> None:
-        self._root = images if images is not None and images.is_dir() else None
-        self._source: ImageSource | None = open_images(images) if images is not None else None
+    def __init__(self, images: str | Path | None, most_pixels: int) -> None:
+        self._source, self._root = source_of(images)
         self._most_pixels = most_pixels
-        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Recent[str, np.ndarray] = Recent(KEPT_PIXELS, pixels_of)
 
     @property
     def source(self) -> ImageSource | None:
@@ -65,17 +74,10 @@ class Pictures:
 
     def pixels(self, name: str) -> np.ndarray:
         """A picture's pixels, uint8 [H,W,3] RGB, not to be changed; InputError as for `decoded`."""
-        with self._lock:
-            if (kept := self._kept.get(name)) is not None:
-                self._kept.move_to_end(name)
-                return kept
+        if (kept := self._kept.get(name)) is not None:
+            return kept
         content = self.content(name)
         try:
-            pixels = decoded(content, self._most_pixels)
+            return self._kept.keep(name, decoded(content, self._most_pixels))
         except InputError as error:
             raise InputError(f"{name[:80]}: {str(error).removeprefix('image: ')}") from None
-        with self._lock:
-            self._kept[name] = pixels
-            while len(self._kept) > 1 and sum(p.shape[0] * p.shape[1] for p in self._kept.values()) > KEPT_PIXELS:
-                self._kept.popitem(last=False)
-        return pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -27,7 +28,8 @@ def serve(settings: ServeSettings, tell: Callable[[str], None] = lambda text: No
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         port = listening.getsockname()[1]
         tell(f"serving on http://{host}:{port}/" + (f"?token={settings.token}" if settings.token else ""))
-        server.run([listening])
+        with suppress(KeyboardInterrupt):  # which uvicorn raises when all is answered
+            server.run([listening])
     finally:
         listening.close()
 

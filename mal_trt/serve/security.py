@@ -102,7 +102,7 @@ class Guard:
             self._held -= counted.read
 
     def _take(self, size: int) -> bool:
-        """Whether so many bytes more may be held."""
+        """Whether this many more bytes may be held."""
         self._held += size
         return self._held <= self._limits.held_bodies
 
@@ -209,13 +209,19 @@ class _Counted:
         return message
 
 
+def has_odd_characters(name: str) -> bool:
+    """Whether a name holds a backslash, which other systems take for the end of a folder's name, or a control character
+    such as a line break; `inside` opens no such file."""
+    return "\\" in name or _CONTROL.search(name) is not None
+
+
 def inside(root: Path, name: str) -> Path:
     """The regular file `name` below the folder `root`, links followed; InputError if it leaves the folder or is none.
 
-    name: parts with / between. What it may not hold: "..", empty parts, a drive, a backslash, control characters.
+    name: parts with / between. What it may not hold: "..", empty parts, and what `has_odd_characters` finds.
     """
     parts = name.split("/")
-    bad = not name or len(name) > 4096 or _CONTROL.search(name) or "\\" in name
+    bad = not name or len(name) > 4096 or has_odd_characters(name)
     if bad or any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts):
         raise InputError(f"{name[:80]!r}: not the name of a file in the folder")
     try:

@@ -19,7 +19,7 @@ WORKSPACE = Path("mal-trt-workspace")
 class Limits:
     """What one request, and all together, may ask for.
 
-    body: bytes of a request. pixels: of one picture, told by its header before it is decoded. boxes: of one request.
+    body: bytes of a request. pixels: of one picture, as its header says before it is decoded. boxes: of one request.
     queue: boxes waiting for the network. held_pixels: of the pictures whose boxes wait. held_bodies: bytes of all
     requests that are being read or answered. requests: being answered at once. wait: seconds that a box waits for
     others while some are known to come. seconds: for one answer. head, body_seconds, idle: seconds in which a client
@@ -53,7 +53,7 @@ class ServeSettings:
 
     - `model`, `device`, `backend`, `batch`, `crops`, `threshold`, `flip`, `refine`, `weights`, `slack`, `threads`: as
       for `Labeler`. Several devices with commas between run a copy of the model each.
-    - `images`: the pictures that may be asked for by name: a folder, a .tar or one file; None: none.
+    - `images`: the pictures that may be asked for by name: a folder, a .tar, one file, or a URL of these; None: none.
     - `boxes`: the boxes that the page begins with, in any format that is read; `boxes_format`, `split` as for `Boxes`.
     - `workspace`: the folder that the page's work is kept in, the only one that is written to.
     - `label_studio`, `label_studio_key`: address and access token of the Label Studio that has the pictures of tasks.
@@ -61,7 +61,7 @@ class ServeSettings:
     """
 
     model: str | Path = "bundled"
-    images: Path | None = None
+    images: str | Path | None = None
     boxes: str | Path | None = None
     boxes_format: str | None = None
     split: str | None = None
@@ -92,11 +92,6 @@ class ServeSettings:
             origin_of(self.label_studio, "Label Studio")
         if self.token is None and not is_loopback(self.host):
             raise InputError(f"host {self.host}: others can reach it, so clients must show a token; give --token")
-
-    @property
-    def kept_here(self) -> bool:
-        """Whether only programs of this machine can reach the server."""
-        return is_loopback(self.host)
 
 
 def origin_of(address: str, what: str) -> tuple[str, str, int]:

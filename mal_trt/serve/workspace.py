@@ -19,8 +19,9 @@ from mal_trt.formats.images import place_key
 from mal_trt.serve.annotations import ACCEPTED, NEW, Annotation
 from mal_trt.serve.exporting import Exported, export
 from mal_trt.serve.journal import Change, Journal
-from mal_trt.serve.loading import begin
-from mal_trt.serve.picture_files import PictureFiles, source_of
+from mal_trt.serve.loading import load
+from mal_trt.serve.picture_files import PictureFiles
+from mal_trt.serve.pictures import source_of
 from mal_trt.serve.settings import ServeSettings
 from mal_trt.writers.options import Options
 
@@ -51,7 +52,8 @@ class Workspace:
         self.folder = folder
         self.journal = Journal(folder / JOURNAL)
         try:
-            begin(self.journal, "none" if images is None else place_key(images), boxes, source, folder)
+            remembered_by = "none" if images is None else place_key(images)
+            load(self.journal, remembered_by, boxes, source, root is not None, folder)
         except BaseException:
             self.journal.close()
             raise
@@ -67,7 +69,7 @@ class Workspace:
 
     def summary(self) -> dict[str, Any]:
         """Classes with their objects, and how far the work is."""
-        execute = self.journal.execute
+        execute, revision = self.journal.execute, self.journal.revision
         classes = execute(
             "SELECT number, name, (SELECT COUNT(*) FROM annotation WHERE category=number AND gone=0) FROM category "
             "ORDER BY number"
@@ -78,6 +80,7 @@ class Workspace:
         return {
             "name": self.name,
             "key": self.key,
+            "revision": revision,
             "categories": [{"number": number, "name": name, "objects": count} for number, name, count in classes],
             "pictures": pictures,
             "unseen": unseen,

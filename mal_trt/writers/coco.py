@@ -11,7 +11,7 @@ from mal_trt.formats.jsonstream import BARE_LIST
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.writers.files import text_file
 from mal_trt.writers.labels import LabelSet, Object
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
 
@@ -19,13 +19,13 @@ Segment = Callable[[Object], Any]
 Done = Callable[[int], None]
 
 
-def write_coco(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done) -> None:
+def write_coco(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Done) -> None:
     """Masks as compressed run lengths. All but `segmentation`, `area`, `quality` and a missing
     `iscrowd` stays as it was."""
     _write(labels, path, options, losses, done, lambda thing: thing.rle)
 
 
-def write_coco_polygons(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done) -> None:
+def write_coco_polygons(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Done) -> None:
     """Masks as polygons, one for each part, its holes tied to it: exact as pycocotools reads them."""
 
     def polygons(thing: Object) -> list[list[float]]:
@@ -45,7 +45,7 @@ def write_list(file: TextIO, records: Iterator[str]) -> None:
     file.write("\n]")
 
 
-def _write(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done, segment: Segment) -> None:
+def _write(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Done, segment: Segment) -> None:
     pieces = labels.pieces()
     with text_file(path) as file:
         if pieces[0][0] == BARE_LIST:
@@ -63,7 +63,7 @@ def _write(labels: LabelSet, path: Path, options: Options, losses: Losses, done:
         file.write("\n")
 
 
-def _records(labels: LabelSet, options: Options, losses: Losses, done: Done, segment: Segment) -> Iterator[str]:
+def _records(labels: LabelSet, options: Options, losses: FormatLoss, done: Done, segment: Segment) -> Iterator[str]:
     for thing in labels.objects():
         record = dict(thing.record)
         record["segmentation"] = segment(thing)

@@ -11,12 +11,12 @@ import numpy as np
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.writers.files import text_file, words, xml_text
 from mal_trt.writers.labels import LabelSet, Object
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
 
 
-def write_cvat(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+def write_cvat(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]) -> None:
     """Upload it to a task that holds the pictures under these names; its labels must have these names."""
     kind = "mask" if options.simplify is None else "polygon"
     with text_file(path) as file:
@@ -36,7 +36,7 @@ def write_cvat(labels: LabelSet, path: Path, options: Options, losses: Losses, d
         file.write("</annotations>\n")
 
 
-def _shapes(thing: Object, group: int, options: Options, losses: Losses) -> Iterator[str]:
+def _shapes(thing: Object, group: int, options: Options, losses: FormatLoss) -> Iterator[str]:
     if not thing.area:
         losses.empty += 1
         return

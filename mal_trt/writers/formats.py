@@ -13,7 +13,7 @@ from mal_trt.writers.geojson import write_geojson
 from mal_trt.writers.label_studio import write_label_studio
 from mal_trt.writers.labelme import write_labelme
 from mal_trt.writers.labels import LabelSet
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.parquet import check_parquet, write_parquet
 from mal_trt.writers.png import write_png_instance, write_png_semantic
@@ -26,7 +26,7 @@ class Format(NamedTuple):
     and the objects that are done. check: InputError if it cannot be written here."""
 
     ending: str
-    write: Callable[[LabelSet, Path, Options, Losses, Callable[[int], None]], None]
+    write: Callable[[LabelSet, Path, Options, FormatLoss, Callable[[int], None]], None]
     check: Callable[[], None] = lambda: None
 
 
@@ -63,9 +63,9 @@ def ending(formats: Sequence[str]) -> str:
 
 def write_formats(
     labels: LabelSet, formats: Sequence[str], path: Path, options: Options, done: Callable[[int], None]
-) -> dict[str, Losses]:
+) -> dict[str, FormatLoss]:
     """One format at `path`; several in the folder `path`, each by its format's name. What each lost."""
-    losses = {name: Losses() for name in formats}
+    losses = {name: FormatLoss() for name in formats}
     if len(formats) > 1:
         path.mkdir()
     for name in formats:

@@ -12,12 +12,14 @@ import numpy as np
 from mal_trt.geometry.polygons import Part
 from mal_trt.writers.files import PictureFiles, words
 from mal_trt.writers.labels import LabelSet, Object
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_parts
 
 
-def write_geojson(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+def write_geojson(
+    labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]
+) -> None:
     """The folder `path`. Coordinates are the picture's pixels, from its top left corner, y downwards. Each mask is a
     Polygon or MultiPolygon with its holes, along the edges of its pixels."""
     path.mkdir()
@@ -31,7 +33,7 @@ def write_geojson(labels: LabelSet, path: Path, options: Options, losses: Losses
         done(len(picture.objects))
 
 
-def _feature(thing: Object, options: Options, losses: Losses) -> dict[str, Any]:
+def _feature(thing: Object, options: Options, losses: FormatLoss) -> dict[str, Any]:
     polygons = [_rings(part) for part in edge_parts(thing.local, options, losses)]
     name = words(thing.category.name)
     properties = {

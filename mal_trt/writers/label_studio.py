@@ -13,7 +13,7 @@ from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.writers.coco import write_list
 from mal_trt.writers.files import text_file, words
 from mal_trt.writers.labels import LabelSet, Object, Picture
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import edge_lines
 
@@ -23,7 +23,7 @@ LONGEST = 1 << SIZES[-1]
 
 
 def write_label_studio(
-    labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]
+    labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]
 ) -> None:
     """Import it into a project whose configuration has an Image `image` and BrushLabels (for polygons PolygonLabels)
     `label`. `data.image` is the picture's name; put before it what your storage needs."""
@@ -76,7 +76,7 @@ def mask_regions(
     key: str,
     names: list[str],
     options: Options,
-    losses: Losses,
+    losses: FormatLoss,
     tags: tuple[str, str] = (FROM, TO),
 ) -> Iterator[dict[str, Any]]:
     """The regions of one mask that has pixels: a brush, or with `options.simplify` a polygon for each part.
@@ -104,7 +104,7 @@ def mask_regions(
 
 
 def _regions(
-    picture: Picture, thing: Object, number: int, options: Options, losses: Losses
+    picture: Picture, thing: Object, number: int, options: Options, losses: FormatLoss
 ) -> Iterator[dict[str, Any]]:
     if not thing.area:
         losses.empty += 1

@@ -9,14 +9,16 @@ from typing import Any
 
 from mal_trt.writers.files import PictureFiles, words
 from mal_trt.writers.labels import LabelSet, Object
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.shapes import painted_lines
 
 VERSION = "5.5.0"
 
 
-def write_labelme(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+def write_labelme(
+    labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]
+) -> None:
     """The folder `path`. Each part of a mask is a polygon, its holes tied to it; the parts of one mask share a
     `group_id`. A picture is named by its base name, since LabelMe looks for it beside the .json."""
     path.mkdir()
@@ -38,7 +40,7 @@ def write_labelme(labels: LabelSet, path: Path, options: Options, losses: Losses
         done(len(picture.objects))
 
 
-def _shapes(thing: Object, group: int, options: Options, losses: Losses) -> list[dict[str, Any]]:
+def _shapes(thing: Object, group: int, options: Options, losses: FormatLoss) -> list[dict[str, Any]]:
     if not thing.area:
         losses.empty += 1
         return []

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.marks import marks
+from mal_trt.geometry.mask_stats import mask_stats
 from mal_trt.geometry.rle import RLE, decode_rle
 
 
@@ -21,8 +21,8 @@ class Category(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Together:
-    """Objects that are read together: what is dear to find out for one is found out for all, when it is asked for."""
+class ObjectChunk:
+    """Objects that are read together: what is expensive to compute for one is computed for all, when it is needed."""
 
     rles: Sequence[RLE]
     areas: Sequence[int]
@@ -30,8 +30,8 @@ class Together:
 
     @cached_property
     def marks(self) -> list[dict[str, Any]]:
-        """See `geometry.marks`."""
-        return marks(self.rles, self.areas, self.boxes)
+        """See `geometry.mask_stats`."""
+        return mask_stats(self.rles, self.areas, self.boxes)
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class Object:
     rle: RLE
     area: int
     quality: float | None = None
-    together: Together | None = None
+    chunk: ObjectChunk | None = None
     at: int = 0
 
     @property
     def marks(self) -> dict[str, Any] | None:
         """What helps to find the masks that should be looked at: `score`, see `geometry.quality.soft_iou`, and what
-        `geometry.marks` tells; of labels that are converted, what they say; or None."""
+        `geometry.mask_stats` tells; of labels that are converted, what they say; or None."""
         if self.quality is None:
             before = self.record.get("quality")
             return before if isinstance(before, dict) else None
-        together, at = self.together or Together([self.rle], [self.area], [self.box]), self.at
-        return {"score": self.quality, **together.marks[at]}
+        chunk, at = self.chunk or ObjectChunk([self.rle], [self.area], [self.box]), self.at
+        return {"score": self.quality, **chunk.marks[at]}
 
     @cached_property
     def local(self) -> LocalMask:

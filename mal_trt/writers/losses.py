@@ -1,4 +1,4 @@
-"""What a format could not hold of the masks, counted while they are written, and told afterwards."""
+"""What a format could not hold of the masks, counted while they are written; and in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass
-class Losses:
+class FormatLoss:
     """Counts of one output.
 
     masks: written. empty: masks without a pixel, for which the format has nothing. left_out: masks for which it has no
@@ -50,7 +50,7 @@ class Losses:
         return values
 
 
-def told(format: str, figures: Mapping[str, Any]) -> str:
+def describe(format: str, figures: Mapping[str, Any]) -> str:
     """One line for people; empty where nothing was lost."""
     counted = (
         ("left_out", "masks left out", "mask left out"),

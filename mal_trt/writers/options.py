@@ -10,8 +10,8 @@ from mal_trt.base.errors import InputError
 @dataclass(frozen=True)
 class Options:
     """box_area: `area` in COCO is the box's, as the reference implementations write it. simplify: polygons with fewer
-    points, none further from the exact line than so many pixels; formats that hold either then hold polygons. iou: COCO
-    records get the IoU of the mask with the drawn one, where there was one."""
+    points, none further from the exact line than this many pixels; formats that hold either then hold polygons. iou:
+    COCO records get the IoU of the mask with the drawn one, where there was one."""
 
     box_area: bool = False
     simplify: float | None = None

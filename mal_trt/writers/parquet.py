@@ -11,7 +11,7 @@ from typing import Any
 from mal_trt.base.errors import InputError
 from mal_trt.writers.files import words
 from mal_trt.writers.labels import LabelSet
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 
 QUALITY = ("score", "box_share", "edges", "parts")
@@ -26,7 +26,9 @@ def check_parquet() -> None:
         raise InputError('format parquet needs pyarrow; run: pip install "mal-trt[parquet]"') from None
 
 
-def write_parquet(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+def write_parquet(
+    labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]
+) -> None:
     """The file `path`. {"size": [height, width], "counts": counts} is COCO's run length encoding; ids are JSON."""
     import pyarrow as arrow
     from pyarrow import parquet
@@ -50,7 +52,7 @@ def write_parquet(labels: LabelSet, path: Path, options: Options, losses: Losses
             writer.write_table(arrow.Table.from_pylist(page, schema))
 
 
-def _rows(labels: LabelSet, losses: Losses, done: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+def _rows(labels: LabelSet, losses: FormatLoss, done: Callable[[int], None]) -> Iterator[dict[str, Any]]:
     for picture in labels.pictures():
         for thing in picture.objects:
             record, score = thing.record, thing.record.get("score")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mal_trt.writers.files import PictureFiles, words
 from mal_trt.writers.labels import LabelSet, Object, Picture
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 
 Done = Callable[[int], None]
@@ -20,7 +20,7 @@ INSTANCES, CLASSES = "instances.csv", "classes.csv"
 COLUMNS = ("file", "value", "annotation_id", "image", "category_id", "category", "area", "visible_area")
 
 
-def write_png_instance(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done) -> None:
+def write_png_instance(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Done) -> None:
     """The folder `path`: for each picture a 16-bit PNG, 0 where nothing is, else 1, 2, ...: the picture's objects in
     the order of the document; instances.csv says which annotation each is. Small masks are drawn over large ones."""
     path.mkdir()
@@ -43,7 +43,7 @@ def write_png_instance(labels: LabelSet, path: Path, options: Options, losses: L
             done(len(picture.objects))
 
 
-def write_png_semantic(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Done) -> None:
+def write_png_semantic(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Done) -> None:
     """The folder `path`: for each picture a PNG, 0 where nothing is, else the class; classes.csv says which class each
     value is. 8 bits with a palette, 16 without one for more than 254 classes. Small masks are drawn over large ones."""
     path.mkdir()
@@ -64,7 +64,9 @@ def write_png_semantic(labels: LabelSet, path: Path, options: Options, losses: L
         done(len(things))
 
 
-def drawn(picture: Picture, things: Sequence[Object], values: Sequence[int], kind: Any, losses: Losses) -> np.ndarray:
+def drawn(
+    picture: Picture, things: Sequence[Object], values: Sequence[int], kind: Any, losses: FormatLoss
+) -> np.ndarray:
     """The value of each pixel, [H,W]; large masks first, so that small ones stay visible. Counts what is hidden."""
     canvas = np.zeros((picture.height, picture.width), kind)
     for i in sorted(range(len(things)), key=lambda i: -things[i].area):
@@ -84,7 +86,7 @@ def save_palette(values: np.ndarray, path: Path) -> None:
     image.save(path)
 
 
-def _within(things: list[Object], most: int, losses: Losses) -> list[Object]:
+def _within(things: list[Object], most: int, losses: FormatLoss) -> list[Object]:
     losses.left_out += max(0, len(things) - most)
     return things[:most]
 

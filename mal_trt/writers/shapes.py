@@ -6,9 +6,9 @@ import numpy as np
 
 from mal_trt.geometry.fill import even_odd, painted
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.polygons import Part, Through, one_line, parts, three_points
+from mal_trt.geometry.polygons import Part, Through, parts, single_line, three_points
 from mal_trt.geometry.simplify import simplify
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 
 # From a pixel's centre to the point that is written for it, so that readers who cut off what is behind the point and
@@ -16,10 +16,10 @@ from mal_trt.writers.options import Options
 ASIDE = -0.25
 
 
-def single_line(local: LocalMask, options: Options, losses: Losses) -> np.ndarray:
-    """The mask as one line through the centres of its pixels, float64 [n,2] picture pixels; see `polygons.one_line`."""
+def centre_line(local: LocalMask, options: Options, losses: FormatLoss) -> np.ndarray:
+    """The mask as one line through the centres of its pixels, float64 [n,2] picture pixels; see `single_line`."""
     found = _parts(local.mask, "centres", options, losses)
-    line, lost = one_line(found)
+    line, lost = single_line(found)
     losses.parts += len(lost)
     line = three_points(line)
     losses.compare(local.mask, painted([line], *local.mask.shape))
@@ -27,7 +27,7 @@ def single_line(local: LocalMask, options: Options, losses: Losses) -> np.ndarra
     return moved
 
 
-def painted_lines(local: LocalMask, options: Options, losses: Losses) -> list[np.ndarray]:
+def painted_lines(local: LocalMask, options: Options, losses: FormatLoss) -> list[np.ndarray]:
     """A line for each part, its holes tied to it, through the centres of pixels, for readers who draw lines too."""
     lines = [three_points(part.line) for part in _parts(local.mask, "centres", options, losses)]
     read = np.zeros(local.mask.shape, bool)
@@ -37,12 +37,12 @@ def painted_lines(local: LocalMask, options: Options, losses: Losses) -> list[np
     return [line + ASIDE + np.array([local.x0, local.y0]) for line in lines]
 
 
-def edge_lines(local: LocalMask, options: Options, losses: Losses) -> list[np.ndarray]:
+def edge_lines(local: LocalMask, options: Options, losses: FormatLoss) -> list[np.ndarray]:
     """A line for each part, its holes tied to it, along the edges of pixels, for readers who ask what lies inside."""
     return [part.line for part in edge_parts(local, options, losses)]
 
 
-def edge_parts(local: LocalMask, options: Options, losses: Losses) -> list[Part]:
+def edge_parts(local: LocalMask, options: Options, losses: FormatLoss) -> list[Part]:
     """The parts likewise, each with its holes as lines of their own."""
     found = _parts(local.mask, "corners", options, losses)
     if options.simplify:  # else they are exact
@@ -51,7 +51,7 @@ def edge_parts(local: LocalMask, options: Options, losses: Losses) -> list[Part]
     return [Part(part.outer + corner, tuple(hole + corner for hole in part.holes), part.pixels) for part in found]
 
 
-def _parts(mask: np.ndarray, through: Through, options: Options, losses: Losses) -> list[Part]:
+def _parts(mask: np.ndarray, through: Through, options: Options, losses: FormatLoss) -> list[Part]:
     found = parts(mask, through)
     if not options.simplify:
         return found

@@ -12,14 +12,14 @@ import numpy as np
 
 from mal_trt.writers.files import PictureFiles, words, xml_text
 from mal_trt.writers.labels import LabelSet, Object, Picture
-from mal_trt.writers.losses import Losses
+from mal_trt.writers.losses import FormatLoss
 from mal_trt.writers.options import Options
 from mal_trt.writers.png import drawn, palette, save_palette
 
 MOST = 254  # values of a VOC mask: 0 is background, 255 the border that VOC leaves open
 
 
-def write_voc(labels: LabelSet, path: Path, options: Options, losses: Losses, done: Callable[[int], None]) -> None:
+def write_voc(labels: LabelSet, path: Path, options: Options, losses: FormatLoss, done: Callable[[int], None]) -> None:
     """The folder `path`: Annotations, SegmentationObject (1, 2, ... in the order of the .xml), SegmentationClass
     (values and colours in labelmap.txt), ImageSets. Small masks are drawn over large ones."""
     for folder in (

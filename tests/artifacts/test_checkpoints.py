@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from mal_trt.artifacts import checkpoints
 from mal_trt.artifacts.checkpoints import Choice, Exports
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import RunError
+from mal_trt.labelling.labeler import Labeler
 from tiny_model import write_tiny_model
 
 
@@ -100,26 +103,23 @@ def test_a_cache_that_cannot_be_written(checkpoint: Path, exporter: Exporter, tm
         exporter.exports.model(checkpoint)
 
 
-@pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(checkpoints, "_accepted", None)
-    yield
-
-
-def test_resolve_model_takes_checkpoints_once_accepted(checkpoint: Path, exporter: Exporter, nobody: None) -> None:
-    with pytest.raises(InputError, match="`mal-trt export` makes a model of it"):
-        resolve_model(checkpoint)
-    checkpoints.accept(exporter, exporter.said.append)
+def test_the_package_finds_the_exporter_itself(
+    checkpoint: Path, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was imported before."""
+    monkeypatch.setitem(sys.modules, "mal_trt.export.export", SimpleNamespace(export_onnx=exporter))
+    monkeypatch.setattr(checkpoints, "_exports", checkpoints._exports)
+    checkpoints.say_with(exporter.said.append)
     assert resolve_model(str(checkpoint), "teacher").suffix == ".onnx"
-    assert exporter.asked == [asdict(Choice("teacher"))]
+    assert exporter.asked == [asdict(Choice("teacher"))] and len(exporter.said) == 2
 
 
-def test_the_public_functions_take_checkpoints(checkpoint: Path, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python users import accepts them by itself, and says nothing on standard output."""
-    import mal_trt
-
-    exporter = Exporter()
-    monkeypatch.setattr(mal_trt, "_export", exporter)
-    with mal_trt.Labeler(checkpoint, device="cpu", threads=1, weights="teacher") as labeler:
+def test_labelling_takes_checkpoints(
+    checkpoint: Path, exporter: Exporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is exported is logged where nobody asked for more, and nothing stands on standard output."""
+    monkeypatch.setitem(sys.modules, "mal_trt.export.export", SimpleNamespace(export_onnx=exporter))
+    monkeypatch.setattr(checkpoints, "_exports", Exports(checkpoints._export, logging.getLogger("mal_trt").warning))
+    with Labeler(checkpoint, device="cpu", threads=1, weights="teacher") as labeler:
         assert labeler.contract.weights == "teacher"
-    assert len(exporter.asked) == 1
+    assert len(exporter.asked) == 1 and "exporting it, once" in caplog.text

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from command import call
 from mal_trt.artifacts.models import resolve_model
-from mal_trt.cli import app
 
 
 def test_the_bundled_model_by_its_name() -> None:
@@ -54,7 +52,3 @@ def test_inspect_what_is_nothing(tmp_path: Path) -> None:
         result = call("inspect", tmp_path / name)
         assert result.exit_code == 2 and message in result.stderr
     assert "not an ONNX file" in call("inspect", tmp_path / "broken.onnx").stderr
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])

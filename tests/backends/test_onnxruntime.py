@@ -187,3 +187,15 @@ def test_a_processor_computes_a_batch_in_parts_that_change_nothing(tmp_path: Pat
     assert sizes == [PART, PART, 1]
     feeds: dict[str, np.ndarray] = {"image": crops}
     np.testing.assert_array_equal(found, session.run(["logits"], feeds)[0])  # type: ignore[union-attr]
+
+
+def test_a_processor_without_memory_is_told_nothing_of_a_gpu(tmp_path: Path) -> None:
+    backend = OnnxRuntimeBackend(write_model(tmp_path / "m.onnx", contract()), "cpu", 1)
+
+    class Full:
+        def run(self, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            raise RuntimeError("std::bad_alloc")
+
+    backend._session = Full()  # type: ignore[assignment]
+    with pytest.raises(RunError, match=r"batch of 2: std::bad_alloc; use a smaller --batch, or close .*much memory$"):
+        backend.run(np.zeros((2, 3, SIDE, SIDE), np.uint8), SizeClass.LARGE)

@@ -16,7 +16,7 @@ from host_cuda import HostDriver
 from host_tensorrt import Faults, GraphStrategy, host_flavor, write_engine
 from mal_trt.artifacts.manifest import manifest_path, read_manifest
 from mal_trt.artifacts.models import resolve_model
-from mal_trt.artifacts.parity import engine_reference
+from mal_trt.artifacts.parity_file import engine_parity_path
 from mal_trt.backends import open_backend, tensorrt
 from mal_trt.backends.tensorrt import TensorRTBackend, open_engine
 from mal_trt.base.errors import InputError, RunError
@@ -50,7 +50,7 @@ def engine(folder: Path, spoil: float | None = None, **changes: Any) -> Path:
     if spoil is not None:
         cpu = open_backend(onnx, device="cpu", threads=1)
         logits = np.stack([cpu.run(CROPS, size) + np.float32(spoil) for size in SizeClass])
-        np.savez(engine_reference(path), image=CROPS, size_classes=np.arange(3), logits=logits)
+        np.savez(engine_parity_path(path), image=CROPS, size_classes=np.arange(3), logits=logits)
     return path
 
 
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, faults: Faults, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     assert open_engine(path).manifest.parity["status"] == "passed"
     assert read_manifest(path).parity == {"status": "unchecked"}
 

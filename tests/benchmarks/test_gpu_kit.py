@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,26 @@ def test_a_step_that_hangs_is_stopped(stage: ModuleType) -> None:
     assert stage.attempt("is not there", 20, ["/no/such/program"])["exit"] is None
 
 
+def test_a_result_cut_short_costs_the_other_steps_nothing(
+    stage: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor do output that is no text, and a process that outlives its step and keeps the step's output open."""
+    stays = "import subprocess, sys; subprocess.Popen(['sleep', '12'], start_new_session=True)"
+    half = "import os; os.write(1, b'\\xff\\xfe'); open('speed.json', 'w').write('{\"a\": 1'); raise SystemExit(2)"
+    whole = "open('leak.json', 'w').write('{}')"
+    monkeypatch.setattr(
+        stage, "steps", lambda *_: [(code[-9:], 9, [sys.executable, "-c", code]) for code in (stays, half, whole)]
+    )
+    out = tmp_path / "out" / "of"
+    monkeypatch.setattr(sys, "argv", ["stage.py", "driver", "--out", str(out)])
+    began = time.monotonic()
+    stage.main()
+    assert time.monotonic() - began < 20
+    document = json.loads((out / "driver.json").read_text())
+    assert [step["exit"] for step in document["steps"]] == [0, 2, 0] and document["measured"] == {"leak": {}}
+    assert [path.name for path in out.iterdir()] == ["driver.json"]
+
+
 # As the tool's manual prints them, with a call of ours.
 HIT = '========= Program hit CUDA_ERROR_NOT_FOUND (error 500) due to "named symbol not found" on CUDA API call to '
 SANITIZED = """========= COMPUTE-SANITIZER
@@ -99,6 +120,14 @@ def test_memcheck_that_saw_nothing_is_no_success(tmp_path: Path) -> None:
     tool.chmod(0o755)
     done = memcheck(tmp_path, tool, "pass")
     assert done.returncode == 1 and "did not come to its end" in done.stderr
+
+
+def test_memcheck_without_its_tool(tmp_path: Path) -> None:
+    done = memcheck(tmp_path, tmp_path / "nowhere", "pass")
+    assert (
+        done.returncode == 1
+        and done.stderr == f"error: {tmp_path}/nowhere: cannot be started (No such file or directory)\n"
+    )
 
 
 def memcheck(work: Path, tool: Path, code: str) -> subprocess.CompletedProcess[str]:

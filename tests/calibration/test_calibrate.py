@@ -174,7 +174,7 @@ def test_bad_data(tmp_path: Path, encoder: Write, pictures: Write) -> None:
     with pytest.raises(InputError, match=r"only 0 of 32 crops .* 32 are of one colour"):
         calibrate(model, out, [(images, boxes)], QUICK)
     boxes.write_text(json.dumps({"images": [], "annotations": []}))
-    with pytest.raises(NothingDone, match="no boxes in it, so none was used to calibrate"):
+    with pytest.raises(NothingDone, match="no boxes in it, so none was used"):
         calibrate(model, out, [(images, boxes)], QUICK)
     assert not out.exists()
 

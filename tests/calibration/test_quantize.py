@@ -118,7 +118,7 @@ def fake_layers(count: int) -> list[Layer]:
 
 @pytest.mark.parametrize("bad", range(7))
 def test_largest_set_leaves_out_as_few_as_it_can(bad: int) -> None:
-    """Costs add up; the first `bad` layers, dearest first, must go."""
+    """Costs add up; the first `bad` layers, costliest first, must go."""
     order = fake_layers(8)
     costs = {layer.name: 1.0 if place < bad else 0.01 for place, layer in enumerate(order)}
     asked: list[int] = []

@@ -43,7 +43,7 @@ def test_a_class_that_is_short_is_made_up_for(pictures: Write) -> None:
     boxes.write_text(json.dumps({**document, "annotations": rest + large[:2]}))
     counts = Counter(spot.size for spot in draw([(images, boxes)], 20))
     assert counts[SizeClass.LARGE] == 2 and counts[SizeClass.SMALL] == counts[SizeClass.MEDIUM] == 9
-    with pytest.raises(NothingDone, match="no boxes in it, so none was used to calibrate"):
+    with pytest.raises(NothingDone, match="no boxes in it, so none was used"):
         boxes.write_text(json.dumps({**document, "annotations": []}))
         draw([(images, boxes)], 20)
 

@@ -12,17 +12,13 @@ from typing import Any
 import pytest
 import typer
 from PIL import Image
-from typer.testing import CliRunner
 
+from command import call
 from mal_trt.cli import app
 
 HEAVY = ("torch", "onnx", "timm", "onnxruntime", "numpy", "PIL", "pycocotools", "cv2", "rich")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 VERBS = tuple(verb for verb, command in COMMANDS.items() if not command.hidden)
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def label(scene: Path, model: Path, boxes: str = "boxes.json", *more: object) -> Any:
@@ -240,3 +236,14 @@ def test_resume_of_a_finished_run_changes_nothing(scene: Path, model: Path) -> N
     assert {p: p.read_bytes() for p in scene.iterdir() if p.is_file()} == before
     other = label(scene, model, "boxes.json", "--resume", "--threshold", "0.7")
     assert other.exit_code == 2 and "threshold was None, now 0.7" in other.stderr
+
+
+def test_a_missing_package_names_the_verb_that_was_called(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from mal_trt.cli import main\n"
+        "sys.argv = ['mal-trt', 'prune', 'bundled', '-o', 'p.pth']\n"
+        "main()"
+    )
+    done = run_python(code, tmp_path)
+    assert done.stderr == 'error: `mal-trt prune` needs onnx; run: pip install "mal-trt[train,export]"\n'

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from mal_trt.cli import app
+from command import call
 from mal_trt.cli.dry_run import about
 from mal_trt.labelling.dry_run import _stretches
 
@@ -49,10 +48,6 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def files(folder: Path) -> dict[Path, tuple[int, bytes]]:

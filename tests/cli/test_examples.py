@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
-
-from mal_trt.cli import app
+from command import call
 
 
 def examples(folder: Path) -> Any:
-    return CliRunner().invoke(app, ["examples", str(folder)])
+    return call("examples", str(folder))
 
 
 def content(folder: Path) -> dict[str, bytes]:

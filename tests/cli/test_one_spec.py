@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from command import call
 from label_data import DataWriter
 from mal_trt.artifacts.enginefile import load_engine
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.cli import app
 from mal_trt.training.network import NetworkConfig, build_network
 
 Run = Callable[..., Any]
@@ -76,12 +75,12 @@ train:
 """
     )
 
-    def call(verb: str, *arguments: object) -> Any:
-        done = CliRunner().invoke(app, [str(a) for a in (verb, "-e", "spec.yaml", *arguments)])
+    def with_spec(verb: str, *arguments: object) -> Any:
+        done = call(verb, "-e", "spec.yaml", *arguments)
         assert done.exit_code == 0, done.output
         return done
 
-    return call
+    return with_spec
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
+from command import call
 from mal_trt.cli import app
 from mal_trt.cli.output import SCHEMA, plain
 
@@ -29,10 +29,6 @@ def verbs() -> list[tuple[str, Any]]:
         parts = getattr(command, "commands", None)
         found += [(f"{name} {part}", of) for part, of in parts.items()] if parts else [(name, command)]
     return found
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def labelling(scene: Path, model: Path, boxes: str = "boxes.json") -> list[object]:

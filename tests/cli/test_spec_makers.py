@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("omegaconf")
 
+from command import call
 from mal_trt.base.errors import InputError
-from mal_trt.cli import app
 from mal_trt.cli.spec_arguments import out_file, read_arguments
 from mal_trt.training.spec_use import read_use
 
@@ -74,14 +73,14 @@ def test_what_is_calibrated_on() -> None:
     ],
 )
 def test_bad_input_is_one_line(verb: str, arguments: list[str], message: str) -> None:
-    done = CliRunner().invoke(app, [verb, *arguments])
+    done = call(verb, *arguments)
     assert done.exit_code == 2, done.output
     assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["export"], ["calibrate", "--boxes", "boxes.json"], ["build-engine"]])
 def test_no_file_to_write(arguments: list[str]) -> None:
-    done = CliRunner().invoke(app, [*arguments, "model.onnx"])
+    done = call(*arguments, "model.onnx")
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: nothing says the file to write: give --out, such as --out model.")
 
@@ -90,6 +89,6 @@ def test_no_file_to_write(arguments: list[str]) -> None:
 def test_a_dry_run_leaves_no_folder(verb: str) -> None:
     """It ends with what is wrong with the model, after the folder of its result was looked at."""
     before = sorted(Path().rglob("*"))
-    done = CliRunner().invoke(app, [verb, "model.onnx", "-e", "spec.yaml", "results_dir=new/place", "--dry-run"])
+    done = call(verb, "model.onnx", "-e", "spec.yaml", "results_dir=new/place", "--dry-run")
     assert done.exit_code == 2 and "model.onnx" in done.output, done.output
     assert sorted(Path().rglob("*")) == before

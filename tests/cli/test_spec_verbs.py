@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("omegaconf")
 pytest.importorskip("onnxruntime")
 
+from command import call
 from label_data import DataWriter, ModelWriter
-from mal_trt.cli import app
 
 Run = Callable[..., Any]
 
@@ -41,11 +40,11 @@ def run(tiny_model: ModelWriter, data_set: DataWriter, tmp_path: Path, monkeypat
         f"evaluate: {{checkpoint: {model}, use_teacher_test: False}}\n"
     )
 
-    def call(verb: str, *arguments: object, spec: str = "spec.yaml") -> Any:
+    def with_spec(verb: str, *arguments: object, spec: str = "spec.yaml") -> Any:
         options = ("--device", "cpu", "--threads", 1)
-        return CliRunner().invoke(app, [str(a) for a in (verb, "-e", spec, *arguments, *options)])
+        return call(verb, "-e", spec, *arguments, *options)
 
-    return call
+    return with_spec
 
 
 def records(path: str) -> list[dict[str, Any]]:
@@ -113,7 +112,7 @@ def test_a_missing_spec(run: Run) -> None:
 
 @pytest.mark.parametrize("verb", ["label", "evaluate"])
 def test_neither_boxes_nor_spec(verb: str) -> None:
-    done = CliRunner().invoke(app, [verb])
+    done = call(verb)
     assert done.exit_code == 2 and "--spec" in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ from mal_trt.cuda import crop as crop_module
 from mal_trt.cuda import paste as paste_module
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.paste import Paster
-from mal_trt.cuda.quality import Rater
+from mal_trt.cuda.quality import QualityScorer
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
@@ -188,19 +188,19 @@ def test_qualities(rig: Rig, seed: int) -> None:
     """In all digits that are kept; empty masks, infinite logits, and boxes that the crop does not show."""
     rng = np.random.default_rng(seed)
     size = int(rng.choice([32, 64, 96]))
-    rater = Rater(rig.driver)
+    scorer = QualityScorer(rig.driver)
     for count in (7, 1, 12):
         frames = [random_frame(rng, size, 400) for _ in range(count)]
         frames[-1] = make_frame((100, 100, 120, 120), 64, 48, size)
         logits = random_logits(rng, count, int(rng.choice([5, size // 4, size])))
         logits[0] = rng.choice([-np.inf, -500, 0, 500, np.inf])
         thresholds = rng.uniform(0, 1, count).tolist()
-        found = rig.qualities(rater, logits, frames, thresholds)
+        found = rig.qualities(scorer, logits, frames, thresholds)
         assert found == [soft_iou(*given) for given in zip(logits, frames, thresholds, strict=True)]
-        one = rig.qualities(rater, logits, frames, 0.4)
+        one = rig.qualities(scorer, logits, frames, 0.4)
         assert one == [soft_iou(*given, 0.4) for given in zip(logits, frames, strict=True)]
         assert len(set(found)) > count // 2
-    rater.close()
+    scorer.close()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -15,7 +15,7 @@ from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.cuda import cuda_python, nvrtc, with_pycuda
 from mal_trt.cuda import open as opening
-from mal_trt.cuda.driver import Driver
+from mal_trt.cuda.driver import ADVICE, SPOILT, Driver
 from mal_trt.cuda.open import choose_provider, open_driver
 
 NONE = {"memory": 0, "pinned": 0, "stream": 0, "event": 0, "module": 0, "graph": 0}
@@ -104,8 +104,29 @@ with driver.current():
     assert image == "CUDA: loading kernels failed with CUDA_ERROR_INVALID_IMAGE"
     assert name == "CUDA: finding kernel none failed with CUDA_ERROR_NOT_FOUND"
     assert freed == "CUDA: releasing memory 4096 failed with CUDA_ERROR_INVALID_HANDLE"
-    assert address == "CUDA: waiting for a stream failed with CUDA_ERROR_ILLEGAL_ADDRESS"
+    assert address == f"CUDA: waiting for a stream failed with CUDA_ERROR_ILLEGAL_ADDRESS; {SPOILT}"
     assert unknown.startswith("CUDA: waiting for a stream failed with ")
+
+
+@both
+def test_the_first_error_is_the_one_that_shows(run: Any, provider: str) -> None:
+    """After it a GPU refuses every call, that which leaves the context too."""
+    code = """
+driver = open_driver()
+def work():
+    with driver.current():
+        library.fake_fail(b"cuCtxPopCurrent", 700, 0)
+        driver.free(4096)
+show(error(work))
+"""
+    assert run(code, provider) == ["CUDA: releasing memory 4096 failed with CUDA_ERROR_INVALID_HANDLE"]
+
+
+def test_advice_is_for_errors_that_cuda_has() -> None:
+    driver = pytest.importorskip(cuda_python.MODULE, reason="needs cuda-bindings")
+    known = driver.CUresult.__members__
+    assert set(ADVICE) <= set(known) >= set(with_pycuda.NAMES.values())
+    assert set(ADVICE) <= set(with_pycuda.NAMES.values())
 
 
 @both

@@ -184,7 +184,7 @@ def test_other_versions_and_another_model_are_refused(
     with pytest.raises(InputError, match=r"has other versions .*\(mal_trt .* here, 9\.9 there\); install the same"):
         check_versions({**labeling.running_versions(), "mal_trt": "9.9"})
     images, boxes = data_set(pictures=1)
-    monkeypatch.setattr("mal_trt.distributed.run.file_sha256", lambda file: "0" * 64)
+    monkeypatch.setattr("mal_trt.labelling.workers.file_sha256", lambda file: "0" * 64)
     with pytest.raises(InputError, match="this is another model"):
         label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
 

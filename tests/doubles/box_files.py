@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,6 +80,18 @@ def labelme(folder: Path) -> Path:
         content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"..\\pictures\\{name}"}
         write(folder / f"{name[0]}.json", {**content, "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH})
     return folder
+
+
+def png_instance(folder: Path) -> Path:
+    rows = ["file,value,annotation_id,image,category_id,category,area,visible_area"]
+    for name in ("a.png", "b.png"):
+        drawn = np.zeros((HEIGHT, WIDTH), np.uint16)
+        for value, (kind, (a, b, c, d)) in reversed(list(enumerate(of(name), 1))):
+            drawn[b:d, a:c] = value
+            rows.append(f"{name[0]}-masks.png,{value},7,{name},1,{kind},1,1")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(folder / f"{name[0]}-masks.png")
+    return write(folder / "instances.csv", "\n".join([rows[0], rows[2], rows[1], rows[3]]))
 
 
 def csv_pixels(folder: Path) -> Path:
@@ -243,6 +256,7 @@ WRITERS: dict[str, list[Callable[[Path], Path]]] = {
     "label-studio": [label_studio, label_studio_min],
     "labelme": [labelme],
     "parquet": [parquet, parquet_nested],
+    "png-instance": [png_instance],
     "via": [via, via_old, via_csv, via_3],
     "voc": [voc],
     "webdataset": [webdataset],

@@ -300,8 +300,6 @@ def pictures() -> list[Request]:
     noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
     flat = io.BytesIO()
     Image.new("L", (1000, 1000)).save(flat, "TIFF", compression="tiff_deflate")
-    floats = io.BytesIO()
-    Image.new("F", (20, 20)).save(floats, "TIFF")
     cases = {
         "no bytes": b"",
         "text": b"hello, I am a picture",
@@ -322,7 +320,6 @@ def pictures() -> list[Request]:
         "a BMP of 2^31 x 2^31": b"BM"
         + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**31 - 1, -(2**31), 1, 24, 0, 0, 0, 0, 0, 0),
         "a TIFF over the limit, a thousandth of it packed": flat.getvalue(),
-        "a TIFF with floating-point pixels": floats.getvalue(),
         "a TIFF whose directory is itself": b"II*\x00\x08\x00\x00\x00\x00\x00\x08\x00\x00\x00",
         "a WebP that is cut off": saved("WEBP")[:40],
         "a PPM that says 10^9 rows": b"P6 1000000000 1000000000 255\n" + noise,

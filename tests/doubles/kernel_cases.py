@@ -9,7 +9,7 @@ import numpy as np
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
-from mal_trt.cuda.quality import Rater
+from mal_trt.cuda.quality import QualityScorer
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import Frame, inner_box, make_frame
 from mal_trt.geometry.rle import rle_from_edges
@@ -56,13 +56,13 @@ class Rig:
         return [rle_from_edges(at, frame.height, frame.width) for at, frame in zip(parts, frames, strict=True)]
 
     def qualities(
-        self, rater: Rater, logits: np.ndarray, frames: list[Frame], thresholds: float | list[float]
+        self, scorer: QualityScorer, logits: np.ndarray, frames: list[Frame], thresholds: float | list[float]
     ) -> list[float]:
         pointer = self.upload(logits)
-        rater.queue(pointer, logits.shape, frames, thresholds, self.stream)
+        scorer.queue(pointer, logits.shape, frames, thresholds, self.stream)
         self.driver.synchronize(self.stream)
         self.driver.free(pointer)
-        return rater.qualities()
+        return scorer.qualities()
 
     def refined(self, refiner: Refiner, logits: np.ndarray, crops: np.ndarray, frames: list[Frame]) -> np.ndarray:
         image, values = self.upload(crops), self.upload(logits)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mal_trt.cuda.crop import CROP
 from mal_trt.cuda.paste import CHUNK, MASK, SEGMENT
-from mal_trt.cuda.quality import RATED
+from mal_trt.cuda.quality import QUALITY_BOX
 
 BITS = 22
 BINS = 20
@@ -117,7 +117,7 @@ def quality_rows(
     values = memory.array(logits, np.float32, (count, height, width)).astype(np.float64)
     out = memory.array(sums, np.float64, (count, height, 2))
     out[...] = 0
-    for mask, own, rows in zip(memory.array(masks, RATED, int(count)), values, out, strict=True):
+    for mask, own, rows in zip(memory.array(masks, QUALITY_BOX, int(count)), values, out, strict=True):
         x0, y0, x1, y1 = mask["cells"].tolist()
         with np.errstate(over="ignore"):
             sure = 1 / (1 + np.exp(-own[y0:y1, x0:x1]))

@@ -97,7 +97,7 @@ int cuDeviceComputeCapability(int *a, int *b, int d) { (void)d; *a = 8; *b = 6; 
 int cuDevicePrimaryCtxRetain(void **c, int d) { ENTER; (void)d; retained++; *c = &retained; return OK; }
 int cuDevicePrimaryCtxRelease_v2(int d) { (void)d; retained--; return OK; }
 int cuCtxPushCurrent_v2(void *c) { ENTER; if (c != &retained) return NO_CONTEXT; current++; return OK; }
-int cuCtxPopCurrent_v2(void **c) { if (!current) return NO_CONTEXT; current--; if (c) *c = &retained; return OK; }
+int cuCtxPopCurrent_v2(void **c) { ENTER; if (!current) return NO_CONTEXT; current--; if (c) *c = &retained; return OK; }
 int cuCtxGetDevice(int *d) { INSIDE; *d = 0; return OK; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { INSIDE; *f = LIMIT - used; *t = LIMIT; return OK; }
 

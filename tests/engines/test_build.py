@@ -5,27 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("tensorrt_rtx")
 
+from command import call
 from mal_trt.artifacts.enginefile import load_engine
 from mal_trt.artifacts.flavor import Messages, open_flavor
 from mal_trt.artifacts.manifest import Manifest, Profile, manifest_path
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import platform_tag
-from mal_trt.cli import app
 from mal_trt.engines import EngineOptions, build_engine, timing_cache
 from mal_trt.engines.build import _configure, inspect_network
 from mal_trt.engines.job import prepare
@@ -235,8 +232,8 @@ def test_command(tmp_path: Path) -> None:
         (["--compute-capability", "7.5"], 1, "Turing"),
         (["--version-compatible"], 2, "--version-compatible"),
         (["--hardware-compatible"], 2, "--hardware-compatible"),
-        (["--precision", "int8"], 2, "give --images and --boxes"),
-        (["--images", "photos"], 2, "each needs the other"),
+        (["--precision", "int8"], 2, "give --boxes too"),
+        (["--precision", "int8", "--images", "photos"], 2, "each needs the other"),
     ],
 )
 def test_options_that_cannot_be_met(options: list[str], code: int, message: str, tmp_path: Path) -> None:
@@ -319,21 +316,35 @@ def test_stopped_from_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyP
         module.build(prepare("bundled", tmp_path / "m.engine", RTX))
 
 
+# Runs build-engine, and sends itself a signal once: when the model is read, or when TensorRT reports its first step.
+SIGNALLED = """
+import os, signal, sys
+from mal_trt.cli import main
+from mal_trt.engines import build
+
+when, number, *sys.argv[1:] = sys.argv[1:]
+owner, name = (build, "parse") if when == "reading" else (build.Monitor, "_change")
+before = getattr(owner, name)
+
+def signalling(*given, **named):
+    setattr(owner, name, before)
+    os.kill(os.getpid(), signal.Signals[number])
+    return before(*given, **named)
+
+setattr(owner, name, signalling)
+sys.exit(main())
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize(
-    ("seconds", "number"), [(0.0, "SIGINT"), (0.1, "SIGINT"), (0.6, "SIGINT"), (0.0, "SIGTERM"), (0.1, "SIGTERM")]
-)
-def test_interrupt(seconds: float, number: str, tmp_path: Path) -> None:
-    """While the model is read, and while the engine is built."""
-    out = tmp_path / "m.engine"
-    command = [sys.executable, "-m", "mal_trt.cli", "build-engine", "bundled", "-o", str(out)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("building fp32")
-    time.sleep(seconds)
-    process.send_signal(signal.Signals[number])
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors == "interrupted\n"
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("when", ["reading", "building"])
+def test_interrupt(when: str, number: str, tmp_path: Path) -> None:
+    words = ["build-engine", "bundled", "-o", str(tmp_path / "m.engine")]
+    command = [sys.executable, "-c", SIGNALLED, when, number, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    said = done.stderr.splitlines()
+    assert done.returncode == 130 and said[0].startswith("building fp32") and said[1:] == ["interrupted"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -383,7 +394,3 @@ def test_timing_cache_of_another_gpu(tmp_path: Path) -> None:
     config = OtherGpu()
     assert timing_cache.attach(config, tmp_path / "timing.bin") is False
     assert config.given == [b"measured elsewhere", b""]
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])

@@ -18,7 +18,8 @@ from host_tensorrt import host_flavor, write_engine
 from mal_trt.artifacts.enginefile import load_engine
 from mal_trt.artifacts.manifest import Manifest
 from mal_trt.artifacts.models import resolve_model
-from mal_trt.artifacts.parity import check, engine_reference, reference_path
+from mal_trt.artifacts.parity import check
+from mal_trt.artifacts.parity_file import engine_parity_path, parity_path
 from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
@@ -82,7 +83,7 @@ def test_a_good_engine_passes(tmp_path: Path) -> None:
     assert manifest.parity["crops"] == 4
     assert manifest.precision_source == "engine"
     assert manifest.precision == {"gemm": {"fp16": 1, "int8": 1}, "kgen": {"fp32": 1, "fp8": 1}}
-    assert engine_reference(report.path).read_bytes() == reference_path(BUNDLED).read_bytes()
+    assert engine_parity_path(report.path).read_bytes() == parity_path(BUNDLED).read_bytes()
 
 
 def test_fp16_is_refused_and_fp32_kept(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_batches_and_grids(dynamic: Path) -> None:
         seen.append((len(image), size))
         return backend.run(image, size)
 
-    verdict = check(run, reference_path(dynamic), backend.contract, most=3)
+    verdict = check(run, parity_path(dynamic), backend.contract, most=3)
     assert seen == [(n, size) for size in SizeClass for n in (3, 1)]
     assert verdict.passed and verdict.crops == 12
 
@@ -128,11 +129,14 @@ def test_batches_and_grids(dynamic: Path) -> None:
 def test_references_that_cannot_be_used(tmp_path: Path) -> None:
     backend = open_backend("bundled", device="cpu")
     (tmp_path / "m.parity.npz").write_bytes(b"PK no archive")
-    for path in (tmp_path / "m.parity.npz", tmp_path / "missing.parity.npz"):
+    (tmp_path / "cut.parity.npz").write_bytes(parity_path(BUNDLED).read_bytes()[:5000])
+    np.savez(tmp_path / "other.parity.npz", image=np.zeros((1, 3, 8, 8)), size_classes=[0, 1], logits=np.zeros((1, 1)))
+    for name in ("m", "missing", "cut", "other"):
+        path = tmp_path / f"{name}.parity.npz"
         with pytest.raises(InputError, match="not a parity file"):
             check(backend.run, path, backend.contract, most=4)
     with pytest.raises(InputError, match="the engine gives"):
-        check(lambda image, size: np.zeros((1, 1, 2, 2), np.float32), reference_path(BUNDLED), backend.contract, 4)
+        check(lambda image, size: np.zeros((1, 1, 2, 2), np.float32), parity_path(BUNDLED), backend.contract, 4)
 
 
 def test_an_engine_for_other_gpus_is_not_tried(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_keep_anyway_of_an_engine_that_was_not_tried(tmp_path: Path) -> None:
 def test_a_model_without_a_parity_file(tmp_path: Path) -> None:
     """And one of an earlier engine of that name goes: it is not this one's."""
     (tmp_path / "alone.onnx").write_bytes(BUNDLED.read_bytes())
-    engine_reference(tmp_path / "m.engine").write_bytes(b"an earlier engine's")
+    engine_parity_path(tmp_path / "m.engine").write_bytes(b"an earlier engine's")
     report = build_engine(tmp_path / "alone.onnx", tmp_path / "m.engine", RTX, open_plan=standing_in(lambda _: 0.0))
     _, manifest = load_engine(report.path)
     assert manifest.parity == {"status": "unchecked", "reason": "alone.parity.npz is not beside the model"}
@@ -187,7 +191,7 @@ def test_how_engines_are_opened_here(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plan, manifest = load_engine(engine)
 
     wanted = replace(job.prepare("bundled", engine, RTX), flavor=host_flavor(driver), profiles=manifest.profiles)
-    built, verdict = trial.try_out(open_plan, Built(plan, manifest, 0.0, False, ()), wanted, reference_path(BUNDLED))
+    built, verdict = trial.try_out(open_plan, Built(plan, manifest, 0.0, False, ()), wanted, parity_path(BUNDLED))
     assert verdict is not None and verdict.passed and verdict.mask_iou == 1.0
     assert built.manifest.precision == {"gemm": {"fp16": 1}} and built.manifest.precision_source == "engine"
     with pytest.raises(AssertionError, match="after close"), driver.current():

@@ -316,10 +316,10 @@ def test_parity_from_own_pictures(tmp_path: Path) -> None:
     with np.load(report.parity_path) as archive:
         assert archive["image"].shape == (1, 3, SIZE, SIZE)
     document = {
-        "images": [{"id": 1, "file_name": "cat.png"}],
+        "images": [{"id": "1", "file_name": "cat.png", "width": 320, "height": 213}],
         "annotations": [{"image_id": 1, "bbox": [x, 20, 60, 60]} for x in range(20)],
     }
-    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    (tmp_path / "boxes.json").write_text(json.dumps(document), "utf-16")  # read as `label` reads it
     report = export_onnx(
         checkpoint,
         tmp_path / "m.onnx",
@@ -357,6 +357,7 @@ def test_packaged_crops_are_photos() -> None:
     ("options", "message"),
     [
         ({"input_size": 100}, "multiple of 32"),
+        ({"input_size": 100_000}, "--input-size 100000: expected 4096 pixels at most"),
         ({"input_dtype": "float16"}, "--input-dtype float16"),
         ({"weights": "ema"}, "--weights ema"),
         ({"head": "huge"}, "--head huge"),

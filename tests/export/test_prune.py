@@ -130,7 +130,7 @@ def test_a_narrower_network_goes_all_the_way(dense: Path, data: Path, tmp_path: 
 
 
 def test_dear_layers_are_left_out(dense: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate: as many layers as stay within the limit, the dearest left out; none, and it is refused by name."""
+    """The gate: as many layers as stay within the limit, the costliest left out; none, and it is refused by name."""
     report = prune(dense, tmp_path / "all.pth", sources(data), SMALL)
     least = 1 - report.document["agreement"]["mask_iou"]["mean"]
     assert least > 0
@@ -141,7 +141,7 @@ def test_dear_layers_are_left_out(dense: Path, data: Path, tmp_path: Path, monke
     out = [row["change"] for row in rows if not row["sparse"]]
     assert kept and out and max(kept) <= min(out)
     assert 1 - report.document["agreement"]["mask_iou"]["mean"] <= least / 3
-    with pytest.raises(RunError, match=r"no set of layers can be sparse within the limit of 0; dearest alone: \w+"):
+    with pytest.raises(RunError, match=r"no set of layers can be sparse within the limit of 0; costliest alone: \w+"):
         prune(dense, tmp_path / "none.pth", sources(data), replace(SMALL, max_miou_drop=0.0, layers=("conv",)))
     assert not list(tmp_path.glob("*none*"))
 
@@ -170,17 +170,17 @@ def test_a_recovery_goes_on_where_it_was_killed(
 
 def test_nothing_held_back_is_trained_on(dense: Path, data: Path, tmp_path: Path) -> None:
     from mal_trt.export import prune_recovery
-    from mal_trt.export.prune_start import begin
+    from mal_trt.export.prune_start import prepare
 
-    begun = begin(dense, tmp_path / "p.pth", sources(data), SMALL, None, "student")
-    _, (boxes,) = prune_recovery._without(tmp_path, sources(data), begun.held)
+    prepared = prepare(dense, tmp_path / "p.pth", sources(data), SMALL, None, "student")
+    _, (boxes,) = prune_recovery._without(tmp_path, sources(data), prepared.held)
     trained = {record["image_id"] for record in json.loads(boxes.read_text())["annotations"]}
-    assert trained and not trained & {spot.record["image_id"] for spot in begun.held}
-    assert len(trained) + len({spot.record["image_id"] for spot in begun.held}) == 40
+    assert trained and not trained & {spot.record["image_id"] for spot in prepared.held}
+    assert len(trained) + len({spot.record["image_id"] for spot in prepared.held}) == 40
 
 
 BAD = [
-    (["--out", "p.onnx"], "the output is a checkpoint"),
+    (["--out", "p.onnx"], r"p\.onnx: the name of this output must end in \.pth"),
     (["--macs", "1.5"], r"--macs 1\.5: expected a share"),
     (["--sparsity", "none"], "nothing to prune"),
     (["--layers", "linear,attention"], "--layers attention: expected one of linear, pointwise, conv"),
@@ -216,7 +216,7 @@ def test_files_that_cannot_be_pruned(dense: Path, data: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="is 2:4 sparse already"):
         prune(tmp_path / "s.pth", out, sources(data), SMALL)
     (tmp_path / "p.recovery").mkdir()
-    with pytest.raises(InputError, match="is in the way"):
+    with pytest.raises(InputError, match="the recovery needs that name"):
         prune(dense, out, sources(data), replace(SMALL, recover=16))
     assert not out.exists()
 

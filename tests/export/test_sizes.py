@@ -18,7 +18,8 @@ import onnx
 from mal_trt.artifacts.contract import METADATA_KEY
 from mal_trt.artifacts.manifest import shapes
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.artifacts.parity import check, read_references, reference_path
+from mal_trt.artifacts.parity import check
+from mal_trt.artifacts.parity_file import parity_path, read_parity
 from mal_trt.backends import open_backend
 from mal_trt.base.errors import InputError
 from mal_trt.calibration.convert import convert
@@ -89,19 +90,19 @@ def test_each_side_gives_pytorch_s_logits(checkpoint: Path, model: Path) -> None
 
 
 def test_the_parity_file_has_crops_of_each_side(model: Path) -> None:
-    references = read_references(reference_path(model))
-    assert [(part.size, part.image.shape[-1], part.logits.shape[-1]) for part in references] == [
+    references = read_parity(parity_path(model))
+    assert [(*part.sizes, part.image.shape[-1], part.logits["logits"].shape[-1]) for part in references] == [
         (size, side, side // 4) for size, side in zip(SizeClass, SIZES, strict=True)
     ]
     backend = open_backend(model, "cpu", 1)
-    verdict = check(backend.run, reference_path(model), backend.contract, 2)
+    verdict = check(backend.run, parity_path(model), backend.contract, 2)
     assert verdict.passed and verdict.crops == 12
 
     def wrong_for_small(image: np.ndarray, size: SizeClass) -> np.ndarray:
         logits = backend.run(image, size)
         return logits - 100 if size is SizeClass.SMALL else logits
 
-    assert not check(wrong_for_small, reference_path(model), backend.contract, 2).passed
+    assert not check(wrong_for_small, parity_path(model), backend.contract, 2).passed
     backend.close()
 
 

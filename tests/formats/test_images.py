@@ -61,25 +61,6 @@ def test_cmyk_jpeg() -> None:
     assert np.abs(read_picture(stream).astype(int) - (255, 0, 0)).max() < 8
 
 
-@pytest.mark.parametrize(("dtype", "format"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF")])
-def test_16_bit_keeps_the_high_byte(dtype: str, format: str) -> None:
-    values = (np.arange(30).reshape(5, 6) * 2200).astype(dtype)
-    pixels = read_picture(encoded(Image.fromarray(values), format))
-    np.testing.assert_array_equal(pixels, np.repeat((values >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
-
-
-def test_32_bit_integers_are_read_as_16_bit() -> None:
-    values = np.array([[0, 255, 256, 65535, 70000, -5]], np.int32)
-    pixels = read_picture(encoded(Image.fromarray(values), "TIFF"))
-    assert pixels[0, :, 0].tolist() == [0, 0, 1, 255, 255, 0]
-
-
-def test_floating_point_is_refused() -> None:
-    assert (
-        reason(encoded(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF")).reason == picture_problem.UNSUPPORTED
-    )
-
-
 def test_palette_with_transparency_gives_no_warning() -> None:
     image = Image.fromarray(RGB).convert("P")
     stream = encoded(image, "PNG", transparency=bytes(range(0, 256)))
@@ -114,6 +95,28 @@ def test_exif_turns_only_a_picture_the_document_knows_turned(orientation: int) -
         expected = {5: RGB.swapaxes(0, 1), 6: np.rot90(RGB, -1), 8: np.rot90(RGB, 1)}
         if orientation in expected:
             np.testing.assert_array_equal(turned, expected[orientation])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_unless_the_document_knows_it_as_stored(orientation: int) -> None:
+    def stream() -> io.BytesIO:
+        return encoded(Image.fromarray(RGB), "TIFF", tiffinfo={0x0112: orientation})
+
+    turns = {1: RGB, 3: np.rot90(RGB, 2), 5: RGB.swapaxes(0, 1), 6: np.rot90(RGB, -1), 8: np.rot90(RGB)}
+    pixels = read_picture(stream())
+    if orientation in turns:
+        np.testing.assert_array_equal(pixels, turns[orientation])
+    np.testing.assert_array_equal(read_picture(stream(), pixels.shape[1::-1]), pixels)
+    if orientation > 4 and Image.open(stream()).size == (5, 6):  # else Pillow forgets as it turns that it has
+        np.testing.assert_array_equal(read_picture(stream(), (6, 5)), RGB)
+
+
+@pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_the_first_page_or_frame_is_read(format: str) -> None:
+    first, second = (Image.new("RGB", (6, 5), (value,) * 3) for value in (40, 200))
+    options = {"lossless": True} if format == "WEBP" else {}
+    stream = encoded(first, format, save_all=True, append_images=[second], **options)
+    assert (read_picture(stream) == 40).all()
 
 
 def test_other_size() -> None:

@@ -16,7 +16,7 @@ from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import open_images
 from mal_trt.formats.reading.detect import TITLES
 
-BINARY = ("parquet", "webdataset")
+BINARY = ("parquet", "png-instance", "webdataset")
 EVERY = [pytest.param(name, writer, id=writer.__name__) for name, writers in WRITERS.items() for writer in writers]
 
 
@@ -48,7 +48,7 @@ def test_recognised_and_read(tmp_path: Path, pictures: Path, name: str, writer: 
     assert Boxes(path).sha256() == found.sha256()
 
 
-@pytest.mark.parametrize(("name", "writer"), EVERY)
+@pytest.mark.parametrize(("name", "writer"), [one for one in EVERY if one.id != "png_instance"])
 def test_pictures_where_the_boxes_say(
     tmp_path: Path, pictures: Path, name: str, writer: Callable[[Path], Path]
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mal_trt.geometry import frames as module
-from mal_trt.geometry.crops import make_frame, resize_line
+from mal_trt.geometry.crops import make_frame, resized_span
 from mal_trt.geometry.frames import Frames, make_frames, resized_spans
 
 
@@ -42,20 +42,17 @@ def test_spans_of_every_small_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ends that fall on the middle of a pixel too, which only Pillow's own rounding decides."""
     decided = 0
 
-    def counted(line: np.ndarray, size: int) -> np.ndarray:
+    def counted(*line: int) -> tuple[int, int]:
         nonlocal decided
         decided += 1
-        return resize_line(line, size)
+        return resized_span(*line)
 
     cases = [
         (a, b, n) for n in (1, 2, 5, 12, 24, 25, 48, 100) for a in range(0, n, 1 + n // 12) for b in range(a, n + 1)
     ]
     first, last, length = np.array(cases).T
-    monkeypatch.setattr(module, "resize_line", counted)
+    monkeypatch.setattr(module, "resized_span", counted)
     found = resized_spans(first, last, length, 24)
     assert 0 < decided < len(cases) * 0.7
     for (a, b, n), span in zip(cases, found.tolist(), strict=True):
-        line = np.zeros(n, np.uint8)
-        line[a:b] = 1
-        ones = np.flatnonzero(resize_line(line, 24))
-        assert span == ([int(ones[0]), int(ones[-1]) + 1] if ones.size else [0, 0]), (a, b, n)
+        assert tuple(span) == resized_span(a, b, n, 24), (a, b, n)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mal_trt.geometry.bridges import join_lines
 from mal_trt.geometry.fill import even_odd, painted
-from mal_trt.geometry.polygons import one_line, parts, three_points
-from mal_trt.geometry.tours import tie
+from mal_trt.geometry.polygons import parts, single_line, three_points
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -36,7 +36,7 @@ def test_lines_hold_the_mask(mask: np.ndarray) -> None:
     lines = [line for part in found for line in part.lines]
     assert np.array_equal(held(lines, *mask.shape), mask)
     if lines:
-        assert np.array_equal(held([tie(lines)], *mask.shape), mask), "bridges have no width"
+        assert np.array_equal(held([join_lines(lines)], *mask.shape), mask), "bridges have no width"
     for line in lines:
         assert len(line) >= 4 and (line != np.roll(line, 1, axis=0)).any(axis=1).all()
     assert sum(part.pixels for part in found) == mask.sum()
@@ -82,7 +82,7 @@ def test_one_line_as_opencv_fills_it(mask: np.ndarray) -> None:
     cv2 = pytest.importorskip("cv2")
     if not mask.any():
         return
-    line, lost = one_line(parts(mask, "centres"))
+    line, lost = single_line(parts(mask, "centres"))
     filled = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [line.astype(np.int32)], 1).astype(bool)
     kept = int(mask.sum()) - sum(part.pixels for part in lost)
     assert (filled & mask).sum() >= kept
@@ -139,7 +139,7 @@ def test_a_speck_far_away_is_not_worth_its_bridge() -> None:
     mask[:10, :10] = True
     mask[4:8, 12:16] = True
     mask[5, 55] = True
-    line, lost = one_line(parts(mask, "centres"))
+    line, lost = single_line(parts(mask, "centres"))
     assert [part.pixels for part in lost] == [1] and line[:, 0].max() == 15.5
 
 
@@ -147,7 +147,7 @@ def test_a_speck_far_away_is_not_worth_its_bridge() -> None:
 def test_a_line_of_pixels_has_three_points_and_an_area(shape: tuple[int, int]) -> None:
     mask = np.eye(5, dtype=bool) if shape == (5, 5) else np.ones(shape, bool)
     for turned in (mask, mask[::-1]):
-        line = three_points(one_line(parts(turned, "centres"))[0])
+        line = three_points(single_line(parts(turned, "centres"))[0])
         (x0, y0), (x1, y1), (x2, y2) = line
         assert abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) > 0.01
         assert np.array_equal(painted([line], *turned.shape), turned)

@@ -25,7 +25,7 @@ from mal_trt.base.errors import MalTrtError, RunError
 from mal_trt.cuda.driver import CudaError
 from mal_trt.cuda.open import open_driver
 from mal_trt.engines import EngineOptions, build_engine
-from mal_trt.engines.trial import opener
+from mal_trt.engines.trial import opener, precision
 from mal_trt.geometry.boxes import SizeClass
 from tiny_model import write_tiny_model
 
@@ -217,18 +217,19 @@ def test_layers_tell_types(flavor: str, typed: dict[str, Path], tmp_path: Path) 
     options = EngineOptions(flavor=flavor, batch=BATCH)
     path = build_engine(typed["fp16"], tmp_path / "m.engine", options, open_plan=opener(print)).path
     backend = open_engine(path)
-    layers = json.loads(backend.layers())["Layers"]
-    print(layers[:3])
+    layers = backend.layers()
     backend.close()
+    assert json.loads(layers)["Layers"]
     manifest = read_manifest(path)
-    if manifest.precision_source == "engine":
-        assert any("fp16" in types for types in manifest.precision.values())
+    assert manifest.precision_source == ("engine" if precision(layers) else "network")
+    assert any("fp16" in types for types in manifest.precision.values())
 
 
 def test_a_manifest_kept_anyway(tiny: Path) -> None:
     manifest = read_manifest(tiny)
     write_manifest(tiny, replace(manifest, parity={"status": "kept anyway"}))
     open_engine(tiny).close()
+    assert read_manifest(tiny).parity == {"status": "kept anyway"}  # it is opened, and not checked again
     write_manifest(tiny, manifest)
 
 

@@ -11,7 +11,7 @@ from kernel_cases import Rig, random_frame, random_logits, random_picture
 from mal_trt.cuda.crop import Cropper, PicturePool
 from mal_trt.cuda.driver import Driver
 from mal_trt.cuda.paste import Paster
-from mal_trt.cuda.quality import Rater
+from mal_trt.cuda.quality import QualityScorer
 from mal_trt.cuda.refine import Refiner
 from mal_trt.geometry.crops import make_frame, read_crop
 from mal_trt.geometry.paste import rle_from_logits
@@ -58,18 +58,18 @@ def test_masks(driver: Driver, batches: int, count: int, size: int) -> None:
 def test_qualities(driver: Driver, batches: int, count: int, size: int) -> None:
     """Sums in another order may differ in float64's last digits, which hardly ever are those that rounding asks."""
     rng = np.random.default_rng(size)
-    rig, rater = Rig(driver), Rater(driver)
+    rig, scorer = Rig(driver), QualityScorer(driver)
     different = 0
     for _ in range(batches):
         frames = [random_frame(rng, size, 600) for _ in range(count)]
         logits = random_logits(rng, count, size // 4)
         thresholds = rng.uniform(0, 1, count).tolist()
-        found = np.array(rig.qualities(rater, logits, frames, thresholds))
+        found = np.array(rig.qualities(scorer, logits, frames, thresholds))
         expected = np.array([soft_iou(*given) for given in zip(logits, frames, thresholds, strict=True)])
         assert np.abs(found - expected).max() < 2e-4
         different += np.count_nonzero(found != expected)
     assert different <= 1
-    rater.close()
+    scorer.close()
     driver.destroy_stream(rig.stream)
 
 

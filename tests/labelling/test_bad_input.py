@@ -15,7 +15,7 @@ from PIL import Image
 
 from mal_trt import label
 from mal_trt.base.errors import InputError, MalTrtError, NothingDone
-from mal_trt.labelling.records import parse_bbox
+from mal_trt.labelling.document_rows import parse_bbox
 from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]

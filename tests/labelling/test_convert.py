@@ -108,8 +108,9 @@ def test_boxes_alone_and_bad_masks(tmp_path: Path, labels: tuple[Path, list[np.n
 def test_what_cannot_be_used(tmp_path: Path, labels: tuple[Path, list[np.ndarray]]) -> None:
     with pytest.raises(InputError, match="never overwritten"):
         convert(labels[0], labels[0], progress=False)
-    with pytest.raises(InputError, match="its folder does not exist"):
-        convert(labels[0], tmp_path / "no" / "out.json", progress=False)
+    convert(labels[0], tmp_path / "new" / "folder" / "out.json", progress=False)
+    with pytest.raises(InputError, match="cannot hold the output"):
+        convert(labels[0], labels[0] / "out.json", progress=False)
     document = json.loads(labels[0].read_text())
     del document["images"][0]["width"]
     labels[0].write_text(json.dumps(document))
@@ -118,6 +119,18 @@ def test_what_cannot_be_used(tmp_path: Path, labels: tuple[Path, list[np.ndarray
     convert(labels[0], tmp_path / "yolo", "yolo", progress=False)
     with pytest.raises(RunError, match="give --images"):
         convert(tmp_path / "yolo", tmp_path / "back.json", progress=False)
+
+
+def test_pictures_that_are_not_needed_are_not_in_the_way(tmp_path: Path, labels: tuple[Path, list[np.ndarray]]) -> None:
+    """Labels that lie beside folders in which several files have a picture's name."""
+    source = tmp_path / "source"
+    source.mkdir()
+    convert(labels[0], source / "all", "cvat,png-instance,png-semantic", progress=False)
+    (source / "all" / "cvat.xml").rename(source / "cvat.xml")
+    done = convert(source / "cvat.xml", tmp_path / "back.json", progress=False)
+    assert (done.written, done.skipped) == (3, {})
+    names = [image["file_name"] for image in json.loads((tmp_path / "back.json").read_text())["images"]]
+    assert names == [image["file_name"] for image in json.loads(labels[0].read_text())["images"]]
 
 
 def test_the_command(tmp_path: Path, labels: tuple[Path, list[np.ndarray]]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mal_trt import label
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.formats.boxes import Boxes
+from mal_trt.formats.boxes import Boxes, read_coco
 from mal_trt.labelling.summary import Summary
 from mal_trt.measure.evaluate import evaluate
 
@@ -100,6 +100,24 @@ def test_strings_for_numbers(run: Write, data_set: Write, tmp_path: Path) -> Non
     assert run(images, edited(boxes, edit)).labelled == BOXES
     after = json.loads((tmp_path / "out.json").read_text())
     assert all(isinstance(v, float) for record in after["annotations"] for v in record["bbox"])
+
+
+@pytest.mark.parametrize(("said", "same"), [("7", True), ("07", False), (" 7", False), ("--7", False), ("7.0", False)])
+def test_ids_meet_by_one_rule(run: Write, data_set: Write, tmp_path: Path, said: str, same: bool) -> None:
+    images, boxes = data_set(pictures=1)
+
+    def edit(content: dict[str, Any]) -> None:
+        content["images"][0]["id"] = 7
+        for record in content["annotations"]:
+            record["image_id"] = said
+
+    boxes = edited(boxes, edit)
+    assert {record["image_id"] for record in read_coco(boxes)["annotations"]} == {7 if same else said}
+    if same:
+        assert not run(images, boxes).skipped
+    else:
+        with pytest.raises(NothingDone, match="unknown image_id"):
+            run(images, boxes)
 
 
 def test_nothing_labelled(run: Write, data_set: Write, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from mal_trt.cli import app
 from mal_trt.cuda import open as cuda_open
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.geometry.frames import Frames
-from mal_trt.labelling.cpu_masker import HostMasker
-from mal_trt.labelling.gpu_masker import DeviceMasker
+from mal_trt.labelling.cpu_masker import CpuMasker
+from mal_trt.labelling.gpu_masker import GpuMasker
 from mal_trt.labelling.masker import Places
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor
@@ -196,9 +196,9 @@ def test_which_masker(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
     on_cpu = Predictor(onnx, "cpu")
     on_gpu = Predictor(write_engine(onnx, tmp_path / "tiny.engine"))
     tight = Predictor(tmp_path / "tiny.engine", threshold="tight")
-    assert isinstance(open_masker(on_cpu), HostMasker) and isinstance(open_masker(on_gpu, "cpu"), HostMasker)
-    assert isinstance(open_masker(on_gpu), DeviceMasker) and isinstance(open_masker(on_gpu, "gpu"), DeviceMasker)
-    assert isinstance(open_masker(tight), HostMasker)
+    assert isinstance(open_masker(on_cpu), CpuMasker) and isinstance(open_masker(on_gpu, "cpu"), CpuMasker)
+    assert isinstance(open_masker(on_gpu), GpuMasker) and isinstance(open_masker(on_gpu, "gpu"), GpuMasker)
+    assert isinstance(open_masker(tight), CpuMasker)
     for predictor, options, words in (
         (on_cpu, {"crops": "gpu"}, "crops gpu: the model runs on CPUExecutionProvider.*--crops cpu"),
         (on_cpu, {"decode": "gpu"}, "decode gpu: the model runs on CPUExecutionProvider.*--decode cpu"),
@@ -337,6 +337,11 @@ def test_nan_is_said(tmp_path: Path, gpu: Gpu, tiny_model: Write) -> None:
 
     predictor.backend.enqueue = poisoned  # type: ignore[attr-defined]
     with pytest.raises(NanLogits, match="NaN logits"):
+        masker.masks(batch)
+    batch = masker.batch(frames, SizeClass.SMALL)
+    masker.cut([picture], Places.filling(batch))
+    gpu.driver.fail_on("fill")  # after the NaN was found, before anybody asked for it
+    with pytest.raises(RunError, match="CUDA"):
         masker.masks(batch)
     predictor.backend.enqueue = enqueue  # type: ignore[attr-defined]
     batch = masker.batch(frames, SizeClass.SMALL)

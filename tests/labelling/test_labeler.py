@@ -188,7 +188,6 @@ def test_bad_boxes(labeler: Labeler, photo: Path, boxes: Any, words: list[str]) 
         np.zeros((8, 8, 4), np.uint8),
         np.zeros((1, 8, 8, 3), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
-        Image.new("F", (8, 8)),
         None,
         [[1, 2], [3, 4]],
         b"no picture",
@@ -227,6 +226,10 @@ def test_bad_options(tiny_model: Write, photo: Path) -> None:
     for options in ({"batch": 0}, {"batch": 2.5}, {"threshold": 2}, {"threshold": (0.1, 0.2)}, {"weights": "teacher"}):
         with pytest.raises(InputError):
             Labeler(model, device="cpu", **options)
+    with pytest.raises(InputError, match="device None: expected"):
+        Labeler(model, device=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="model None: expected"):
+        Labeler(None)  # type: ignore[arg-type]
     for threshold in (np.float32(0.5), np.array([0.5, 0.5, 0.5])):
         Labeler(model, device="cpu", threshold=threshold).close()
 

@@ -12,7 +12,9 @@ import pytest
 
 from mal_trt import Labeler, label
 from mal_trt.base.errors import InputError
+from mal_trt.distributed import label_shards
 from mal_trt.geometry.boxes import SizeClass
+from mal_trt.labelling.dry_run import forecast
 from mal_trt.labelling.predictor import Predictor
 
 Write = Callable[..., Any]
@@ -38,4 +40,11 @@ def test_bad_options(tmp_path: Path, tiny_model: Write, data_set: Write) -> None
         Predictor(tiny_model(), "cpu", refine="colour")
     with pytest.raises(InputError, match="or tight"):
         Predictor(tiny_model(), "cpu", threshold="loose")
+    images, boxes = data_set(pictures=1)
+    given: Any
+    for run in (label, forecast, label_shards):
+        for given in ({"threads": 0}, {"device": None}, {"model": None}, {"batch": 0}):
+            options = {"model": tiny_model(), "out": tmp_path / "out", "device": "cpu", **given}
+            with pytest.raises(InputError, match=f"{next(iter(given))} "):
+                run(images, boxes, **options)
     assert Predictor(tiny_model(), "cpu", refine="color").run(np.zeros((1, 3, 64, 64), np.uint8), SizeClass.SMALL).any()

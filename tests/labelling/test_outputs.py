@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from command import call
 from mal_trt import InputError, RunError, Summary, label
 from mal_trt.writers.formats import FORMATS
 
@@ -110,3 +111,23 @@ def test_what_cannot_be_written_is_told_before_any_work(tmp_path: Path, tiny_mod
     with pytest.raises(InputError, match="simplify -2"):
         run(images, boxes, model, tmp_path / "out", simplify=-2)
     assert not (tmp_path / "out.journal").exists()
+
+
+@pytest.mark.parametrize(
+    ("report", "out", "more"),
+    [
+        ("new", "new/labels.json", ()),
+        ("labels/report", "labels", ("--format", "yolo")),
+        ("new", "labels.json", ("--overlay", "new/overlay")),
+        ("new", "labels.json", ("--overlay", "overlay", "--sheet", "new/sheet.png")),
+    ],
+)
+def test_a_report_has_a_folder_of_its_own(
+    tmp_path: Path, tiny_model: Write, data_set: Write, report: str, out: str, more: tuple[str, ...]
+) -> None:
+    images, boxes = data_set(pictures=1)
+    there = [word if word.startswith("--") or word == "yolo" else tmp_path / word for word in more]
+    words = ("--images", images, "--boxes", boxes, "--model", tiny_model(), "--out", tmp_path / out, *there)
+    done = call("label", *words, "--report", tmp_path / report, "--quiet")
+    assert done.exit_code == 2 and "lies in the " in done.stderr, done.output
+    assert not (tmp_path / "new").exists() and not (tmp_path / "labels").exists()

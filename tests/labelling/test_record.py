@@ -12,7 +12,7 @@ import pytest
 
 from mal_trt import Summary, convert, label
 from mal_trt.base.errors import InputError
-from mal_trt.labelling.record import check_beside, record_path, skipped_path
+from mal_trt.labelling.run_record import check_beside, record_path, skipped_path
 
 Write = Callable[..., Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from mal_trt import label
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.picture_folder import FolderPictures
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.predictor import Predictor
 
@@ -207,6 +209,26 @@ def test_a_disk_that_dropped_is_no_end(
     assert 0 < again.resumed < again.labelled == again.total
     label(images, boxes, model, tmp_path / "straight.json", **OPTIONS)
     assert out.read_bytes() == (tmp_path / "straight.json").read_bytes()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_a_machine_at_its_end_is_no_fault_of_a_picture(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    images, boxes = data_set(pictures=8)
+    model, out, stream = tiny_model(), tmp_path / "labels.json", FolderPictures._stream
+
+    def exhausted(self: FolderPictures, name: str) -> Any:
+        if name.startswith("000000000006"):
+            raise error
+        return stream(self, name)
+
+    monkeypatch.setattr(FolderPictures, "_stream", exhausted)
+    with pytest.raises(RunError, match=r"000000000006.png: cannot be read now .*--resume"):
+        label(images, boxes, model, out, **OPTIONS)
+    monkeypatch.undo()
+    again = label(images, boxes, model, out, resume=True, **OPTIONS)
+    assert 0 < again.resumed < again.labelled == again.total
 
 
 def test_resume_without_a_journal_starts(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mal_trt import Labeler, label
 from mal_trt.base.errors import InputError, NothingDone
-from mal_trt.labelling.cpu_masker import HostMasker
+from mal_trt.labelling.cpu_masker import CpuMasker
 from mal_trt.labelling.summary import Summary
 
 Write = Callable[..., Any]
@@ -100,6 +100,7 @@ def test_bare_list_with_an_image_list(tmp_path: Path, tiny_model: Write, data_se
     boxes.write_text(json.dumps(document["annotations"]))
     summary, _ = run(tmp_path, images, boxes, tiny_model())
     assert summary.skipped == {"picture missing": 6}
+    assert "1 of 3 are not found by them: give --image-list" in summary.notes[0]
     summary, _ = run(tmp_path, images, boxes, tiny_model(), image_list=image_list, out=tmp_path / "listed.json")
     assert summary.labelled == 18
     with pytest.raises(InputError, match=r"list\.json"):
@@ -234,7 +235,7 @@ def test_pictures_are_let_go_while_the_plan_is_read(
     """One read of the plan has the boxes of all 24 pictures; only those ahead of the network are in memory."""
     alive: set[int] = set()
     most = 0
-    load = HostMasker.load
+    load = CpuMasker.load
 
     def counted(*arguments: Any) -> Any:
         nonlocal most
@@ -244,7 +245,7 @@ def test_pictures_are_let_go_while_the_plan_is_read(
         most = max(most, len(alive))
         return pixels
 
-    monkeypatch.setattr(HostMasker, "load", counted)
+    monkeypatch.setattr(CpuMasker, "load", counted)
     images, boxes = data_set(pictures=24)
     summary, _ = run(tmp_path, images, boxes, tiny_model(), batch=2)
     assert summary.labelled >= 100 and 0 < most <= 8

@@ -52,11 +52,11 @@ def test_shares_are_whole_batches_and_all_of_them(
 ) -> None:
     journal = planned(tmp_path, data_set, 7)
     monkeypatch.setattr("mal_trt.labelling.workers.SHARE", 8)
-    monkeypatch.setattr("mal_trt.labelling.journal.PAGE", 5)
+    monkeypatch.setattr("mal_trt.labelling.journal.CHUNK", 5)
     shares = list(_shares(journal))
     assert len(shares) > 2
     places = [place for share in shares for place in share.place.tolist()]
-    assert sorted(places) == [place for page in journal.pages() for place in page.place.tolist()]
+    assert sorted(places) == [place for chunk in journal.chunks() for place in chunk.place.tolist()]
     assert len(set(places)) == len(places) == journal.planned_boxes()[0]
     for share in shares:
         assert share.place.tolist() == sorted(share.place)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mal_trt import convert
 from mal_trt.base.errors import MalTrtError, RunError
+from mal_trt.base.memory import Memory
 from mal_trt.cli import app
 from mal_trt.cli.benchmark_table import print_benchmark
 from mal_trt.measure import benchmark_run as module
@@ -20,9 +21,7 @@ from mal_trt.measure.benchmark import benchmark
 from mal_trt.measure.benchmark_report import COLUMNS, rows
 from mal_trt.measure.evaluate import evaluate
 from mal_trt.measure.hardware import hardware
-from mal_trt.measure.timing import (
-    HostStopwatch,
-)
+from mal_trt.measure.timing import HostStopwatch
 
 FAST: dict[str, Any] = {
     **{"device": "cpu", "threads": 1, "progress": False},
@@ -129,6 +128,15 @@ def test_one_batch_too_many(blobs: tuple[Path, Path], model: Any, monkeypatch: p
     assert result["complete"] and result["models"][0]["label"]["boxes"] == 18
     print_benchmark(result)
     assert "a.onnx, batch 4: out of memory" in capsys.readouterr().out
+
+
+def test_a_batch_for_which_there_is_no_memory_is_not_tried(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_memory", lambda: Memory(1 << 20, 0))
+    options = {**FAST, "batches": (1, 200_000), "end_to_end": False}
+    (found,) = benchmark([model("a.onnx")], **options)["models"]
+    small, large = found["network"]
+    assert small["runs"] == 3
+    assert large["error"].startswith("it needs about ") and "are free; measure a smaller one" in large["error"]
 
 
 def test_labelling_that_fails(blobs: tuple[Path, Path], model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

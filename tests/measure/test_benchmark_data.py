@@ -16,8 +16,8 @@ def test_example_photos_and_counts(tmp_path: Path) -> None:
     plan = plan_samples(samples, open_images(samples.images), tmp_path)
     assert (plan.boxes, plan.pictures) == (21 * COPIES, 7 * COPIES)
     assert sum(plan.shares.values()) == pytest.approx(1)
-    some = choose_samples(samples.images, samples.boxes, None, 10, tmp_path / "..")
+    (tmp_path / "some").mkdir()
+    some = choose_samples(samples.images, samples.boxes, None, 10, tmp_path / "some")
     document = json.loads(some.boxes.path.read_text())
     assert len(document["annotations"]) == 10
     assert {record["image_id"] for record in document["annotations"]} == {image["id"] for image in document["images"]}
-    some.boxes.path.unlink()

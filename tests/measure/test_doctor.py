@@ -7,10 +7,9 @@ import shutil
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from command import call
 from mal_trt.base.gpu import Gpu, Machine
-from mal_trt.cli import app
 from mal_trt.measure import doctor
 from mal_trt.measure.doctor import examine
 from mal_trt.measure.finding import Finding
@@ -105,7 +104,3 @@ def test_code_that_crashes_takes_only_itself() -> None:
     assert doctor._try("print('x'); print('y')") == doctor._Tried(True, "y")
     assert doctor._try("raise ValueError('why')").output == "ValueError: why"
     assert doctor._try("import os; os.kill(os.getpid(), 11)").output == "crashed (signal 11)"
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])

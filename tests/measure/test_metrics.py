@@ -19,7 +19,6 @@ from mal_trt.measure.metrics import (
     boundary,
     boundary_iou,
     mask_iou,
-    recall_precision,
     score_object,
     summarize,
 )
@@ -133,9 +132,9 @@ def test_means_by_hand() -> None:
 def test_recall_and_precision_are_shares_of_pixels() -> None:
     half, whole, none = ({"size": [4, 4], "counts": counts} for counts in ([0, 4, 12], [0, 8, 8], [16]))
     half, whole, none = (to_rle(mask, 4, 4) for mask in (half, whole, none))
-    assert recall_precision(half, whole) == (0.5, 1.0)
-    assert recall_precision(whole, half) == (1.0, 0.5)
-    assert recall_precision(none, whole) == recall_precision(whole, none) == (0.0, 0.0)
+    pairs = ((half, whole), (whole, half), (none, whole), (whole, none))
+    found = [score_object(*pair, 1, 9.0) for pair in pairs]
+    assert [(one.recall, one.precision) for one in found] == [(0.5, 1.0), (1.0, 0.5), (0.0, 0.0), (0.0, 0.0)]
     scores = [score_object(half, whole, 1, 9.0), score_object(whole, whole, 1, 9.0), score_object(whole, half, 2, 9.0)]
     result = summarize(scores, {})
     assert result["recall"] == pytest.approx((0.5 + 1 + 1) / 3)

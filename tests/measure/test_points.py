@@ -109,6 +109,10 @@ def test_points_of_another_data_set() -> None:
         ('{"points": [{"annotation_id": 1, "outside": {}}]}', "annotation 1: outside is not a list"),
         ('{"points": [{"annotation_id": 1}]}', "annotation 1: no point inside or outside"),
         (
+            '{"points": [{"annotation_id": 1, "insid": [[1, 2]], "outside": [[3, 4]]}]}',
+            "annotation 1: the key 'insid' means nothing here; expected inside, outside",
+        ),
+        (
             '{"points": [{"annotation_id": 1, "inside": [[1, 2]]}, {"annotation_id": 1, "inside": [[1, 2]]}]}',
             r"points\[1\]: a second entry for annotation 1",
         ),

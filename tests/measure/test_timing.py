@@ -41,6 +41,7 @@ class Network:
     contract: Any = None
     provider = "test double"
     outputs = ("logits",)
+    precision, notes = "fp32", ()
 
     def __init__(self, clock: Clock, *takes: float) -> None:
         self.clock, self._takes = clock, chain(takes, repeat(takes[-1]))

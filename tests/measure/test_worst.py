@@ -16,14 +16,14 @@ from mal_trt.formats.images import open_images
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import encode_rle
 from mal_trt.measure.evaluate import evaluate
-from mal_trt.measure.worst import DRAWN, FOUND, MISSING, MOST, Seen, Worst
+from mal_trt.measure.worst import DRAWN, FOUND, MISSING, MOST, ScoredObject, Worst
 
 DRAWN_MASK = encode_rle(LocalMask(10, 10, np.ones((20, 20), bool)), 60, 80)
 FOUND_MASK = encode_rle(LocalMask(40, 10, np.ones((20, 20), bool)), 60, 80)
 
 
-def seen(key: int, iou: float = 0.0, found: dict[str, Any] = FOUND_MASK, name: str = "a.png") -> Seen:
-    return Seen(key, "thing " * key, iou, [10, 10, 50, 20], {"file_name": name}, found, DRAWN_MASK)
+def seen(key: int, iou: float = 0.0, found: dict[str, Any] = FOUND_MASK, name: str = "a.png") -> ScoredObject:
+    return ScoredObject(key, "thing " * key, iou, [10, 10, 50, 20], {"file_name": name}, found, DRAWN_MASK)
 
 
 @pytest.fixture

@@ -5,22 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from command import call
 from host_tensorrt import write_engine
 from label_data import ModelWriter, blob_picture
 from mal_trt import Labeler
 from mal_trt.artifacts.contract import METADATA_KEY
 from mal_trt.artifacts.onnxfile import read_contract, read_onnx
-from mal_trt.artifacts.parity import check, reference_path
+from mal_trt.artifacts.parity import check
+from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.backends.onnxruntime import OnnxRuntimeBackend
-from mal_trt.cli import app
 from mal_trt.geometry.boxes import SizeClass, extended_box
 from mal_trt.geometry.rle import decode_rle
 from mal_trt.packages.deepstream import DeepStreamOptions, package_deepstream
@@ -32,8 +33,7 @@ KEYS = (Path(__file__).parent.parent / "golden" / "nvinfer_keys.txt").read_text(
 WIDTH, HEIGHT = 260, 180
 
 
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["package", "deepstream", *map(str, arguments)])
+package = partial(call, "package", "deepstream")
 
 
 def keys(folder: Path) -> dict[str, str]:
@@ -61,7 +61,7 @@ def attach(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tup
 
 
 def test_the_config(tiny_model: ModelWriter, tmp_path: Path) -> None:
-    done = call(tiny_model(head="large"), "-o", tmp_path / "ds", "--batch", 8, "--gie-id", 5, "--on-gie-id", 3)
+    done = package(tiny_model(head="large"), "-o", tmp_path / "ds", "--batch", 8, "--gie-id", 5, "--on-gie-id", 3)
     assert done.exit_code == 0, done.output
     found = keys(tmp_path / "ds")
     assert [key for key in found if key not in KEYS] == []
@@ -89,7 +89,7 @@ def test_a_variable_head_is_baked_in(tiny_model: ModelWriter, tmp_path: Path, si
     expected = OnnxRuntimeBackend(model, "cpu", 1).run(pixels, size)
     rows = {s: OnnxRuntimeBackend(model, "cpu", 1).run(pixels, s) for s in SizeClass}
     np.savez(
-        reference_path(model), image=pixels, size_classes=[int(s) for s in SizeClass], logits=np.stack([*rows.values()])
+        parity_path(model), image=pixels, size_classes=[int(s) for s in SizeClass], logits=np.stack([*rows.values()])
     )
     package_deepstream(model, tmp_path / "ds", DeepStreamOptions(head=size.name.lower()))
     baked = tmp_path / "ds" / "model.onnx"
@@ -98,17 +98,17 @@ def test_a_variable_head_is_baked_in(tiny_model: ModelWriter, tmp_path: Path, si
     assert read_onnx(baked).inputs == {"image": f"float32 [n, 3, {SIDE}, {SIDE}]"}
     backend = OnnxRuntimeBackend(baked, "cpu", 1)
     np.testing.assert_allclose(backend.run(pixels.astype(np.float32), size), expected, atol=1e-5)
-    verdict = check(backend.run, reference_path(baked), contract, 4)
+    verdict = check(backend.run, parity_path(baked), contract, 4)
     assert verdict.passed and verdict.crops == 2 and (verdict.logit_error or 0) < 1e-5
 
 
 def test_the_bundled_model(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    assert call("bundled", "-o", tmp_path / "ds", "-q").output == ""
+    assert package("bundled", "-o", tmp_path / "ds", "-q").output == ""
     model = tmp_path / "ds" / "model.onnx"
     assert read_contract(model).input_dtype == "float32"
     backend = OnnxRuntimeBackend(model, "cpu", None)
-    verdict = check(backend.run, reference_path(model), backend.contract, 4)
+    verdict = check(backend.run, parity_path(model), backend.contract, 4)
     assert verdict.passed and verdict.mask_iou > 0.995
 
 
@@ -235,7 +235,7 @@ def test_an_engine(tiny_model: ModelWriter, tmp_path: Path) -> None:
 
 def refused(tmp_path: Path, *arguments: object) -> str:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    done = call(*arguments)
+    done = package(*arguments)
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
@@ -285,7 +285,7 @@ def test_pixels_used_as_they_are(tiny_model: ModelWriter, tmp_path: Path) -> Non
 def test_without_onnx(tiny_model: ModelWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny_model(head="large")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    done = call(path, "-o", tmp_path / "ds")
+    done = package(path, "-o", tmp_path / "ds")
     assert done.exit_code == 1 and 'pip install "mal-trt[calibrate]"' in done.stderr
     assert not (tmp_path / "ds").exists()
 

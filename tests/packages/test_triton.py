@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,23 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
+from command import call
 from host_tensorrt import write_engine
 from label_data import DataWriter, ModelWriter
 from mal_trt import Labeler
 from mal_trt.base.errors import InputError
 from mal_trt.base.gpu import Gpu, Machine
-from mal_trt.cli import app
 from mal_trt.labelling.run import label
 from mal_trt.packages.triton import TritonOptions, package_triton
 from tiny_model import SIDE
 from triton_backend import serve
 from triton_config import parse_config
 
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["package", "triton", *map(str, arguments)])
+package = partial(call, "package", "triton")
 
 
 def config(repository: Path, name: str) -> Any:
@@ -38,7 +36,7 @@ def config(repository: Path, name: str) -> Any:
 
 
 def test_batched_crops(tiny_model: ModelWriter, tmp_path: Path) -> None:
-    done = call(tiny_model(head="large"), "-o", tmp_path / "repo", "--batch", 8, "--instances", 2, "--delay", 300)
+    done = package(tiny_model(head="large"), "-o", tmp_path / "repo", "--batch", 8, "--instances", 2, "--delay", 300)
     assert done.exit_code == 0, done.output
     crops = config(tmp_path / "repo", "mal_crops")
     assert (crops.backend, crops.max_batch_size) == ("onnxruntime", 8)
@@ -139,7 +137,7 @@ def test_the_bundled_model_is_label(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         device="cpu",
     )
     labels = json.loads((tmp_path / "labels.json").read_text())
-    assert call("bundled", "-o", tmp_path / "repo", "--quiet").output == ""
+    assert package("bundled", "-o", tmp_path / "repo", "--quiet").output == ""
     server = serve(tmp_path / "repo", monkeypatch)
     served = server.load("mal_labeler")
     for image in labels["images"]:
@@ -219,7 +217,7 @@ def test_the_client(
 
 def refused(tmp_path: Path, *arguments: object) -> str:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    done = call(*arguments)
+    done = package(*arguments)
     assert done.exit_code == 2, done.output
     said = [line for line in done.stderr.splitlines() if ": exporting it, once, to " not in line]
     assert len(said) == 1 and said[0].startswith("error: ")
@@ -254,7 +252,7 @@ def test_what_is_refused(tiny_model: ModelWriter, tmp_path: Path, monkeypatch: p
     card = Machine("13.0", (Gpu("H100", "9.0", 1 << 36, None),), "")
     monkeypatch.setattr("mal_trt.packages.source.find_gpus", lambda **_: card)
     assert "this machine's GPU is 9.0" in refused(tmp_path, engine, "-o", repo)
-    assert call(engine, "-o", repo, "--compute-capability", "8.6", "--quiet").exit_code == 0
+    assert package(engine, "-o", repo, "--compute-capability", "8.6", "--quiet").exit_code == 0
 
 
 def test_a_full_disk_leaves_nothing(tiny_model: ModelWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +261,7 @@ def test_a_full_disk_leaves_nothing(tiny_model: ModelWriter, tmp_path: Path, mon
 
     model = tiny_model(head="large")
     monkeypatch.setattr("mal_trt.packages.folder.shutil.copyfile", full)
-    done = call(model, "-o", tmp_path / "repo")
+    done = package(model, "-o", tmp_path / "repo")
     assert done.exit_code == 1 and "No space left" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.onnx"}
 

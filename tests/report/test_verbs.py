@@ -15,7 +15,7 @@ from mal_trt.cli import app
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import encode_rle
-from mal_trt.measure.worst import Seen
+from mal_trt.measure.worst import ScoredObject
 from mal_trt.report.comparison import report_of_comparison
 from mal_trt.report.evaluation import report_of_evaluation
 from mal_trt.report.speed import report_of_benchmark
@@ -91,7 +91,10 @@ def test_evaluate_shows_its_own_means_and_points(tmp_path: Path) -> None:
         "points": {"right": 0.75, "inside": 0.5, "outside": None, "worst": 0.75, "count": 4, "objects": [points]},
     }
     rle = encode_rle(LocalMask(1, 1, np.ones((4, 4), bool)), 20, 20)
-    seen = [Seen(n, ("cup", "jar")[n // 3], 0.5, (1, 1, 4, 4), {"file_name": "a"}, rle, rle, n // 3) for n in range(4)]
+    seen = [
+        ScoredObject(n, ("cup", "jar")[n // 3], 0.5, (1, 1, 4, 4), {"file_name": "a"}, rle, rle, n // 3)
+        for n in range(4)
+    ]
     report_of_evaluation(result, seen, open_images(tmp_path), tmp_path / "report", progress=False)
     page = Page(tmp_path / "report")
     texts = [text for _, text in page.named]
@@ -143,7 +146,7 @@ def test_benchmark_shows_every_figure(tmp_path: Path, complete: bool) -> None:
 
 def test_a_model_without_a_mask_has_nothing_in_common(tmp_path: Path) -> None:
     from mal_trt.measure.compare_boxes import PlannedBox
-    from mal_trt.measure.compare_run import Compared
+    from mal_trt.measure.compare_run import ComparedBox
 
     rle = encode_rle(LocalMask(1, 1, np.ones((4, 4), bool)), 20, 20)
     box = PlannedBox(7, "gone.png", 20, 20, (1.0, 1.0, 5.0, 5.0), "{}", "cup")
@@ -154,7 +157,7 @@ def test_a_model_without_a_mask_has_nothing_in_common(tmp_path: Path) -> None:
         "models": [{"model": "b.onnx", **fact, **size, "by_size": {}, "miou": None}],
         **{"boxes": 1, "drawn_masks": 0, "skipped_reasons": {}, "document": "d", "read": "", "notes": []},
     }
-    seen = [Compared(box, (rle, None), None), Compared(box, (None, rle), None)]
+    seen = [ComparedBox(box, (rle, None), None), ComparedBox(box, (None, rle), None)]
     (tmp_path / "pictures").mkdir()
     done = report_of_comparison(result, seen, open_images(tmp_path / "pictures"), tmp_path / "report", progress=False)
     assert (done.objects, done.unread) == (2, 1)

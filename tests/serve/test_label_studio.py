@@ -17,7 +17,7 @@ import pytest
 
 from mal_trt import Labeler
 from mal_trt.geometry.fill import even_odd
-from mal_trt.serve.label_studio_together import Together
+from mal_trt.serve.label_studio_turns import RequestTurns
 from mal_trt.serve.queues import Overloaded
 from serving import Server, serving
 
@@ -166,7 +166,7 @@ def test_tasks_of_one_request_wait_for_each_other() -> None:
 
     async def ask() -> list[Any]:
         network: Any = Small()
-        together = Together(network)
+        together = RequestTurns(network)
         found = await asyncio.gather(*(together.masks(number, []) for number in range(7)))
         network.held = 2
         with pytest.raises(Overloaded):

@@ -343,3 +343,13 @@ def test_touch_on_a_small_screen_zooms_draws_and_uploads(browser: Any, server: S
     page.tab.get_by_text("new.png · 60 × 50").wait_for()
     assert (tmp_path / "work" / "uploads" / "new.png").is_file()
     page.close()
+
+
+def test_another_tab_shows_what_was_changed_here(page: Page, browser: Any, server: Serve) -> None:
+    other = Page(browser, server.address)
+    page.tab.locator("#canvas").focus()
+    page.press("n")
+    other.tab.locator(".thing").nth(1).wait_for()
+    page.press("Delete")
+    other.tab.locator(".thing").nth(1).wait_for(state="detached")
+    other.close()

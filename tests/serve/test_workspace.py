@@ -183,3 +183,13 @@ def test_the_page_is_whole_and_names_nothing_elsewhere(server: Server) -> None:
     files = Path(__file__).parents[2] / "mal_trt" / "serve" / "static"
     others = {"index.html", "reference.css"}  # itself, and what the interface's page has
     assert {path.removeprefix("static/") for path in seen} == {path.name for path in files.iterdir()} - others
+
+
+def test_the_revision_changes_with_the_work_alone(page: Opened) -> None:
+    with page() as server:
+        drawn(server)
+        revisions = [server.get("/workspace/revision").json["revision"] for _ in range(2)]
+        step = server.get("/workspace/pictures/1").json["step"]
+        assert revisions[0] == revisions[1] == server.get("/workspace").json["revision"]
+        assert done(server, "POST", "/pictures/1/accept", {})["step"] > step == 0
+        assert server.get("/workspace/revision").json["revision"] > revisions[0]

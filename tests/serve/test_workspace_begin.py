@@ -116,6 +116,18 @@ def test_a_name_that_is_not_utf8_is_told_and_the_others_go_on(open_work: Any, tm
         assert [row["problem"] for row in rows] == [None, "its name is not UTF-8; give it another", None]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="such names are no names there")
+@pytest.mark.parametrize("name", ["a\\b.png", "a\nb.png"])
+def test_a_name_that_would_not_be_opened_is_told_from_the_start(open_work: Any, tmp_path: Path, name: str) -> None:
+    shutil.copyfile(tmp_path / "pictures" / "a.png", tmp_path / "pictures" / name)
+    document = {**DOCUMENT, "images": [*DOCUMENT["images"], {"id": 70, "file_name": name, "width": 120, "height": 80}]}
+    for boxes in (None, None, document):
+        work = open_work(boxes)
+        odd = [row["problem"] for row in work.rows(work.order()) if row["name"] == name]
+        work.close()
+        assert odd == ["its name has a backslash or a control character; give it another"]
+
+
 def test_a_queue_that_is_shorter_than_a_pictures_boxes(page: Opened) -> None:
     from mal_trt.serve.settings import Limits
 

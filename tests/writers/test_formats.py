@@ -23,14 +23,14 @@ from label_sets import HEIGHT, WIDTH, MaskSet, masks, pictures_of_masks
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.writers.formats import FORMATS, chosen, ending, write_formats
 from mal_trt.writers.label_studio import brush
-from mal_trt.writers.losses import Losses, told
+from mal_trt.writers.losses import FormatLoss, describe
 from mal_trt.writers.options import Options
 
 often = settings(max_examples=40, deadline=None)
 
 
 @contextmanager
-def written(labels: MaskSet, name: str, **options: Any) -> Iterator[tuple[Path, Losses]]:
+def written(labels: MaskSet, name: str, **options: Any) -> Iterator[tuple[Path, FormatLoss]]:
     counted: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"labels{FORMATS[name].ending}"
@@ -309,15 +309,15 @@ def test_simplified_polygons_have_fewer_points_and_say_what_it_cost(name: str) -
             ious.append(losses.iou_worst)
             assert losses.holes == (1 if pixels == 4 else 0)
             if pixels == 4:
-                assert "1 hole filled" in told(name, losses.figures()) and "IoU" in told(name, losses.figures())
+                assert "1 hole filled" in describe(name, losses.figures()) and "IoU" in describe(name, losses.figures())
     assert sizes[0] > 1.5 * sizes[1] > 1.5 * sizes[2]
     assert ious[0] == 1 and 0.9 < ious[2] < ious[1] < 1
 
 
 def test_losses_in_words() -> None:
-    assert told("coco", {"masks": 3}) == ""
+    assert describe("coco", {"masks": 3}) == ""
     figures = {"masks": 2, "parts": 1, "holes": 2, "wrong_pixels": 3, "wrong_most": 2}
-    line = told("yolo", {**figures, "iou_mean": 0.99, "iou_worst": 0.98})
+    line = describe("yolo", {**figures, "iou_mean": 0.99, "iou_worst": 0.98})
     assert line == (
         "yolo: 1 part left out, 2 holes filled; read back, the masks have an IoU of 0.9900 with the exact ones on the "
         "mean, 0.9800 at worst (1.5 pixels differ on the mean, 2 at most)"

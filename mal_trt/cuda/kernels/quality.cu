@@ -2,24 +2,24 @@
 
 #include "common.cuh"
 
-struct Rated {           // RATED in quality.py
+struct QualityBox {      // QUALITY_BOX in quality.py
     int x0, y0, x1, y1;  // cells of the logits that the box touches
     double threshold;
 };
 
 // One thread for a row of one mask's logits: the sums of the probabilities above the threshold, and of all with those
 // counted as one. sums: [N,height,2].
-extern "C" __global__ void quality_rows(const Rated *masks, int count, const float *logits, int height, int width,
+extern "C" __global__ void quality_rows(const QualityBox *boxes, int count, const float *logits, int height, int width,
                                         double *sums) {
     int64 thread = thread_x();
     if (thread >= (int64)count * height) return;
-    const Rated &mask = masks[thread / height];
+    const QualityBox &box = boxes[thread / height];
     int row = (int)(thread % height);
     double inside = 0.0, either = 0.0;
-    if (row >= mask.y0 && row < mask.y1) {
-        for (int column = mask.x0; column < mask.x1; column++) {
+    if (row >= box.y0 && row < box.y1) {
+        for (int column = box.x0; column < box.x1; column++) {
             double sure = 1.0 / (1.0 + exp(-(double)logits[thread * width + column]));
-            bool own = sure > mask.threshold;
+            bool own = sure > box.threshold;
             if (own) inside += sure;
             either += own ? 1.0 : sure;
         }

@@ -17,8 +17,9 @@ SHOWN = 3  # examples in a message
 
 
 @dataclass
-class Read:
-    """A document read. reasons: why an annotation, by its place, is no box. notes: what was left aside, counted."""
+class ReadResult:
+    """What a reader made of its files. reasons: why an annotation, by its place, is no box. notes: what was left out,
+    counted."""
 
     document: Document
     reasons: dict[int, str] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Builder:
             return False
 
     def picture(self, name: str, size: tuple[int, int] | None = None) -> int:
-        """The id of a picture by its stored name, or by what it was called where there is none. size: (width, height)
+        """The id of a picture by its stored name or, if it is missing, by the file's name for it. size: (width, height)
         where the format says it, else the picture itself is asked."""
         try:
             width, height = size or self.images.size(name)
@@ -85,7 +86,7 @@ class Builder:
             {"id": len(self._annotations) + 1, "image_id": picture, "category_id": kind, "bbox": None, "iscrowd": 0}
         )
 
-    def finish(self, names: dict[int, str] | None = None) -> Read:
+    def finish(self, names: dict[int, str] | None = None) -> ReadResult:
         """The document. names: of classes that are numbers from 0; else classes are names, numbered from 1 in order."""
         if names is None:
             order = sorted({record["category_id"] for record in self._annotations})
@@ -97,7 +98,7 @@ class Builder:
             last = max({record["category_id"] for record in self._annotations} | set(names), default=-1)
             categories = [{"id": c, "name": names.get(c, str(c))} for c in range(last + 1)]
         document = {"images": self._pictures, "annotations": self._annotations, "categories": categories}
-        return Read(document, self.reasons, [f"{count:,} {what}" for what, count in self.aside.items()])
+        return ReadResult(document, self.reasons, [f"{count:,} {what}" for what, count in self.aside.items()])
 
 
 def among(names: Iterable[str]) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
+from mal_trt.formats.ids import identity, same_id
 from mal_trt.formats.jsonstream import STREAMED
-from mal_trt.formats.reading.build import Document, Read
+from mal_trt.formats.reading.build import Document, ReadResult
 from mal_trt.formats.reading.text import read_bytes
-
-EXPECTED = "expected COCO JSON, or boxes in another format that is read"
 
 
 def read_coco(path: Path) -> Document:
@@ -28,7 +27,7 @@ def read_coco(path: Path) -> Document:
     return _plain(dict(content))
 
 
-def merged(files: Sequence[Path]) -> Read:
+def merged(files: Sequence[Path]) -> ReadResult:
     """One document of several, such as those of a data set's splits, pictures and boxes with ids of their own. Pictures
     are called by their paths from the folder that holds all files."""
     home = os.path.commonpath([file.parent for file in files])
@@ -40,7 +39,8 @@ def merged(files: Sequence[Path]) -> Read:
         pictures: dict[Any, int] = {}
         for image in document["images"]:
             number = len(whole["images"]) + 1
-            pictures.setdefault(_hashed(image.get("id")), number)
+            if (key := identity(image.get("id"))) is not None:
+                pictures.setdefault(key, number)
             name = image.get("file_name")
             if isinstance(name, str):
                 image["file_name"] = os.path.relpath(os.path.join(file.parent, name), home).replace(os.sep, "/")
@@ -48,14 +48,14 @@ def merged(files: Sequence[Path]) -> Read:
         for record in document["annotations"]:
             ids: Document = {
                 "id": len(whole["annotations"]) + 1,
-                "image_id": pictures.get(_hashed(record.get("image_id"))),
+                "image_id": pictures.get(identity(record.get("image_id"))),
             }
-            category = record.get("category_id")
-            if isinstance(category, (int, float, str)):  # else it stays the fault that it is in a file alone
+            category = identity(record.get("category_id"))
+            if category is not None:  # else it stays the fault that it is in a file alone
                 ids["category_id"] = kinds.setdefault(names.get(category, str(category)), len(kinds) + 1)
             whole["annotations"].append({**record, **ids})
     whole["categories"] = [{"id": number, "name": name} for name, number in kinds.items()]
-    return Read(whole)
+    return ReadResult(whole)
 
 
 def load_json(path: Path) -> Any:
@@ -86,21 +86,9 @@ def finite(value: Any) -> float | None:
     return None if found is None or not math.isfinite(found) else found
 
 
-def same_id(value: Any, known: Any) -> Any:
-    """An id as the records it refers to write it: `"7"` is 7 where there is a 7 and no `"7"`."""
-    if _hashed(value) in known:
-        return value
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 19 and int(value) in known:
-        return int(value)
-    if isinstance(value, int) and str(value) in known:
-        return str(value)
-    return value
-
-
 def _plain(document: Document) -> Document:
-    images = {_hashed(image.get("id")) for image in document["images"]}
-    categories = document.get("categories")
-    kinds = {_hashed(c.get("id")) for c in categories if isinstance(c, dict)} if isinstance(categories, list) else set()
+    images = {identity(image.get("id")) for image in document["images"]}
+    kinds = _names(document.get("categories"))
     for image in document["images"]:
         for side in ("width", "height"):
             value = number(image.get(side)) if isinstance(image.get(side), str) else None
@@ -120,8 +108,4 @@ def _plain(document: Document) -> Document:
 def _names(categories: Any) -> dict[Any, str]:
     """Names of categories by their ids; what is no object among them has neither."""
     objects = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    return {_hashed(c.get("id")): str(c.get("name", c.get("id"))) for c in objects}
-
-
-def _hashed(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str)) else repr(value)
+    return {identity(c.get("id")): str(c.get("name", c.get("id"))) for c in objects}

@@ -12,7 +12,7 @@ import numpy as np
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
-from mal_trt.formats.reading.build import Builder, Read, around, corners, polygon
+from mal_trt.formats.reading.build import Builder, ReadResult, around, corners, polygon
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.formats.reading.places import split_name
 from mal_trt.formats.reading.xml_elements import elements
@@ -23,7 +23,7 @@ ROOT = "annotations"
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
-def read_cvat(files: list[Path], images: ImageSource, split: str | None = None) -> Read:
+def read_cvat(files: list[Path], images: ImageSource, split: str | None = None) -> ReadResult:
     """The document of CVAT files. split: the images of a subset alone. A rotated box is refused by name, points and
     lines too; what a track marks as outside the picture is no box of that frame."""
     build = Builder(images)

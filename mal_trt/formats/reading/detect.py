@@ -12,8 +12,10 @@ from mal_trt.base.files import REGULAR, file_kind, walk_files
 from mal_trt.base.places import ending_of, places
 from mal_trt.formats.reading.json_kinds import json_format
 from mal_trt.formats.reading.kitti import is_kitti_line
+from mal_trt.formats.reading.png_instance import is_instances_csv
 from mal_trt.formats.reading.table import is_csv
 from mal_trt.formats.reading.text import head, read_bytes
+from mal_trt.formats.reading.unread import PACKED, check_known
 from mal_trt.formats.reading.via import is_via_csv
 from mal_trt.formats.reading.webdataset import holds_boxes
 from mal_trt.formats.reading.xml_elements import elements, root_tag
@@ -33,6 +35,7 @@ TITLES = {
     "yolo": "a YOLO data set",
     "csv": "a table (CSV)",
     "parquet": "a table (Parquet)",
+    "png-instance": "masks in PNG pictures",
     "webdataset": "a WebDataset",
 }
 ENDINGS = {
@@ -46,6 +49,7 @@ ENDINGS = {
     "yolo": (".txt",),
     "csv": (".csv", ".tsv", ".txt"),
     "parquet": (".parquet",),
+    "png-instance": (".csv",),
     "webdataset": (".tar",),
 }
 ROOTS = {"annotation": "voc", "annotations": "cvat"}  # of XML
@@ -53,7 +57,7 @@ LOOKED_AT = 50  # files of one ending looked into before the rest is taken for t
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedFormat:
     """A box file or folder, recognised. files: those of the format; none for yolo, whose layout
     says which, and for webdataset, whose tar files may be at URLs."""
 
@@ -67,12 +71,12 @@ class Found:
         return self.path if file_kind(self.path) == "a folder" else self.path.parent
 
 
-def detect(path: str | Path, format: str | None = None) -> Found:
-    """What lies at a path. format: taken for that, without a look. InputError if it is nothing that is read."""
+def detect(path: str | Path, format: str | None = None) -> DetectedFormat:
+    """The format of what lies at a path. format: taken for it, without a look. InputError if no reader takes it."""
     if format is not None and format not in TITLES:
         raise InputError(f"boxes format {format}: expected one of {', '.join(TITLES)}")
     if ending_of(found := places(path)) == ".tar":
-        return Found(Path(path), "webdataset", ())
+        return DetectedFormat(Path(path), "webdataset", ())
     path = Path(path)
     if len(found) > 1:
         return _several(path, tuple(map(Path, found)), format)
@@ -81,37 +85,41 @@ def detect(path: str | Path, format: str | None = None) -> Found:
         return _folder(path, format)
     if kind != "a regular file":
         raise InputError(f"{path}: cannot be read ({kind}); expected boxes: {', '.join(TITLES.values())}")
-    return Found(path, format or _file(path, alone=True) or "coco", (path,))
+    if format is None and (format := _file(path, alone=True)) is None:
+        check_known(path)
+    return DetectedFormat(path, format or "coco", (path,))
 
 
-def _several(path: Path, files: tuple[Path, ...], format: str | None) -> Found:
+def _several(path: Path, files: tuple[Path, ...], format: str | None) -> DetectedFormat:
     """The files that a pattern names, all of one format."""
     for file in files:
         if (kind := file_kind(file)) != REGULAR:
             raise InputError(f"{file}: cannot be read ({kind}); the pattern {path} names it")
     kinds = {format or _file(file) for file in files}
     if len(kinds) > 1 or None in kinds:
-        told = ", ".join(sorted(str(kind) for kind in kinds))
-        raise InputError(f"{path}: names {len(files):,} files that are not all of one format ({told})")
-    return Found(path, format or str(kinds.pop()), files)
+        listed = ", ".join(sorted(str(kind) for kind in kinds))
+        raise InputError(f"{path}: names {len(files):,} files that are not all of one format ({listed})")
+    return DetectedFormat(path, format or str(kinds.pop()), files)
 
 
-def _folder(path: Path, format: str | None) -> Found:
+def _folder(path: Path, format: str | None) -> DetectedFormat:
     if format is None and find_description(path) is not None:
-        return Found(path, "yolo", ())
+        return DetectedFormat(path, "yolo", ())
     files = [path / name for name in walk_files(path)]
     kinds = dict(_looked_at(files)) if format is None else {}
     counts = Counter(kinds.values())
     if format is None:
         if not counts:
+            for file in files:
+                check_known(file)
             raise InputError(f"{path}: holds no boxes: neither .txt, .xml nor .json files of a format that is read")
         format = max(TITLES, key=lambda name: counts[name])
     if format == "yolo":
-        return Found(path, "yolo", ())
+        return DetectedFormat(path, "yolo", ())
     chosen = [f for f in files if kinds.get(f, format) == format and f.suffix.lower() in ENDINGS[format]]
     if not chosen:
         raise InputError(f"{path}: holds no {' or '.join(ENDINGS[format])} files to read as {TITLES[format]}")
-    return Found(path, format, tuple(chosen))
+    return DetectedFormat(path, format, tuple(chosen))
 
 
 def _looked_at(files: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -141,7 +149,7 @@ def _file(path: Path, alone: bool = False) -> str | None:
     if ending == ".tar":
         return "webdataset" if alone or holds_boxes(path) else None
     if read_bytes(path, 4).startswith((b"PK\3\4", b"\x1f\x8b\x08")):
-        raise InputError(f"{path}: a compressed archive; unpack it first")
+        raise InputError(f"{path}: {PACKED}")
     if first == "<":
         tag = root_tag(path)
         if alone and tag not in ROOTS:
@@ -157,6 +165,8 @@ def _file(path: Path, alone: bool = False) -> str | None:
         lines = lines or [""]
         if is_via_csv(lines[0].split(",")):
             return "via"
+        if is_instances_csv(lines[0].split(",")):
+            return "png-instance"
         return "csv" if is_csv(start) or alone else None
     if any(is_label_line(line) or is_named_line(line) for line in lines) or (ending == ".txt" and is_list(path)):
         return "yolo"

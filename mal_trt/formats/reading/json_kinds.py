@@ -11,7 +11,7 @@ from mal_trt.formats.reading.coco import number
 
 
 def json_format(path: Path) -> str | None:
-    """The format of a JSON file, told by its first keys; None if it is none that is read. What is no JSON is COCO's,
+    """The format of a JSON file, told by its first keys; None if no reader takes it. What is no JSON is COCO's,
     whose reader says what is wrong."""
     seen: set[str] = set()
     try:

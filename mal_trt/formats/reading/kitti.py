@@ -7,14 +7,14 @@ from pathlib import Path
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
-from mal_trt.formats.reading.build import Builder, Read, among, corners
+from mal_trt.formats.reading.build import Builder, ReadResult, among, corners
 from mal_trt.formats.reading.text import read_text
 
 FIELDS = 15  # a score may follow
 LEFT_OUT = "dontcare"
 
 
-def read_kitti(files: list[Path], images: ImageSource) -> Read:
+def read_kitti(files: list[Path], images: ImageSource) -> ReadResult:
     """The document of KITTI files. DontCare regions are no objects: they are counted. A file without a line of KITTI's
     is passed over and counted; a bad line in any other is an InputError with file and line."""
     build = Builder(images)

@@ -12,7 +12,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.reading.brush import brush_mask
-from mal_trt.formats.reading.build import Builder, Read, around, corners, polygon
+from mal_trt.formats.reading.build import Builder, ReadResult, around, corners, polygon
 from mal_trt.formats.reading.coco import finite, load_json, number
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.geometry.local_mask import LocalMask, bounds
@@ -27,7 +27,7 @@ GEOMETRY = ("x", "y", "width", "height", "rotation", "radiusX", "radiusY", "poin
 NO_SHAPE = ("choices", "textarea", "rating", "number", "taxonomy", "pairwise", "relation", "labels", "datetime")
 
 
-def read_label_studio(files: list[Path], images: ImageSource) -> Read:
+def read_label_studio(files: list[Path], images: ImageSource) -> ReadResult:
     """The document of Label Studio exports. Of several annotations of a task the first that was not cancelled counts, a
     ground truth before it. Rotated rectangles are refused by name."""
     build = Builder(images)

@@ -10,7 +10,7 @@ from mal_trt.formats.picture_problem import MISSING, ImageProblem
 
 
 class Nowhere(ImageSource):
-    """asked: for each picture that was looked for, the paths where it may lie."""
+    """asked: for each picture that a reader looked for, the paths where it may lie."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.base.places import Copies
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_tables import PictureColumn, given_names, opened_parquet, picture_column, row_name
-from mal_trt.formats.reading.build import Read
+from mal_trt.formats.reading.build import ReadResult
 from mal_trt.formats.reading.columns import find_columns
 from mal_trt.formats.reading.nested import is_nested, nested_header, nested_rows, struct_text
 from mal_trt.formats.reading.table import Table, read_tables
@@ -19,7 +19,7 @@ MAGIC = b"PAR1"
 BATCH = 4096  # rows held at once
 
 
-def read_parquet(files: list[Path], images: ImageSource, split: str | None = None) -> Read:
+def read_parquet(files: list[Path], images: ImageSource, split: str | None = None) -> ReadResult:
     """The document of Parquet files; a box may be one column of lists or structs, or there may be a row for each
     picture with all of its boxes."""
     return read_tables([_table(file) for file in files], images, split)

@@ -14,7 +14,7 @@ from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.picture_problem import ImageProblem
-from mal_trt.formats.reading.build import Builder, Document, Read
+from mal_trt.formats.reading.build import Builder, Document, ReadResult
 from mal_trt.formats.reading.columns import Columns, find_columns, looks_like_header, named_box
 from mal_trt.formats.reading.json_kinds import size_of
 from mal_trt.formats.reading.places import split_name
@@ -51,7 +51,7 @@ class _Row:
     more: Document = field(default_factory=dict)
 
 
-def read_csv(files: list[Path], images: ImageSource, split: str | None = None) -> Read:
+def read_csv(files: list[Path], images: ImageSource, split: str | None = None) -> ReadResult:
     """The document of CSV files."""
     return read_tables([csv_table(file) for file in files], images, split)
 
@@ -92,7 +92,7 @@ def is_csv(text: str) -> bool:
     return looks_like_header(cells) or _is_headless(cells)
 
 
-def read_tables(tables: Sequence[Table], images: ImageSource, split: str | None = None) -> Read:
+def read_tables(tables: Sequence[Table], images: ImageSource, split: str | None = None) -> ReadResult:
     """The document of tables. Boxes whose numbers all lie between 0 and 1 are shares of their picture."""
     build = Builder(images)
     pictures: dict[str, int] = {}

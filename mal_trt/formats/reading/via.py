@@ -12,7 +12,7 @@ from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
-from mal_trt.formats.reading.build import Builder, Read, around, polygon
+from mal_trt.formats.reading.build import Builder, ReadResult, around, polygon
 from mal_trt.formats.reading.coco import load_json, number
 from mal_trt.formats.reading.text import read_text
 
@@ -22,7 +22,7 @@ COLUMNS = {"filename", "region_shape_attributes", "region_attributes"}
 RECTANGLE_3 = 2  # how version 3 numbers its shapes
 
 
-def read_via(files: list[Path], images: ImageSource) -> Read:
+def read_via(files: list[Path], images: ImageSource) -> ReadResult:
     """The document of VIA files: rectangles, and polygons, circles and ellipses by the box around them. A region's
     class is its attribute `class`, `label`, `name`, `type`, `category` or, without these, its first."""
     build = Builder(images)

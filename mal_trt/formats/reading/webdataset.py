@@ -16,7 +16,7 @@ from mal_trt.base.places import Copies
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_names import has_picture_ending
 from mal_trt.formats.picture_tars import shard_name, tar_index
-from mal_trt.formats.reading.build import Builder, Read
+from mal_trt.formats.reading.build import Builder, ReadResult
 from mal_trt.formats.reading.coco import finite, number
 from mal_trt.formats.reading.json_kinds import size_of
 
@@ -26,7 +26,7 @@ NO_PICTURE = ".json without a picture left out"
 _EXPECTED = '{"boxes": [[x, y, width, height], ...], "labels": [...]} or {"annotations": [{"bbox": [...]}, ...]}'
 
 
-def read_webdataset(places: Sequence[str], images: ImageSource) -> Read:
+def read_webdataset(places: Sequence[str], images: ImageSource) -> ReadResult:
     """The document of tar files. Boxes are XYWH pixels; their classes are names, or numbers that become names."""
     build, copies = Builder(images), Copies()
     for place in places:

@@ -13,7 +13,7 @@ import numpy as np
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
-from mal_trt.formats.reading.build import Builder, Document, Read, among, around
+from mal_trt.formats.reading.build import Builder, Document, ReadResult, among, around
 from mal_trt.formats.reading.text import read_text
 from mal_trt.formats.reading.yolo_layout import Label, YoloSet
 from mal_trt.formats.reading.yolo_tracks import Tracks
@@ -24,7 +24,7 @@ MOST_CLASSES = 100_000
 PIXELS = 1.5  # a coordinate beyond it is no share of a picture that went astray
 
 
-def read_yolo(labels: YoloSet, images: ImageSource) -> Read:
+def read_yolo(labels: YoloSet, images: ImageSource) -> ReadResult:
     """The document of a YOLO data set. A file that is no label of a picture that is there is passed over and counted;
     a bad line in any other is an InputError with file and line."""
     build = Builder(images)
@@ -103,6 +103,11 @@ def _lines(file: Path, keypoints: int, numbers: dict[str, int], tracks: Tracks) 
         shares = [v for v in values if v is not None]
         if keypoints and len(shares) >= 4 + keypoints:
             shares = shares[:4] + shares[4 + keypoints :]
+        elif _is_pose(shares):
+            raise InputError(
+                f"{where}: looks like a box and key points; give the data set's data.yaml, whose kpt_shape says how "
+                "many numbers they have"
+            )
         track = tracks.take(shares)
         count = len(shares)
         more: Document = {"score": shares.pop()} if count % 2 and count > 4 else {}
@@ -114,6 +119,12 @@ def _lines(file: Path, keypoints: int, numbers: dict[str, int], tracks: Tracks) 
                 "expected 4 (a box) or 6 and more (a polygon), and perhaps a score"
             )
         yield _Line(int(kind), shares, more)
+
+
+def _is_pose(values: list[float]) -> bool:
+    """Whether numbers are a box and key points x, y and 0 (not there), 1 (hidden) or 2 (visible)."""
+    seen = values[6::3]
+    return len(values) % 3 == 1 and seen.count(2) > 1 and set(seen) <= {0, 1, 2}
 
 
 def _box(line: _Line, width: int, height: int) -> tuple[list[float], Document]:

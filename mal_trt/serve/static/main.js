@@ -12,6 +12,7 @@ import { fit, view, zoom } from "./viewport.js";
 import * as work from "./work.js";
 
 const POLL = 1500; // milliseconds, while masks are being drawn
+const LOOK = 3000; // milliseconds until the next look for changes of others
 
 // Tools and view
 
@@ -112,6 +113,25 @@ on("saving", (now) => {
   if (now === "saved") follow();
 });
 
+// What others change, in another tab say, is shown while nothing of ours is on its way.
+async function look() {
+  try {
+    if (!document.hidden && state.about && !api.unsaved()) {
+      const { revision } = await api.get("workspace/revision");
+      if (revision !== state.about.revision) await takeOver();
+    }
+  } catch { /* the next look tells */ }
+  setTimeout(look, LOOK);
+}
+
+async function takeOver() {
+  const { pictures } = state.about;
+  await follow();
+  await work.refreshPicture();
+  if (state.about.pictures === pictures) await refresh();
+  else await work.refreshOrder();
+}
+
 // Uploads
 
 const pick = () => $("upload").click();
@@ -190,3 +210,4 @@ async function openNamed(id) {
 
 setTool("box");
 start();
+setTimeout(look, LOOK);

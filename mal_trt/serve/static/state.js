@@ -6,7 +6,7 @@ export const state = {
   shown: "all",
   sort: "folder",
   search: "",
-  picture: null, // {id, name, width, height, objects, undo, redo, looked}
+  picture: null, // {id, name, width, height, objects, step, undo, redo, looked}
   bitmap: null, // its pixels
   selected: 0, // number of an object, 0: none
   hovered: 0,

@@ -65,6 +65,13 @@ function renewed(one, now) {
   return Object.assign(one, now);
 }
 
+// What somebody else did in the picture that is shown.
+export async function refreshPicture() {
+  if (!state.picture) return;
+  const now = await api.get(`workspace/pictures/${state.picture.id}`);
+  if (now.step !== state.picture?.step && !api.unsaved()) take(now);
+}
+
 let opening = 0;
 const fileOf = (id) => `workspace/pictures/${id}/file?key=${state.about?.key ?? ""}`;
 

@@ -1,4 +1,4 @@
-"""What a plan found in its boxes, kept in the journal so that a resumed run can say it too."""
+"""What was read of the boxes, kept in the journal so that a resumed run can say it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mal_trt.labelling.journal import Journal
 
 
 @dataclass(frozen=True)
-class Told:
+class ReadReport:
     """title: the format, such as "a YOLO data set". renamed: pictures found under another name than the boxes give.
     notes: what was left aside while reading, and the plain cause of what looks wrong."""
 
@@ -37,10 +37,10 @@ def _s(count: int, plural: str = "s") -> str:
     return "" if count == 1 else plural
 
 
-def told(journal: Journal) -> Told:
-    """What its plan found."""
+def read_report(journal: Journal) -> ReadReport:
+    """What was read when the journal was planned."""
     row = journal.execute("SELECT value FROM fact WHERE name='told'").fetchone()
     if row is None:
-        return Told("a document", 0, 0)
+        return ReadReport("a document", 0, 0)
     content = json.loads(row[0])
-    return Told(**{**content, "notes": tuple(content["notes"])})
+    return ReadReport(**{**content, "notes": tuple(content["notes"])})

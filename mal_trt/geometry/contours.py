@@ -1,4 +1,4 @@
-"""The closed walks along the sides between a mask and what lies around it. Lines of a format's taste: `polygons`."""
+"""Contours: closed walks along the pixel sides between a mask and its background. Lines for formats: `polygons`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ SOUTH, NORTH = 1, 3
 _CORNERS = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
 
 
-class Loop:
+class Contour:
     """A closed walk along the sides between foreground (on the right) and background: clockwise around parts, the other
     way around holes.
 
-    way: which way each side is walked. at: int [n,2], x, y of the foreground pixel it belongs to. corners: int [n,2],
-    where it begins. area: of what is inside, twice, negative for a hole.
+    way: which way each side is walked, an index of WAYS, int [n]. at: x, y of the foreground pixel that each side
+    belongs to, int [n,2]. corners: x, y of where each side begins, int [n,2]. area: twice the pixels enclosed, negative
+    for a hole.
     """
 
     def __init__(self, way: np.ndarray, at: np.ndarray) -> None:
@@ -25,14 +26,14 @@ class Loop:
         x, y = self.corners.T
         self.area = int(x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0])
 
-    def holds(self, other: Loop) -> bool:
-        """Whether the foreground pixel where another loop begins lies within this one."""
+    def holds(self, other: Contour) -> bool:
+        """Whether the foreground pixel where another contour begins lies within this one."""
         x, y = other.at[0]
         across = (self.corners[:, 1] == y) & (self.way == SOUTH) | (self.corners[:, 1] == y + 1) & (self.way == NORTH)
         return bool(np.count_nonzero(across & (self.corners[:, 0] <= x)) % 2)
 
-    def untouched(self) -> list[Loop]:
-        """Cut into loops that come to no corner twice."""
+    def split(self) -> list[Contour]:
+        """Cut into contours that come to no corner twice."""
         keys = self.corners @ (1 << 32, 1)
         if len(np.unique(keys)) == len(keys):
             return [self]
@@ -48,11 +49,11 @@ class Loop:
                 del path[cut:]
             place[key] = len(path)
             path.append(index)
-        return [Loop(self.way[piece], self.at[piece]) for piece in (*pieces, path) if piece]
+        return [Contour(self.way[piece], self.at[piece]) for piece in (*pieces, path) if piece]
 
 
-def walk(mask: np.ndarray, diagonal: bool) -> list[Loop]:
-    """The loops of a mask, bool [H,W]. diagonal: whether pixels that meet at a corner are of one part."""
+def find_contours(mask: np.ndarray, diagonal: bool) -> list[Contour]:
+    """The contours of a mask, bool [H,W]. diagonal: whether pixels that meet at a corner are of one part."""
     inside = np.pad(np.asarray(mask, bool), 1)
     width = inside.shape[1]
     flat = inside.reshape(-1)
@@ -71,19 +72,19 @@ def walk(mask: np.ndarray, diagonal: bool) -> list[Loop]:
     follower = np.searchsorted(ways * flat.size + pixels, next_way * flat.size + next_pixel)
     y, x = np.divmod(pixels, width)
     at = np.stack([x - 1, y - 1], axis=1)
-    return [Loop(ways[loop], at[loop]) for loop in _cycles(follower.tolist())]
+    return [Contour(ways[sides], at[sides]) for sides in _cycles(follower.tolist())]
 
 
 def _cycles(follower: list[int]) -> list[list[int]]:
     """The cycles of a permutation."""
-    loops = []
+    cycles = []
     seen = bytearray(len(follower))
     for start in range(len(follower)):
-        at, loop = start, []
+        at, cycle = start, []
         while not seen[at]:
             seen[at] = 1
-            loop.append(at)
+            cycle.append(at)
             at = follower[at]
-        if loop:
-            loops.append(loop)
-    return loops
+        if cycle:
+            cycles.append(cycle)
+    return cycles

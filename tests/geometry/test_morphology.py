@@ -1,4 +1,4 @@
-"""The highest and lowest value near a pixel: those of a plain search."""
+"""Dilation and erosion: what a plain search finds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mal_trt.geometry.squares import highest_near, lowest_near
+from mal_trt.geometry.morphology import dilate, erode
 
 grids = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -20,5 +20,5 @@ def test_as_a_plain_search_finds_them(values: np.ndarray, reach: int) -> None:
         [values[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] for x in range(columns)]
         for y in range(rows)
     ]
-    assert highest_near(values, reach).tolist() == [[int(part.max()) for part in row] for row in near]
-    assert lowest_near(values, reach).tolist() == [[int(part.min()) for part in row] for row in near]
+    assert dilate(values, reach).tolist() == [[int(part.max()) for part in row] for row in near]
+    assert erode(values, reach).tolist() == [[int(part.min()) for part in row] for row in near]

@@ -1,4 +1,4 @@
-"""Run lengths of many masks at once: written as `rle_from_edges` does, to the byte, and read; and RLE as JSON."""
+"""Run lengths of many masks at once: written, to the byte as `rle_from_edges` does, and read. Also RLE as JSON."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from functools import cache
 
 import numpy as np
 
-from mal_trt.geometry.rle import RLE, run_lengths
+from mal_trt.geometry.rle import DIGIT, MOST_DIGITS, RLE, digits_to_numbers, run_lengths
 
-DIGIT = 5  # bits that a character of COCO's counts holds, beside one that says whether more follow
-MOST_DIGITS = 7  # 35 bits
-USUAL = 1 << 14  # run lengths and differences up to which their characters are looked up
-END = 10  # a newline, which is none of COCO's characters
+USUAL = 1 << 14  # numbers below this have their characters looked up in a table
+END = 10  # between the texts: a newline, which is none of COCO's characters
 
 
 def rles_from_edges(edges: np.ndarray, counts: np.ndarray, sides: np.ndarray) -> tuple[list[RLE], list[int]]:
     """COCO's compressed RLE of each mask, and its area in pixels.
 
-    edges: whole numbers, those of `rle_from_edges` of all masks, one after the other. counts: how many each has, int
-    [n], even. sides: width and height of each mask's picture, int64 [n,2].
+    edges: those that `rle_from_edges` takes, of all masks one after the other, any integer type. counts: how many each
+    mask has, int [n], even. sides: width and height of each mask's picture, int64 [n,2].
     """
     pixels = sides.prod(axis=1)
     kind = np.int32 if len(pixels) and pixels.max() < 1 << 31 else np.int64
@@ -40,16 +38,16 @@ def rle_json(rle: RLE) -> str:
 
 
 def run_ends(rles: Sequence[RLE]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mask, start and end (exclusive) in column-major picture indices of each run of foreground, in the order of the
-    RLEs; some are empty. ValueError if a mask's counts are not what COCO writes."""
-    known = [rle["counts"] for rle in rles]
-    if any(isinstance(counts, list) for counts in known):
+    """For each run of foreground, in the order of the RLEs: which mask's it is, and its start and end (exclusive) in
+    column-major picture indices. Some are empty. ValueError if a mask's counts are not what COCO writes."""
+    counts = [rle["counts"] for rle in rles]
+    if any(isinstance(one, list) for one in counts):
         runs = [run_lengths(rle) for rle in rles]
         lengths = np.array([len(one) for one in runs], np.int64)
         values = np.concatenate(runs)
     else:
-        values, lengths = _unpacked(known)
-    # With an even number each, a background and a foreground in turn.
+        values, lengths = _unpack(counts)
+    # Made even for each mask: a background and a foreground in turn.
     odd = lengths % 2
     values = np.insert(values, np.cumsum(lengths)[odd > 0], 0) if odd.any() else values
     pairs = (lengths + odd) // 2
@@ -58,21 +56,14 @@ def run_ends(rles: Sequence[RLE]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mask, ends[0::2], ends[1::2]
 
 
-def _unpacked(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths of all masks one after the other, from COCO's compressed counts, and how many each has."""
-    raw = np.frombuffer("".join(texts).encode("ascii"), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((raw & 0x20) == 0)
+def _unpack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Run lengths of all masks one after the other, from COCO's compressed counts, and how many each mask has."""
+    values, last = digits_to_numbers("".join(texts).encode("ascii"))
     until = np.cumsum([len(text) for text in texts])
     lengths = np.diff(np.searchsorted(last, until), prepend=0)
-    whole = lengths.all() and len(last) and bool((last[np.cumsum(lengths) - 1] == until - 1).all())
-    size = np.diff(last, prepend=-1)
-    if not whole or np.any((raw < 0) | (raw > 63)) or size.max() > MOST_DIGITS:
+    if not lengths.all() or np.any(last[np.cumsum(lengths) - 1] != until - 1):
         raise ValueError("not COCO's compressed counts")
-    first = last - size + 1
-    digit = np.arange(len(raw)) - np.repeat(first, size)
-    values = np.add.reduceat((raw & 0x1F) << (DIGIT * digit), first)
-    values -= ((raw[last] & 0x10) != 0) * (np.int64(1) << (DIGIT * size))
-    # From the fourth on, a run is told by its difference from the last but one: two sums, taken in turn.
+    # From the fourth on, each is a difference from the last but one: one sum over the backgrounds, one over the rest.
     starts = np.cumsum(lengths) - lengths
     odd = lengths % 2
     even = np.insert(values, (starts + lengths)[odd > 0], 0)
@@ -90,7 +81,7 @@ def _unpacked(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cumulated(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Sums that begin anew at each of `starts`, `lengths` values of each."""
+    """Running sums that start again at each of `starts`, over `lengths` values each."""
     sums = np.cumsum(values)
     before = np.where(starts > 0, sums[starts - 1], 0)
     sums -= np.repeat(before, lengths)
@@ -98,7 +89,10 @@ def _cumulated(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> n
 
 
 def _switches(edges: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges without those where a mask is off and on at one index, and where each mask's end. until: where they did."""
+    """Edges without those where a mask goes off and on again at one index, and where each mask's edges now end.
+
+    until: where they ended before.
+    """
     again = edges[1:-1:2] == edges[2::2]
     if not again.any():
         return edges, until
@@ -110,21 +104,21 @@ def _switches(edges: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _counts(edges: np.ndarray, until: np.ndarray, pixels: np.ndarray) -> list[str]:
-    """COCO's compressed counts of each mask. until: where its edges end. pixels: of its picture."""
+    """COCO's compressed counts of each mask. until: where its edges end. pixels: how many its picture has."""
     number = len(until)
     if not number:
         return []
-    # For each mask its edges, the end of its picture, and a place for what parts the texts.
+    # For each mask its edges, the end of its picture, and a place for the separator of the texts.
     ends = until + 2 * np.arange(1, number + 1)
     starts = np.concatenate([[0], ends[:-1]])
     own = np.ones(ends[-1], bool)
     own[ends - 1] = own[ends - 2] = False
-    bounds = np.zeros(ends[-1] + 1, edges.dtype)  # so that each has two places behind its first
+    bounds = np.zeros(ends[-1] + 1, edges.dtype)  # one longer, so that each mask has two places behind its first
     bounds[:-1][own], bounds[ends - 2] = edges, pixels
     runs = bounds.copy()
     runs[1:] -= bounds[:-1]
     runs[starts] = bounds[starts]
-    # From the fourth on, a run is told by its difference from the last but one.
+    # From the fourth on, a run is written as its difference from the last but one.
     values = runs.copy()
     values[2:] -= runs[:-2]
     for place in (starts, starts + 1, starts + 2):
@@ -151,13 +145,13 @@ def _counts(edges: np.ndarray, until: np.ndarray, pixels: np.ndarray) -> list[st
 
 @cache
 def _usual() -> np.ndarray:
-    """Characters of the values from -USUAL to below USUAL, uint32."""
+    """Characters of the numbers from -USUAL to below USUAL, uint32."""
     words: np.ndarray = _characters(np.arange(-USUAL, USUAL))[:, 0].copy()
     return words
 
 
 def _characters(values: np.ndarray) -> np.ndarray:
-    """COCO's characters of numbers, the lowest digit first, nothing behind the last: uint32 [n,2] of four each."""
+    """COCO's characters of numbers, the lowest digit first, zero bytes behind the last: uint32 [n,2] of four each."""
     found = np.zeros((len(values), 8), np.uint8)
     left = values.astype(np.int64)
     going = np.ones(len(values), bool)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mal_trt.geometry.local_mask import LocalMask
-from mal_trt.geometry.marks import marks
+from mal_trt.geometry.mask_stats import mask_stats
 from mal_trt.geometry.rle import encode_rle, run_lengths
-from mal_trt.geometry.rles import run_ends
+from mal_trt.geometry.rle_batch import run_ends
 
 MASK = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -24,7 +24,7 @@ def test_parts_and_edges(masks: list[np.ndarray], compressed: bool) -> None:
     if not compressed:
         rles[-1]["counts"] = run_lengths(rles[-1]).tolist()
     boxes = [(0, 0, mask.shape[1], mask.shape[0]) for mask in masks]
-    found = marks(rles, [int(mask.sum()) for mask in masks], boxes)
+    found = mask_stats(rles, [int(mask.sum()) for mask in masks], boxes)
     for told, mask in zip(found, masks, strict=True):
         assert told["parts"] == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
         assert told["box_share"] == round(mask.mean(), 4)
@@ -40,7 +40,7 @@ def test_a_maze_of_many_parts() -> None:
     rings = np.maximum(*np.abs(np.mgrid[:101, :101] - 50)) % 4 < 2
     masks[2:2] = [rings, np.zeros((40, 3), bool), np.ones((3, 200), bool)]
     rles = [encode_rle(LocalMask(0, 0, mask), *mask.shape) for mask in masks]
-    found = marks(rles, [int(mask.sum()) for mask in masks], [(0, 0, *mask.shape[::-1]) for mask in masks])
+    found = mask_stats(rles, [int(mask.sum()) for mask in masks], [(0, 0, *mask.shape[::-1]) for mask in masks])
     for told, mask in zip(found, masks, strict=True):
         assert told["parts"] == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
     assert {told["parts"] for told in found[2:5]} == {13, 0, 1} and max(told["parts"] for told in found) > 200
@@ -52,12 +52,12 @@ def test_a_box_in_the_picture() -> None:
     rle = encode_rle(LocalMask(0, 0, mask), 40, 60)
     nothing = encode_rle(LocalMask(0, 0, np.zeros((0, 0), bool)), 40, 60)
     boxes = [(30, 10, 45, 20), (29.5, 8, 50, 20.5), (30, 10, 45, 20)]
-    assert marks([rle, rle, nothing], [150, 150, 0], boxes) == [
+    assert mask_stats([rle, rle, nothing], [150, 150, 0], boxes) == [
         {"box_share": 1.0, "edges": 4, "parts": 1},
         {"box_share": round(150 / (20.5 * 12.5), 4), "edges": 2, "parts": 1},
         {"box_share": 0.0, "edges": 0, "parts": 0},
     ]
-    assert marks([], [], []) == []
+    assert mask_stats([], [], []) == []
 
 
 @pytest.mark.parametrize("counts", ["", "0\x80", "_", "0000000000p", "\x1f"])

@@ -18,14 +18,14 @@ Id = Annotated[int, Field(ge=1, le=2**53)]
 TOKEN = r"^[\w-]+$"
 Token = Annotated[str, Field(min_length=8, max_length=64, pattern=TOKEN)]
 Run = Annotated[int, Field(ge=0, le=2**40)]
-BoxAsked = Annotated[list[Number], Field(min_length=4, max_length=4, description="XYXY, picture pixels.")]
+BoxNumbers = Annotated[list[Number], Field(min_length=4, max_length=4, description="XYXY, picture pixels.")]
 
 
-class Asked(BaseModel):
+class PageRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Step(Asked):
+class Step(PageRequest):
     """token: chosen by the client for each step; the same step sent again is taken once."""
 
     token: Token | None = None
@@ -34,7 +34,7 @@ class Step(Asked):
 class Create(Step):
     """A new object."""
 
-    box: BoxAsked
+    box: BoxNumbers
     category: Id
     threshold: Threshold | None = None
 
@@ -42,7 +42,7 @@ class Create(Step):
 class Change(Step):
     """What is to be different of an object; what is left out stays. redraw: let the model draw the mask again."""
 
-    box: BoxAsked | None = None
+    box: BoxNumbers | None = None
     category: Id | None = None
     threshold: Threshold | None = None
     state: Literal["new", "accepted", "rejected"] | None = None
@@ -55,20 +55,20 @@ class Brushed(Step):
     counts: Annotated[list[Run], Field(min_length=1, max_length=MOST_RUNS)]
 
 
-class Preview(Asked):
+class Preview(PageRequest):
     """A box whose mask is looked at and not kept."""
 
-    box: BoxAsked
+    box: BoxNumbers
     threshold: Threshold | None = None
 
 
-class Named(Asked):
+class Named(PageRequest):
     """The name of a class."""
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class ExportAsked(Asked):
+class ExportRequest(PageRequest):
     """accepted: only what was accepted, not all that was not rejected. simplify: see `label`."""
 
     format: Annotated[str, Field(max_length=40)]

@@ -1,4 +1,4 @@
-"""What can be told of masks from their run lengths and boxes alone, of many masks at once."""
+"""Figures of masks, many at once, from nothing but their run lengths and boxes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 
 from mal_trt.geometry.quality import DIGITS
 from mal_trt.geometry.rle import RLE
-from mal_trt.geometry.rles import run_ends
+from mal_trt.geometry.rle_batch import run_ends
 
 
-def marks(rles: Sequence[RLE], areas: Sequence[int], boxes: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """Signs of how good masks are, COCO RLE of so many pixels each, in boxes XYXY.
+def mask_stats(rles: Sequence[RLE], areas: Sequence[int], boxes: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Figures of each mask that show how good it may be: `box_share`, `edges` and `parts`.
 
-    box_share: of the box's area. edges: sides of the box, 0 to 4, that the mask comes to within a pixel. parts:
-    connected parts; pixels that meet at a corner are of one.
+    rles: COCO's. areas: pixels of each. boxes: of each, XYXY. box_share: the mask's pixels as a share of its box.
+    edges: how many sides of the box, 0 to 4, the mask reaches or comes within a pixel of. parts: connected parts;
+    pixels that meet at a corner are of one.
     """
     if not rles:
         return []

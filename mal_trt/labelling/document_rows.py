@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mal_trt.formats.ids import identity, storable
 from mal_trt.formats.jsonstream import Entry
 from mal_trt.formats.reading.coco import number
 from mal_trt.formats.segmentations import check_polygons, to_rle
@@ -109,22 +110,6 @@ def bad_box(entry: Entry) -> Result | None:
     box = parse_bbox(entry.value.get("bbox"))
     reason = entry.reason or (box if isinstance(box, str) else None)
     return Result(entry.index or 0, None, None, reason) if reason else None
-
-
-def identity(value: Any) -> int | float | str | None:
-    """An id as SQLite compares it: 7 equals 7.0, but not "7"; None if it is no id at all."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) < 1 << 53 else value
-    return value if abs(value) < 1 << 63 else str(value)
-
-
-def storable(text: str) -> str:
-    """The text with lone surrogates, which JSON can express and SQLite cannot, spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def side(value: Any) -> int | None:

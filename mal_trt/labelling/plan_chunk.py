@@ -21,7 +21,7 @@ class Planned(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Page:
+class PlanChunk:
     """Boxes in the order of the plan.
 
     table: a `journal.Box` in each row, float64 [n,9], whose whole numbers are exact. pictures: those of the boxes, by
@@ -33,23 +33,25 @@ class Page:
     batches: Mapping[int, tuple[SizeClass, int]]
 
     @staticmethod
-    def of(rows: Sequence[Any], pictures: Mapping[int, Planned], batches: Mapping[int, tuple[SizeClass, int]]) -> Page:
+    def of(
+        rows: Sequence[Any], pictures: Mapping[int, Planned], batches: Mapping[int, tuple[SizeClass, int]]
+    ) -> PlanChunk:
         """From rows as the journal holds them."""
-        return Page(np.array(rows, np.float64).reshape(-1, 9), pictures, batches)
+        return PlanChunk(np.array(rows, np.float64).reshape(-1, 9), pictures, batches)
 
     @staticmethod
-    def joined(pages: Sequence[Page]) -> Page:
-        """The boxes of several pages, at least one, in the order of the plan."""
-        table = np.concatenate([page.table for page in pages])
-        pictures = {position: one for page in pages for position, one in page.pictures.items()}
-        batches = {number: one for page in pages for number, one in page.batches.items()}
-        return Page(table[np.argsort(table[:, 0])], pictures, batches)
+    def joined(chunks: Sequence[PlanChunk]) -> PlanChunk:
+        """The boxes of several chunks, at least one, in the order of the plan."""
+        table = np.concatenate([chunk.table for chunk in chunks])
+        pictures = {position: one for chunk in chunks for position, one in chunk.pictures.items()}
+        batches = {number: one for chunk in chunks for number, one in chunk.batches.items()}
+        return PlanChunk(table[np.argsort(table[:, 0])], pictures, batches)
 
-    def part(self, at: np.ndarray) -> Page:
+    def part(self, at: np.ndarray) -> PlanChunk:
         """Those at some places, bool [n], with their own pictures and batches alone."""
         table = self.table[at]
         pictures, batches = (np.unique(table[:, column].astype(np.int64)).tolist() for column in (2, 7))
-        return Page(
+        return PlanChunk(
             table,
             {position: self.pictures[position] for position in pictures},
             {number: self.batches[number] for number in batches},

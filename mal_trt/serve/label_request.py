@@ -19,7 +19,7 @@ FIELDS = 16
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Asked(BaseModel):
+class LabelRequest(BaseModel):
     """Boxes of one picture, and how their masks are wanted."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,25 +43,25 @@ class Asked(BaseModel):
     )
 
 
-class AskedAsJson(Asked):
+class LabelRequestJson(LabelRequest):
     """The same with its picture: sent, or named."""
 
     image: str | None = Field(None, description="The picture file, as base64.")
     picture: str | None = Field(None, description="Instead of `image`: the name of a picture of `--images`.")
 
 
-class AskedAsForm(Asked):
+class LabelRequestForm(LabelRequest):
     """The same as multipart/form-data: `image` is the picture file, `boxes` is JSON."""
 
     image: bytes | None = Field(None, json_schema_extra={"format": "binary"}, description="The picture file.")
     picture: str | None = Field(None, description="Instead of `image`: the name of a picture of `--images`.")
 
 
-async def read_asked(request: Request) -> tuple[Asked, bytes | str]:
+async def read_label_request(request: Request) -> tuple[LabelRequest, bytes | str]:
     """What a request asks, and its picture: a file's bytes or a name. InputError says what is wrong with it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        asked = _parsed(AskedAsJson, await request.body())
+        asked = _parsed(LabelRequestJson, await request.body())
         if (asked.image is None) == (asked.picture is None):
             raise InputError("expected either `image`, a picture file as base64, or `picture`, the name of one")
         return asked, _unpacked(asked.image) if asked.image is not None else asked.picture or ""
@@ -74,7 +74,7 @@ class _Parser(MultiPartParser):
     spool_max_size = 1 << 40  # never a file on the disk; the body's own limit holds
 
 
-async def _form(request: Request) -> tuple[Asked, bytes | str]:
+async def _form(request: Request) -> tuple[LabelRequest, bytes | str]:
     try:
         parser = _Parser(request.headers, request.stream(), max_files=1, max_fields=FIELDS, max_part_size=1 << 20)
         form = await parser.parse()
@@ -100,13 +100,13 @@ async def _form(request: Request) -> tuple[Asked, bytes | str]:
     if (image is None) == (picture is None):
         raise InputError("expected either `image`, a picture file, or `picture`, the name of one")
     try:
-        asked = Asked.model_validate(fields)
+        asked = LabelRequest.model_validate(fields)
     except ValidationError as error:
         raise InputError(_first(error)) from None
     return asked, picture if image is None else image
 
 
-def _parsed(kind: type[AskedAsJson], body: bytes) -> AskedAsJson:
+def _parsed(kind: type[LabelRequestJson], body: bytes) -> LabelRequestJson:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -13,14 +13,14 @@ from mal_trt.serve.queues import Overloaded
 TASKS = 8  # whose pictures are held at once
 
 
-class Together:
-    """turns: to be held while a task's picture is decoded and its masks are made."""
+class RequestTurns:
+    """places: to be held while a task's picture is decoded and its masks are made."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
         self._under_way = 0
         self._ended = asyncio.Event()
-        self.turns = asyncio.Semaphore(TASKS)
+        self.places = asyncio.Semaphore(TASKS)
 
     async def masks(self, picture: np.ndarray, boxes: Any) -> list[Result]:
         """See `Inference.masks`. Where the tasks of this very request leave no room, one waits for the others;

@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import column_edges, encode_rle, rle_from_edges
-from mal_trt.geometry.rles import rle_json, rles_from_edges
+from mal_trt.geometry.rle_batch import rle_json, rles_from_edges
 
 
 def masks_of(rng: np.random.Generator) -> list[np.ndarray]:
