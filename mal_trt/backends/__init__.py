@@ -37,7 +37,7 @@ class Backend(Protocol):
 
         image: [N,3,S,S] RGB 0..255, uint8 (or float32 where the contract says so).
         weights: "student", "teacher" or "mixed" where the model carries both; None is the model's default.
-        Returns float32 [N,1,h,w], h = w = S/4 (S/2 without scale adjustment). NanLogits if a value is NaN.
+        Returns float32 [N,1,h,w], h = w = `Contract.logits_side` of the size. NanLogits if a value is NaN.
         """
         ...
 

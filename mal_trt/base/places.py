@@ -38,11 +38,6 @@ def places(place: str | Path) -> list[str]:
     return found
 
 
-def is_pattern(place: str | Path) -> bool:
-    """Whether a place may name several files."""
-    return places(place) != [str(place)]
-
-
 def ending_of(places: Sequence[str]) -> str:
     """The ending that all files share, in small letters, such as ".tar"; nothing if they differ."""
     endings = {PurePosixPath(place.partition("?")[0]).suffix.lower() for place in places}

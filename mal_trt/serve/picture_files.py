@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from mal_trt.base.errors import InputError
 from mal_trt.base.outputs import write_whole
+from mal_trt.formats.depth import low_byte_tiles
 from mal_trt.formats.images import ImageProblem, ImageSource, read_picture
 from mal_trt.formats.overlay import display_size
 from mal_trt.formats.pixels import begins_as_picture, open_picture, read_small
@@ -93,9 +94,11 @@ class PictureFiles:
         """A file that a browser shows pixel by pixel as we read it, and its media type."""
         content = self._content(row)
         image = self._opened(row, content)
+        # A browser would show 16-bit colours by the high byte alone. Looked at first: `getexif` may decode the picture.
+        deep = low_byte_tiles(image) is not None
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         plain = (image.format, image.mode) in PLAIN and not image.info.get("transparency")
-        if plain and not turned and image.size == (row.width, row.height):
+        if plain and not deep and not turned and image.size == (row.width, row.height):
             return content, f"image/{(image.format or '').lower()}"
         stream = io.BytesIO()
         Image.fromarray(self.pixels(row)).save(stream, "JPEG", quality=95, subsampling=0)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from deep_pictures import deep_png
 from label_data import blob_picture
 from serving import png
 from workspace_page import Opened, done, exported, send
@@ -53,10 +54,14 @@ def test_pictures_are_shown_as_they_are_read(page: Opened, serve_folder: Path, t
     Image.fromarray(blob_picture(60, 40, 1)[:, :, 0].astype(np.uint16) * 256).save(deep, "PNG")
     long = quote(chr(0x6F22) * 90) + ".png"  # more bytes than a file's name may have
     with page(None, images=False) as server:
-        for name, content in (("turned.jpg", stream.getvalue()), (long, deep.getvalue())):
-            id = server.ask("POST", f"/workspace/uploads?name={name}", content).json["id"]
+        for name, content in (("turned.jpg", stream), (long, deep)):
+            id = server.ask("POST", f"/workspace/uploads?name={name}", content.getvalue()).json["id"]
             answer = server.get(f"/workspace/pictures/{id}/file")
             image = Image.open(io.BytesIO(answer.body))
             assert image.size == (60, 40) and image.mode == "RGB" and image.getexif().get(0x0112) is None
             difference = np.abs(np.asarray(image).astype(int) - blob_picture(60, 40, 1)[:, :, :1])
             assert difference.mean() < 25, name
+        grey = deep_png(np.full((40, 60, 3), 2048, np.uint16))  # of 12 bits: nearly black by the high byte alone
+        id = server.ask("POST", "/workspace/uploads?name=colours.png", grey.getvalue()).json["id"]
+        image = Image.open(io.BytesIO(server.get(f"/workspace/pictures/{id}/file").body))
+        assert image.getpixel((30, 20)) == (128, 128, 128)
