@@ -7,10 +7,10 @@ import errno
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
@@ -116,14 +116,14 @@ SPACE = "free some space or choose another folder"
 def replaced(path: Path, advice: str = SPACE) -> Iterator[Path]:
     """Name of a file to write, which takes the place of `path` when all went well; else nothing is left of it.
 
-    It lies beside `path`, hidden, with the same ending and a name that no other process or thread uses. What is there
-    and is no file or folder, such as /dev/stdout, is written to itself. RunError, with some advice, if the disk
-    refuses.
+    It lies beside `path`, hidden, with the same ending and a name that nobody else uses, here or on another machine.
+    What is there and is no file or folder, such as /dev/stdout, is written to itself. RunError, with some advice, if
+    the disk refuses.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
-    part = path.with_name(f".{path.stem}.{os.getpid()}.{get_ident()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.part{path.suffix}")
     try:
         yield part
         with part.open("rb") as file:

@@ -103,6 +103,11 @@ class Place:
         else:
             (self._folder / name).unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """Remove what processes that died have left half-written; only where no process writes any more."""
+        for file in self._folder.glob(".part-*.part*") if self._store is None else ():
+            file.unlink(missing_ok=True)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Only one run at a time writes here. InputError if another one does, or seemed to two minutes ago."""

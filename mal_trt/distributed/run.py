@@ -129,6 +129,7 @@ def label_shards(
             for one in _labelled(run, missing, ray, workers, gpus):
                 made[one.number] = one
                 bar.advance(1)
+        place.tidy()
         return _summary(plan, place, missing, made, time.monotonic() - began)
 
 

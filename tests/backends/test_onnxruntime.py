@@ -126,7 +126,7 @@ def test_graph_against_its_metadata(tmp_path: Path) -> None:
 
 def test_paths_and_options(tmp_path: Path) -> None:
     assert "absent.onnx" in refusal(tmp_path / "absent.onnx")
-    assert "not a file" in refusal(tmp_path)
+    assert "a folder, not a model file" in refusal(tmp_path)
     other = tmp_path / "model.bin"
     other.write_bytes(b"x")
     assert "mal-trt export" in refusal(other)

@@ -30,22 +30,29 @@ SCRIPT = """
 import json, os, resource, signal, sys, time
 import mal_trt.labelling.run
 from mal_trt.base.errors import MalTrtError
+from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.predictor import Predictor
 
 arguments = json.loads(sys.argv[1])
-calls = 0
-original = Predictor.run
+calls = recorded = 0
+original, add = Predictor.run, Journal.add
 
 def run(self, *rest):
     global calls
     calls += 1
-    if calls >= arguments["at"] > 0 and arguments["signal"] == signal.SIGKILL:
-        time.sleep(0.5)  # else a busy machine may not have recorded what left the network long before
+    # A busy machine may not have recorded yet what left the network long before: all but the last batch or two.
+    while calls >= arguments["at"] > 0 and arguments["signal"] == signal.SIGKILL and recorded < calls - 4:
+        time.sleep(0.01)
     if calls == arguments["at"]:
         os.kill(os.getpid(), arguments["signal"])
     return original(self, *rest)
 
-Predictor.run = run
+def count(*rest):
+    global recorded
+    add(*rest)
+    recorded += 1
+
+Predictor.run, Journal.add = run, count
 if arguments["function"]:
     setattr(mal_trt.labelling.run, arguments["function"], lambda *a: os.kill(os.getpid(), signal.SIGKILL))
 if arguments["full_in"]:

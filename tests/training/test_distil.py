@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from killed_run import Killed, ended_at, same_weights
-from mal_trt.artifacts import checkpoints
 from mal_trt.base.errors import InputError
 from mal_trt.cli import app
 from mal_trt.training import teaching
@@ -304,7 +303,6 @@ def test_small_networks_begin_with_the_encoder_of_a_larger_one(
 
 
 def test_a_checkpoint_as_the_teacher(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_accepted", None)  # as in a fresh process
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tiny = NetworkConfig("vit-deit-tiny/16", "patch", 64, depth=1)
     save_checkpoint(tmp_path / "tiny.pth", tiny, student=build_network(tiny).state_dict())
