@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from mal_trt.artifacts.trtmessages import explain
 from mal_trt.base.errors import MalTrtError, RunError
+from mal_trt.base.signals import handled
 
 T = TypeVar("T")
 
@@ -65,9 +66,5 @@ def _on_interrupt(stop: Callable[[], None]) -> Iterator[Event]:
         yield interrupted
         return
     taken = [signal.SIGINT, *([signal.SIGTERM] if callable(signal.getsignal(signal.SIGTERM)) else [])]
-    before = {number: signal.signal(number, handle) for number in taken}
-    try:
+    with handled(taken, handle):
         yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

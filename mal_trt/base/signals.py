@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -43,9 +43,16 @@ def unwound_when_ended() -> Iterator[Ending]:
     taken = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in a job behind nohup
         taken.append(signal.SIGINT)
-    before = {number: signal.signal(number, stop) for number in taken}
-    try:
+    with handled(taken, stop):
         yield ending
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals go to a function meanwhile; only in the main thread, which alone hears them."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
