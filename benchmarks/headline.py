@@ -39,7 +39,7 @@ POINTS = HERE.parent / "examples" / "points.json"
 QUALITY = {"miou": "mIoU", "points": "points right"}  # as the cells say it, and as the table does
 
 
-def sample(arguments: argparse.Namespace, folder: Path) -> tuple[str, Path, Path, Path | None]:
+def sample(arguments: argparse.Namespace, folder: Path) -> tuple[str, str | Path, Path, Path | None]:
     """What to label: its name, pictures, a COCO document of usable boxes, and points if that is all there is."""
     images, boxes = arguments.images, arguments.boxes
     if arguments.data is not None:
