@@ -17,7 +17,6 @@ from typing import Any
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.onnxfile import read_contract
-from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.caches import cache_folder
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
@@ -106,6 +105,8 @@ def model_of(checkpoint: Path, choice: Choice | None = None) -> Path:
 
 def _contract(path: Path, digest: str) -> Contract | None:
     """The contract of a model in the cache, None if there is none or it is broken."""
+    from mal_trt.artifacts.parity_file import parity_path  # which needs NumPy, and --help does not
+
     if not (path.is_file() and parity_path(path).is_file()):
         return None
     try:

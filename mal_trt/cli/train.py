@@ -10,7 +10,6 @@ import typer
 from typer import Option
 
 from mal_trt.base.errors import InputError
-from mal_trt.base.remote import as_place
 from mal_trt.cli.options import (
     BoxesFormatOption,
     DryRunOption,
@@ -261,6 +260,8 @@ def train(
         for name, value in locals().items()
         if name not in OTHERS
     }
+    from mal_trt.base.remote import as_place  # which takes as long as all of --help
+
     for name in ("images", "boxes"):
         flags[name] = None if flags[name] is None else tuple(map(as_place, flags[name]))
     for name in ("val_images", "val_boxes"):
