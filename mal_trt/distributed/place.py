@@ -42,7 +42,7 @@ class Place:
         """A file's content; None if there is none."""
         try:
             return self._store.read(name) if self._store else (self._folder / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise RunError(f"{self.out}/{name}: cannot be read ({error.strerror or error})") from None

@@ -38,6 +38,18 @@ def whole(tmp_path: Path, images: Any, boxes: Any, model: Path) -> dict[Any, Any
     return by_id(tmp_path / "whole.json")
 
 
+@pytest.mark.parametrize("kind", ["nothing", "a folder", "a file"])
+def test_what_is_no_run_of_shards(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "shards"
+    if kind == "a folder":
+        place.mkdir()
+    elif kind == "a file":
+        place.write_text("x")
+    with pytest.raises(InputError, match="holds no shards of"):
+        merge(place, tmp_path / "merged.json", progress=False)
+    assert not (tmp_path / "merged.json").exists()
+
+
 def test_shards_hold_what_label_writes(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
     images, boxes = data_set(pictures=3)
     document = json.loads(boxes.read_text())
