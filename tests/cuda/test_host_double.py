@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import host_cuda
-from host_cuda import FREED, HostDriver, HostMemory
+from host_cuda import HostDriver
+from host_memory import FREED, HostMemory
 from mal_trt.cuda.buffers import DeviceBuffer, Staging
 from mal_trt.cuda.driver import CudaError, Driver
 from mal_trt.cuda.module import Kernels

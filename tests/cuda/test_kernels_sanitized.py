@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from compiled_kernels import compile_file
-from host_cuda import HostMemory
+from host_memory import HostMemory
 source = Path(sys.argv[2], "astray.cu")
 source.write_text('extern "C" __global__ void astray(float *x, int at) { x[at] = 1.0f; }')
 memory = HostMemory()

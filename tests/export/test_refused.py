@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ pytest.importorskip("onnxscript")
 
 from typer.testing import CliRunner
 
+from command import end_in_fp16
 from mal_trt.cli import app
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.network import NetworkConfig, build_network
@@ -68,16 +67,7 @@ def test_a_folder_that_cannot_be_written_to(dense: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_being_ended_leaves_nothing(tmp_path: Path) -> None:
-    words = ["export", "bundled", "-o", "x.onnx", "--precision", "fp16"]
-    command = [sys.executable, "-m", "mal_trt.cli", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline() == "measuring ranges\n"
-    assert process.stderr.readline().startswith("comparing FP16")
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors == "interrupted\n"
-    assert not list(tmp_path.iterdir())
+    end_in_fp16(tmp_path, "export", "bundled", "-o", "x.onnx")
 
 
 def test_a_network_is_not_pruned_over_itself(dense: Path) -> None:

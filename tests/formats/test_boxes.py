@@ -9,21 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from box_files import HEIGHT, WIDTH
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import boxes_sha256, read_boxes
 from mal_trt.formats.images import open_images
 from mal_trt.geometry.rle import decode_rle
-
-WIDTH, HEIGHT = 80, 60
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name in ("a", "b"):
-        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder / f"{name}.png")
-    return folder
 
 
 def yolo(folder: Path, **files: str) -> Path:
