@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.formats.images import ImageProblem
-from mal_trt.geometry.boxes import SizeClass, size_class
+from mal_trt.geometry.boxes import SizeClass, box_iou, size_class
 from mal_trt.geometry.crops import Frame
 from mal_trt.geometry.local_mask import LocalMask, bounds
 from mal_trt.geometry.paste import mask_from_logits
@@ -32,10 +32,7 @@ def box_agreement(mask: LocalMask, box: np.ndarray) -> float:
     if (own := bounds(mask.mask)) is None:
         return 0.0
     x0, y0, x1, y1 = mask.x0 + own[0], mask.y0 + own[1], mask.x0 + own[2], mask.y0 + own[3]
-    width = max(0.0, min(x1, box[2]) - max(x0, box[0]))
-    height = max(0.0, min(y1, box[3]) - max(y0, box[1]))
-    union = (x1 - x0) * (y1 - y0) + (box[2] - box[0]) * (box[3] - box[1]) - width * height
-    return float(width * height / union)
+    return box_iou((x0, y0, x1, y1), box)
 
 
 def agreement_by_threshold(

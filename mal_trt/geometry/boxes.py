@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SMALL_AREA = 32.0**2
 MEDIUM_AREA = 96.0**2
@@ -61,3 +65,12 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
     x0, y0 = max(x0, 0.0), max(y0, 0.0)
     x1, y1 = min(x1, float(width)), min(y1, float(height))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def box_iou(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> float:
+    """IoU of two XYXY boxes; 0 if both are without area."""
+    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    union = areas - width * height
+    return float(width * height / union) if union > 0 else 0.0

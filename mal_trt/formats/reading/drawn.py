@@ -11,6 +11,7 @@ import numpy as np
 from mal_trt.base.files import open_regular
 from mal_trt.formats.picture_problem import UNREADABLE, ImageProblem
 from mal_trt.formats.pixels import read_values
+from mal_trt.geometry.boxes import box_iou
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import RLE, encode_rle
 
@@ -74,7 +75,7 @@ def matched(values: np.ndarray, regions: list[Region], boxes: Sequence[Sequence[
         return {one.value - 1: one for one in regions}
     pairs = sorted(
         (
-            (-_iou(one.window, box), place, number)
+            (-box_iou(one.window, box), place, number)
             for place, box in enumerate(boxes)
             if box is not None
             for number, one in enumerate(regions)
@@ -96,11 +97,3 @@ def _share(values: np.ndarray, region: Region, box: Sequence[float] | None) -> f
     x0, y0 = (int(max(0, side - 1)) for side in box[:2])
     x1, y1 = (int(max(0, side + 1)) for side in box[2:])
     return np.count_nonzero(values[y0:y1, x0:x1] == region.value) / region.pixels
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    x0, y0 = (max(a, b) for a, b in zip(one[:2], other[:2], strict=True))
-    x1, y1 = (min(a, b) for a, b in zip(one[2:], other[2:], strict=True))
-    shared = max(0, x1 - x0) * max(0, y1 - y0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / max(areas - shared, 1e-9)
