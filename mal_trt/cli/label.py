@@ -30,6 +30,7 @@ from mal_trt.cli.options import (
     RefineOption,
     ReportOption,
     RescaleOption,
+    SecondPassOption,
     SimplifyOption,
     SlackOption,
     SpecOption,
@@ -111,6 +112,7 @@ def label(
     refine: RefineOption = None,
     weights: WeightsOption = None,
     slack: SlackOption = 0.0,
+    second_pass: SecondPassOption = False,
     batch: BatchOption = None,
     device: DevicesOption = "auto",
     backend: BackendOption = "auto",
@@ -180,6 +182,7 @@ def label(
             refine=refine,
             weights=weights,
             slack=slack,
+            second_pass=second_pass,
             threads=threads,
         )
         return
@@ -198,6 +201,7 @@ def label(
         "refine": refine,
         "weights": weights,
         "slack": slack,
+        "second_pass": second_pass,
         "overlay": overlay,
         "image_list": image_list,
         "threads": threads,

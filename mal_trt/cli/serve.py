@@ -23,6 +23,7 @@ from mal_trt.cli.options import (
     LabelThresholdOption,
     QuietOption,
     RefineOption,
+    SecondPassOption,
     SlackOption,
     SplitOption,
     ThreadsOption,
@@ -77,6 +78,7 @@ def serve(
     refine: RefineOption = None,
     weights: WeightsOption = None,
     slack: SlackOption = 0.0,
+    second_pass: SecondPassOption = False,
     batch: BatchOption = None,
     device: DevicesOption = "auto",
     backend: BackendOption = "auto",
@@ -128,6 +130,7 @@ def serve(
         refine=refine,
         weights=weights,
         slack=slack,
+        second_pass=second_pass,
         threads=threads,
         limits=limits,
     )

@@ -78,6 +78,7 @@ def label_shards(
     refine: str | None = None,
     weights: str | None = None,
     slack: float = 0.0,
+    second_pass: bool = False,
     threads: int | None = None,
     progress: bool = True,
 ) -> Sharded:
@@ -104,7 +105,7 @@ def label_shards(
         )
     if threads is None:
         threads = usable_cores() if ray is None else 1
-    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend, second_pass)
     job = LabelJob.prepare(images, boxes, settings, device, batch)
     facts = {
         "mal-trt": __version__,

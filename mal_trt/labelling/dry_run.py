@@ -89,6 +89,7 @@ def forecast(
     refine: str | None = None,
     weights: str | None = None,
     slack: float = 0.0,
+    second_pass: bool = False,
     overlay: str | Path | None = None,
     image_list: str | Path | None = None,
     threads: int | None = None,
@@ -97,7 +98,8 @@ def forecast(
     anything is measured; RunError if a batch fails."""
     outputs = LabelOutputs(Path(out), chosen(format), None if overlay is None else Path(overlay))
     threads = usable_cores() if threads is None else threads
-    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend, second_pass)
+    passes = 2 if second_pass else 1
     job = LabelJob.prepare(images, boxes, settings, device, batch, image_list, outputs)
     for folder in outputs.folders:
         could_make_folder(folder)
@@ -131,7 +133,7 @@ def forecast(
                 measured=sample.done,
                 measured_seconds=seconds,
                 failed=sample.failed,
-                seconds=count * seconds / sample.done if sample.done else None,
+                seconds=count * passes * seconds / sample.done if sample.done else None,
                 opening_seconds=opened - began,
                 planning_seconds=planned - opened,
                 read=found.line,

@@ -113,11 +113,16 @@ class Journal:
                 "go on with what it was begun with, or delete it to start over"
             )
 
+    @property
+    def turn(self) -> str:
+        """The table of the boxes that are to be labelled now: `box`, or that of the second pass, `narrowed`."""
+        return self.fact("turn") or "box"
+
     def chunks(self) -> Iterator[PlanChunk]:
         """Planned boxes without a result, in the order of the plan, many at a time. Results may be added meanwhile."""
-        place = -1
+        place, boxes = -1, self.turn
         while rows := self.execute(
-            "SELECT box.* FROM box LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
+            f"SELECT {boxes}.* FROM {boxes} LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
             "ORDER BY place LIMIT ?",
             (place, CHUNK),
         ).fetchall():

@@ -29,6 +29,7 @@ from mal_trt.geometry.rle import RLE, decode_rle, encode_rle
 from mal_trt.labelling.masker import draw
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.predictor import Predictor, Threshold, batch_size
+from mal_trt.labelling.second_pass import draw_again
 
 FORMATS = ("xyxy", "xywh")
 NOTHING = LocalMask(0, 0, np.zeros((0, 0), bool))
@@ -105,6 +106,8 @@ class Labeler:
       the network sees; "cpu" does not.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
       small.
+    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. It takes
+      twice as long.
 
     Use it as a context manager, or call `close`, to free the model. Any number of threads may call it. In another
     process, forked or sent to by pickle, it opens its model anew; a GPU does not survive a fork, so start processes
@@ -124,24 +127,25 @@ class Labeler:
         weights: str | None = None,
         threads: int | None = None,
         slack: float = 0.0,
+        second_pass: bool = False,
         decode: str = "cpu",
         backend: str = AUTO,
     ) -> None:
         self._given: dict[str, Any] = {
             **{"model": model, "device": device, "batch": batch, "crops": crops, "threshold": threshold, "flip": flip},
             **{"refine": refine, "weights": weights, "threads": threads, "slack": slack, "decode": decode},
-            "backend": backend,
+            **{"backend": backend, "second_pass": second_pass},
         }
         self._lock = threading.Lock()
         self._closed = False
         self._open(**self._given)
 
-    def _open(self, batch: int | None, crops: str, decode: str, **given: Any) -> None:
+    def _open(self, batch: int | None, crops: str, decode: str, second_pass: bool, **given: Any) -> None:
         self._predictor = Predictor(**given)
         try:
             self._batch = batch_size(batch, self._predictor.most)
             self._masker = open_masker(self._predictor, crops, decode)
-            self._scaled = decode == "scaled"
+            self._scaled, self._twice = decode == "scaled", second_pass
         except BaseException:
             self._predictor.close()
             raise
@@ -170,7 +174,7 @@ class Labeler:
         """
         self._open_here()
         pixels: np.ndarray | None = None
-        if self._scaled and isinstance(picture, (str, Path)):
+        if self._scaled and not self._twice and isinstance(picture, (str, Path)):
             with _told(picture), open(picture, "rb") as file:
                 width, height = open_picture(file).size
         else:
@@ -186,7 +190,10 @@ class Labeler:
             places = [i for i, frame in frames.items() if frame.size_class is size]
             for start in range(0, len(places), self._batch):
                 part = places[start : start + self._batch]
-                masks = draw(self._masker, [pixels], Frames.of([frames[place] for place in part]), size)
+                own = Frames.of([frames[place] for place in part])
+                masks = draw(self._masker, [pixels], own, size)
+                if self._twice:
+                    _, masks = draw_again(self._predictor, self._masker, [pixels], own, masks)
                 for place, mask in zip(part, masks, strict=True):
                     local[place], quality[place] = decode_rle(mask.rle), mask.quality
         return Masks(tuple(local), height, width, tuple(quality))

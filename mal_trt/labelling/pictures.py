@@ -62,11 +62,12 @@ def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False, 
 def check_there(journal: Journal, images: str | Path) -> None:
     """RunError if planned pictures could not be read because the place of all pictures is gone by now. Their batches
     are pending again, so that a resumed run reads them."""
-    failed = "SELECT batch FROM box JOIN result USING(seq) WHERE reason IN (?,?)"
+    boxes = journal.turn
+    failed = f"SELECT batch FROM {boxes} JOIN result USING(seq) WHERE reason IN (?,?)"
     if journal.execute(f"{failed} LIMIT 1", LOST).fetchone() is None or not gone(images):
         return
     # Whole batches, since that is what a run goes on with.
-    journal.execute(f"DELETE FROM result WHERE seq IN (SELECT seq FROM box WHERE batch IN ({failed}))", LOST)
+    journal.execute(f"DELETE FROM result WHERE seq IN (SELECT seq FROM {boxes} WHERE batch IN ({failed}))", LOST)
     raise RunError(
         f"{images}: was there when the run began, and is gone or empty now (a disk or network folder that dropped?); "
         "what was labelled before is kept: bring it back and run again with --resume"

@@ -163,6 +163,37 @@ def _skip_records(journal: Journal, repeated: Iterable[int]) -> None:
             journal.execute(f"INSERT OR IGNORE INTO result(seq, rle, area, reason, detail) {check}")
 
 
+class Batches:
+    """Gathers boxes of one size class into batches of `most`, in their turn, which are numbered from `first` on."""
+
+    def __init__(self, most: int, first: int = 0) -> None:
+        self._most, self._next = most, first
+        self._filling: dict[SizeClass, list[int]] = {}  # number of the batch, boxes in it
+        self._full: list[tuple[int, int, int]] = []
+
+    def turn(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
+        """The next box, XYXY: its batch and its slot there."""
+        size = size_class((box[2] - box[0]) * (box[3] - box[1]))
+        if size not in self._filling:
+            self._filling[size] = [self._next, 0]
+            self._next += 1
+        number, slot = self._filling[size]
+        self._filling[size][1] += 1
+        if slot + 1 == self._most:
+            self._full.append((number, size, self._most))
+            del self._filling[size]
+        return number, slot
+
+    def full(self) -> list[tuple[int, int, int]]:
+        """Batches that are full since this was last asked: number, size class, boxes."""
+        full, self._full = self._full, []
+        return full
+
+    def rest(self) -> list[tuple[int, int, int]]:
+        """Batches that never became full."""
+        return [(number, size, boxes) for size, (number, boxes) in self._filling.items()]
+
+
 # Should two images share an id, the first one counts.
 _WITH_IMAGE = (
     "annotation JOIN image ON image.position = (SELECT MIN(position) FROM image WHERE id = annotation.image_id)"
@@ -175,13 +206,10 @@ def _plan_batches(journal: Journal, batch: int) -> None:
         f"SELECT annotation.seq, position, width, height, x, y, w, h FROM {_WITH_IMAGE} "
         "WHERE NOT EXISTS (SELECT 1 FROM result WHERE seq = annotation.seq) ORDER BY position, annotation.seq"
     )
-    batches = 0
-    filling: dict[SizeClass, list[int]] = {}  # number of the batch being filled, boxes in it
-    place = 0
+    batches, place = Batches(batch), 0
     while page := rows.fetchmany(ROWS):
         planned: list[Box] = []
         outside: list[Result] = []
-        full: list[tuple[int, int, int]] = []
         least: dict[int, float] = {}
         for seq, position, width, height, x, y, w, h in page:
             clipped = clip_box((x, y, x + w, y + h), width, height)
@@ -190,22 +218,13 @@ def _plan_batches(journal: Journal, batch: int) -> None:
                 continue
             shorter = min(clipped[2] - clipped[0], clipped[3] - clipped[1])
             least[position] = min(shorter, least.get(position, shorter))
-            size = size_class((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]))
-            if size not in filling:
-                filling[size] = [batches, 0]
-                batches += 1
-            number, slot = filling[size]
-            planned.append(Box(place, seq, position, *clipped, number, slot))
+            planned.append(Box(place, seq, position, *clipped, *batches.turn(clipped)))
             place += 1
-            filling[size][1] += 1
-            if slot + 1 == batch:
-                full.append((number, size, batch))
-                del filling[size]
         journal.insert("box", planned)
         journal.update(
             "UPDATE image SET least = MIN(?1, COALESCE(least, ?1)) WHERE position = ?2",
             ((side, position) for position, side in least.items()),
         )
         journal.insert("result", outside)
-        journal.insert("batch", full)
-    journal.insert("batch", [(number, size, boxes) for size, (number, boxes) in filling.items()])
+        journal.insert("batch", batches.full())
+    journal.insert("batch", batches.rest())

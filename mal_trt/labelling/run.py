@@ -16,10 +16,11 @@ from mal_trt.base.progress import Progress
 from mal_trt.formats.boxes import BoxesLike
 from mal_trt.formats.images import ImageSource
 from mal_trt.formats.overlay import DISPLAY_SIDE
-from mal_trt.labelling.hints import nothing_usable, resized
+from mal_trt.labelling.hints import loose, nothing_usable, resized
 from mal_trt.labelling.job import LabelJob, LabelOutputs
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
+from mal_trt.labelling.narrowing import in_two_passes
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pictures import check_there
 from mal_trt.labelling.plan import write_plan
@@ -53,6 +54,7 @@ def label(
     refine: str | None = None,
     weights: str | None = None,
     slack: float = 0.0,
+    second_pass: bool = False,
     box_area: bool = False,
     iou: bool = False,
     overlay: str | Path | None = None,
@@ -78,6 +80,8 @@ def label(
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box.
+    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. It takes
+      twice as long.
     - `box_area`: write the area of the box, not that of the mask. `iou`: write the IoU with the drawn mask, where the
       boxes have one (COCO only).
     - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
@@ -101,7 +105,7 @@ def label(
     formats, options = chosen(format), Options(box_area, simplify, iou)
     outputs = LabelOutputs(Path(out), formats, None if overlay is None else Path(overlay), resume)
     threads = usable_cores() if threads is None else threads
-    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend)
+    settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend, second_pass)
     job = LabelJob.prepare(images, boxes, settings, device, batch, image_list, outputs)
     for folder in outputs.folders:
         make_folder(folder)
@@ -147,12 +151,19 @@ def _run(
 ) -> Summary:
     out, formats = outputs.out, outputs.formats
     resumed, _ = journal.count()
-    planned, pending = journal.planned_boxes()
     began = time.monotonic()
-    with Progress("labelling", planned, planned - pending, show=progress) as bar:
-        workers.run(journal, batch, bar.advance)
+
+    def labelling(title: str) -> None:
+        planned, pending = journal.planned_boxes()
+        with Progress(title, planned, planned - pending, show=progress) as bar:
+            workers.run(journal, batch, bar.advance)
+        check_there(journal, job.images)
+
+    if not job.settings.second_pass:
+        labelling("labelling")
+    else:
+        in_two_passes(journal, batch, labelling)
     seconds = time.monotonic() - began
-    check_there(journal, job.images)
     has_skipped = write_skipped(journal, skipped_path(out))
     labelled, total = journal.count()
     if labelled:
@@ -161,6 +172,7 @@ def _run(
     else:  # the caller says why
         losses = {}
     found = read_report(journal)
+    told = [resized(journal), "" if job.settings.second_pass else loose(journal)]
     return Summary(
         total=total,
         labelled=labelled,
@@ -172,7 +184,7 @@ def _run(
         model=Path(job.settings.model),
         out=out,
         skipped_list=skipped_path(out) if has_skipped else None,
-        notes=(*workers.notes, *found.notes, *filter(None, [resized(journal)])),
+        notes=(*workers.notes, *found.notes, *filter(None, told)),
         losses=losses,
         read=found.line,
     )

@@ -45,6 +45,7 @@ class Settings:
     decode: str = "cpu"
     slack: float = 0.0
     backend: str = AUTO
+    second_pass: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -62,6 +63,7 @@ class Settings:
             "refine": str(self.refine),
             "weights": str(self.weights),
             **({"slack": str(self.slack)} if self.slack else {}),
+            **({"second pass": "True"} if self.second_pass else {}),
         }
 
     def open(self, device: str, threads: int) -> tuple[Predictor, Masker]:

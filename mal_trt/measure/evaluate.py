@@ -43,6 +43,7 @@ def evaluate(
     refine: str | None = None,
     weights: str | None = None,
     slack: float = 0.0,
+    second_pass: bool = False,
     threshold: Threshold = None,
     threads: int | None = None,
     progress: bool = True,
@@ -56,7 +57,8 @@ def evaluate(
     - `images`: a folder, a .tar or one picture. None: where the annotations say they are.
     - `annotations`: boxes with drawn masks (polygons or RLE), in any format that is read.
     - `model`: a model file, a checkpoint or "bundled", which labels every box exactly as `label` does. `batch`,
-      `device`, `backend`, `crops`, `flip`, `refine`, `weights`, `slack`, `threshold`, `threads`: as for `label`.
+      `device`, `backend`, `crops`, `flip`, `refine`, `weights`, `slack`, `second_pass`, `threshold`, `threads`: as for
+      `label`.
     - `labels`: score this label file instead, without a model; a COCO document then needs no pictures.
     - `progress`: show a bar.
     - `json_out`: a file for the result. `worst_out`: a PNG file that shows the twenty masks of lowest IoU.
@@ -88,7 +90,7 @@ def evaluate(
         options: dict[str, Any] = {
             **{"batch": batch, "device": device, "backend": backend, "crops": crops, "threshold": threshold},
             **{"flip": flip, "refine": refine, "weights": weights, "slack": slack, "threads": threads},
-            "progress": progress,
+            **{"second_pass": second_pass, "progress": progress},
         }
         summary, found, unlabelled = _labelled(images, annotations, model, options)
         result = score_labels(truth, found, str(annotations), unlabelled, given, watchers)

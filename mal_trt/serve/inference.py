@@ -26,6 +26,7 @@ from mal_trt.labelling.masker import Masker, draw
 from mal_trt.labelling.open_masker import open_masker
 from mal_trt.labelling.pipeline import LANES
 from mal_trt.labelling.predictor import Predictor, batch_size
+from mal_trt.labelling.second_pass import draw_again
 from mal_trt.serve.queues import BoxQueues, Job, Overloaded, Result, Waiting
 from mal_trt.serve.settings import ServeSettings
 
@@ -55,6 +56,7 @@ class Inference:
         except BaseException:
             self._free()
             raise
+        self._twice = settings.second_pass
         self._queues = BoxQueues(limits.queue, limits.held_pixels, limits.wait)
         self._lanes = [
             threading.Thread(target=self._work, args=(*opened, batch), name=f"mal-trt-lane-{lane}", daemon=True)
@@ -174,14 +176,17 @@ class Inference:
     def _label(self, predictor: Predictor, masker: Masker, size: SizeClass, batch: Sequence[Waiting]) -> None:
         jobs = list({id(one.job): one.job for one in batch}.values())
         at = {id(job): number for number, job in enumerate(jobs)}
-        frames = []
+        own = []
         for one in batch:
             box = one.job.boxes[one.place]
             assert box is not None
             height, width = one.job.picture.shape[:2]
-            frames.append(predictor.frame(box, width, height))
+            own.append(predictor.frame(box, width, height))
         pictures, which = [job.picture for job in jobs], [at[id(one.job)] for one in batch]
-        masks = draw(masker, pictures, Frames.of(frames), size, which, logits=True)
+        frames = Frames.of(own)
+        masks = draw(masker, pictures, frames, size, which, logits=True)
+        if self._twice:
+            frames, masks = draw_again(predictor, masker, pictures, frames, masks, which, logits=True)
         for one, frame, mask in zip(batch, frames, masks, strict=True):
             one.job.put(one.place, Result(frame, mask.logits, mask.rle, mask.quality))
 

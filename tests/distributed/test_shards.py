@@ -33,8 +33,8 @@ def by_id(path: Path) -> dict[Any, Any]:
     return found
 
 
-def whole(tmp_path: Path, images: Any, boxes: Any, model: Path) -> dict[Any, Any]:
-    label(images, boxes, model, tmp_path / "whole.json", **OPTIONS)
+def whole(tmp_path: Path, images: Any, boxes: Any, model: Path, **options: Any) -> dict[Any, Any]:
+    label(images, boxes, model, tmp_path / "whole.json", **OPTIONS, **options)
     return by_id(tmp_path / "whole.json")
 
 
@@ -48,6 +48,17 @@ def test_what_is_no_run_of_shards(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match="holds no shards of"):
         merge(place, tmp_path / "merged.json", progress=False)
     assert not (tmp_path / "merged.json").exists()
+
+
+def test_shards_in_two_passes(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
+    images, boxes = data_set(pictures=3)
+    model = tiny_model()
+    label_shards(images, boxes, model, tmp_path / "shards", shard_pictures=2, second_pass=True, **OPTIONS)
+    merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
+    found = by_id(tmp_path / "merged.json")
+    assert found == whole(tmp_path, images, boxes, model, second_pass=True)
+    with pytest.raises(InputError, match="second pass was True, now None"):
+        label_shards(images, boxes, model, tmp_path / "shards", shard_pictures=2, **OPTIONS)
 
 
 def test_shards_hold_what_label_writes(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:

@@ -80,6 +80,7 @@ def nothing_lives(driver: HostDriver) -> bool:
         ({"mode": "deferred"}, {"flip": True, "refine": "color", "threshold": (0.3, 0.4, 0.6)}),
         ({"mode": "deferred"}, {"refine": "color", "weights": "teacher", "batch": 3}),
         ({"mode": "deferred"}, {"refine": "color", "slack": 0.15}),
+        ({"mode": "deferred"}, {"second_pass": True}),
     ],
 )
 def test_the_labels_are_those_of_the_cpu(

@@ -97,6 +97,26 @@ def test_another_threshold_is_labelers(server: Server, serve_folder: Path) -> No
     assert areas[0] > areas[1] > areas[2]
 
 
+def test_two_passes_are_labelers(serve_folder: Path) -> None:
+    from mal_trt.serve.settings import ServeSettings
+
+    boxes = [[x0 - 4, y0 - 4, x1 + 4, y1 + 4] for x0, y0, x1, y1 in BOXES]
+    model, file = serve_folder / "tiny.onnx", serve_folder / "pictures" / "a.png"
+    found = []
+    for twice in (False, True):
+        with Labeler(model, device="cpu", threads=1, second_pass=twice) as labeler:
+            found.append(labeler(file, boxes).rle)
+    assert found[0] != found[1]
+    settings = ServeSettings(model=model, images=file.parent, device="cpu", threads=1, port=0, second_pass=True)
+    asked = {"picture": "a.png", "boxes": boxes, "box_format": "xyxy"}
+    with serving(settings) as server:
+        masks = server.post_json("/v1/label", asked).json["masks"]
+        assert [mask["segmentation"] for mask in masks] == found[1]
+        # Another threshold changes the second mask alone, in its narrower box.
+        low = server.post_json("/v1/label", {**asked, "threshold": 0.05}).json["masks"]
+    assert all(more["area"] >= mask["area"] for more, mask in zip(low, masks, strict=True))
+
+
 def test_no_boxes_no_masks(server: Server) -> None:
     answer = server.post_json("/v1/label", {"picture": "a.png", "boxes": [], "box_format": "xyxy"})
     assert answer.json == {"width": 120, "height": 80, "masks": []}
