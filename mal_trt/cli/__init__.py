@@ -25,14 +25,13 @@ from mal_trt.cli.inspect import inspect
 from mal_trt.cli.label import label
 from mal_trt.cli.merge import merge
 from mal_trt.cli.options import MissingPackage
-from mal_trt.cli.output import answered, failed, wants_json
+from mal_trt.cli.output import answered, failed, goes_on, interruption, wants_json
 from mal_trt.cli.package import package
 from mal_trt.cli.prune import prune
 from mal_trt.cli.report import report
 from mal_trt.cli.serve import serve
 from mal_trt.cli.train import train
 
-RESUMABLE = ("label", "inference", "train")
 INTERRUPTED = 130
 
 
@@ -49,13 +48,14 @@ class _Verbs(TyperGroup):
         return sys.exit(code) if standalone else code
 
     def invoke(self, ctx: Any) -> Any:
+        goes_on("")
         with unwound_when_ended() as ending:
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
                 verb = ctx.invoked_subcommand
                 if ending.asked or isinstance(error, KeyboardInterrupt):
-                    said = "interrupted" + ("; run again with --resume" if verb in RESUMABLE else "")
+                    said = interruption()
                     failed(verb, said, INTERRUPTED, line=said)
                     raise typer.Exit(INTERRUPTED) from None
                 if not isinstance(error, MalTrtError):

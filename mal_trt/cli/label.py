@@ -42,7 +42,7 @@ from mal_trt.cli.options import (
     tell_of_checkpoints,
     threshold_of,
 )
-from mal_trt.cli.output import show_skipped, tell
+from mal_trt.cli.output import WITH_RESUME, goes_on, show_skipped, tell
 from mal_trt.cli.report import show_report
 from mal_trt.cli.shards import GpusOption, RayOption, ShardPicturesOption, WorkersOption, label_in_shards
 
@@ -224,6 +224,7 @@ def label(
     if report is not None:
         _check_report(report, target, (overlay, sheet))
         then = _reporter(report, threads, quiet, reported.append)
+    goes_on(WITH_RESUME)
     summary = run(
         images,
         given,

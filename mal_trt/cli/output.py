@@ -40,6 +40,8 @@ class Answer:
 
 
 _ANSWER: ContextVar[Answer | None] = ContextVar("answer", default=None)
+_GOES_ON: ContextVar[str] = ContextVar("goes_on", default="")
+WITH_RESUME, THE_SAME = "run again with --resume", "run the same again"
 
 
 def tell(result: Callable[[], Any], show: Callable[[], None], quiet: bool = False) -> None:
@@ -70,6 +72,17 @@ def failed(verb: str | None, message: str, code: int, line: str | None = None) -
         typer.echo(line or f"error: {message}", err=True)
     else:
         answer.verb, answer.error, answer.exit = verb, message, code
+
+
+def goes_on(how: str) -> None:
+    """Tell how the work that begins now is gone on with, should it be interrupted; "" if not at all."""
+    _GOES_ON.set(how)
+
+
+def interruption() -> str:
+    """What to say of an interrupted verb."""
+    how = _GOES_ON.get()
+    return f"interrupted; {how}" if how else "interrupted"
 
 
 def messages(quiet: bool) -> Callable[[str], None]:

@@ -23,7 +23,7 @@ from mal_trt.cli.options import (
     needs,
     paired,
 )
-from mal_trt.cli.output import messages, tell
+from mal_trt.cli.output import THE_SAME, goes_on, messages, tell
 
 if TYPE_CHECKING:
     from mal_trt.export.prune import PruneReport
@@ -151,6 +151,7 @@ def prune(
     judged = None
     if annotations is not None:
         judged = (annotation_images or (sources[0][0] if sources else None), Boxes(annotations))
+    goes_on(THE_SAME if recover else "")
     report = run(
         model, out, sources, settings, annotations=judged, weights=weights, say=messages(quiet), progress=not quiet
     )

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from mal_trt.base.errors import InputError, RunError
-from mal_trt.cli.output import show_skipped, tell
+from mal_trt.cli.output import THE_SAME, goes_on, show_skipped, tell
 
 if TYPE_CHECKING:
     from mal_trt.distributed.run import Sharded
@@ -49,6 +49,7 @@ def label_in_shards(
         raise InputError(f"{named}: not of shards; write them with `mal-trt merge`, then `mal-trt convert`")
     from mal_trt.distributed.run import label_shards
 
+    goes_on(THE_SAME)
     done = label_shards(images, boxes, model, out, progress=not quiet, **how)
     figures = {"boxes_per_second": done.boxes_per_second, "warning": done.warning}
     tell(lambda: vars(done) | figures, lambda: _show(done), quiet)

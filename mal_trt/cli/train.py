@@ -24,7 +24,7 @@ from mal_trt.cli.options import (
     sides,
     tell_of_checkpoints,
 )
-from mal_trt.cli.output import messages, tell
+from mal_trt.cli.output import WITH_RESUME, goes_on, messages, tell
 from mal_trt.training.config import RECIPES, Precision, Recipe, TrainConfig, recipe_config
 
 # Fields of a spec that name files, by the option that stands in for each.
@@ -312,6 +312,7 @@ def train(
         return
     if config.resume and config.resume_from is None and speaks and not (config.out / LAST).exists():
         messages(quiet)(f"nothing to resume in {config.out}: starting anew")
+    goes_on(WITH_RESUME)
     checkpoint = run(config, show=not quiet)
     tell(lambda: {"checkpoint": checkpoint}, lambda: typer.echo(f"checkpoint: {checkpoint}"), quiet or not speaks)
 

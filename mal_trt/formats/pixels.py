@@ -57,12 +57,13 @@ def read_picture(stream: BinaryIO, expected: tuple[int, int] | None = None, by: 
     """Decode one picture file to uint8 [H,W,3] RGB; see `ImageSource.load`."""
     image = open_picture(stream)
     with _decoding(image):
+        low_bytes = low_byte_tiles(image)  # before EXIF is asked for, which may read the pixels to find it
         orientation = _orientation(image, expected)
         by = by if orientation == UPRIGHT else 1
         if (pixels := read_jpeg(stream, image, by)) is None:
             if by > 1:
                 image.draft(None, (image.width // by, image.height // by))
-            pixels = _decoded(stream, image)
+            pixels = _decoded(stream, image, low_bytes)
         return _turned(pixels, orientation)
 
 
@@ -70,10 +71,11 @@ def read_small(stream: BinaryIO, expected: tuple[int, int], size: tuple[int, int
     """Decode one picture file at a smaller size; see `ImageSource.load_small`."""
     image = open_picture(stream)
     with _decoding(image):
+        low_bytes = low_byte_tiles(image)
         orientation = _orientation(image, expected)
         if orientation == UPRIGHT:
             image.draft("RGB", size)  # a JPEG's decoder can leave out fine detail
-        small = Image.fromarray(_turned(_decoded(stream, image), orientation))
+        small = Image.fromarray(_turned(_decoded(stream, image, low_bytes), orientation))
         # Two pixels for each that is wanted are enough for the eye.
         return small if small.size == size else small.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
 
@@ -142,9 +144,8 @@ def _grey(image: Image.Image, most: float) -> np.ndarray:
     return np.repeat(to_8_bits(np.asarray(image), most)[:, :, None], 3, axis=2)
 
 
-def _decoded(stream: BinaryIO, image: Image.Image) -> np.ndarray:
-    """Pixels of the picture file that `image` was opened from, uint8 [H,W,3] RGB."""
-    low_bytes = low_byte_tiles(image)
+def _decoded(stream: BinaryIO, image: Image.Image, low_bytes: list[Any] | None) -> np.ndarray:
+    """Pixels of the picture file that `image` was opened from, uint8 [H,W,3] RGB. low_bytes: its `low_byte_tiles`."""
     pixels = to_rgb(image)
     # Of 16-bit colours these are the high bytes, all that is kept of a picture that uses more than 14 bits.
     if low_bytes is None or (top := int(pixels.max(initial=0))) >= 1 << 6:

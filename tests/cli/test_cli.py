@@ -137,6 +137,13 @@ def test_interrupt(scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch) ->
     result = label(scene, model)
     assert result.exit_code == 130
     assert result.stderr == "interrupted; run again with --resume\n"
+    # What cannot be gone on with, or in another way, says so.
+    monkeypatch.setattr("mal_trt.labelling.dry_run.forecast", stop)
+    assert label(scene, model, "boxes.json", "--dry-run").stderr == "interrupted\n"
+    monkeypatch.setattr("mal_trt.distributed.run.label_shards", stop)
+    assert label(scene, model, "boxes.json", "--shard-pictures", 2).stderr == "interrupted; run the same again\n"
+    monkeypatch.setattr("mal_trt.measure.doctor.examine", stop)
+    assert call("doctor").stderr == "interrupted\n"
 
 
 def test_evaluate(scene: Path, model: Path) -> None:

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 
 
-def deep_png(values: np.ndarray) -> io.BytesIO:
-    """A PNG of 16-bit colours uint16 [H,W,3 or 4], which Pillow itself cannot write."""
+def deep_png(values: np.ndarray, exif: bytes = b"") -> io.BytesIO:
+    """A PNG of 16-bit colours uint16 [H,W,3 or 4], which Pillow itself cannot write. exif: behind the pixels."""
     height, width, channels = values.shape
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -21,7 +21,8 @@ def deep_png(values: np.ndarray) -> io.BytesIO:
     filters = np.array([[0], *[[2]] * (height - 1)], np.uint8)
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     data = zlib.compress(np.hstack([filters, up]).tobytes())
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    pieces = [chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"eXIf", exif) if exif else b"", chunk(b"IEND", b"")]
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(pieces))
 
 
 def deep_tiff(values: np.ndarray, order: str) -> io.BytesIO:

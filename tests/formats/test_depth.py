@@ -53,6 +53,20 @@ def test_grey_uses_the_bits_that_its_largest_value_needs(most: int, bits: int) -
         np.testing.assert_array_equal(read_small(file, (30, 20), (30, 20)), (colours >> (bits - 8)).astype(np.uint8))
 
 
+def test_colours_that_are_turned_keep_their_low_bytes() -> None:
+    """Pillow decodes the pixels to find an EXIF orientation that stands behind them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours = np.dstack([ramp(4000)] * 3)
+    turned = np.rot90((colours >> 4).astype(np.uint8), -1)
+
+    def file() -> io.BytesIO:
+        return deep_png(colours, exif.tobytes().removeprefix(b"Exif\0\0"))
+
+    np.testing.assert_array_equal(read_picture(file(), (20, 30)), turned)
+    np.testing.assert_array_equal(read_small(file(), (20, 30), (20, 30)), turned)
+
+
 def test_floating_point_from_0_to_1_is_multiplied_by_255() -> None:
     values = (ramp(1000) / 1000).astype(np.float32)
     read = read_picture(stored(Image.fromarray(values), "TIFF"))[..., 0]
