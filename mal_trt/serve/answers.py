@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from mal_trt.base.errors import InputError
+from mal_trt.base.errors import InputError, RunError
 
 
 class UnknownKind(InputError):
@@ -13,6 +13,14 @@ class UnknownKind(InputError):
 
 class NotFound(InputError):
     """Something that was asked for by name and is not there."""
+
+
+class OtherWork(InputError):
+    """A page of other work than that which the server is at: its pictures and objects have the same numbers."""
+
+
+class NotKept(RunError):
+    """What the disk does not take now; sent again later, it may be kept."""
 
 
 def error_answer(

@@ -20,7 +20,7 @@ from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.base.processor import usable_cores
 from mal_trt.base.version import __version__
 from mal_trt.serve import api, health, label_studio, reference, workspace_routes
-from mal_trt.serve.answers import NotFound, UnknownKind, error_answer
+from mal_trt.serve.answers import NotFound, NotKept, OtherWork, UnknownKind, error_answer
 from mal_trt.serve.counting import Counting
 from mal_trt.serve.desk import Desk
 from mal_trt.serve.inference import Inference
@@ -31,7 +31,7 @@ from mal_trt.serve.security import Guard, TooLarge
 from mal_trt.serve.settings import ServeSettings
 from mal_trt.serve.state import State
 
-STATUSES: dict[type[InputError], int] = {NotFound: 404, TooLarge: 413, UnknownKind: 415}
+STATUSES: dict[type[InputError], int] = {NotFound: 404, OtherWork: 412, TooLarge: 413, UnknownKind: 415}
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(MalTrtError)
     async def failed(request: Request, error: MalTrtError) -> Response:
         log.error("%s", error)
-        return error_answer(500, str(error))
+        return error_answer(507 if isinstance(error, NotKept) else 500, str(error))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

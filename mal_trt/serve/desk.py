@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mal_trt.base.errors import InputError, MalTrtError
 from mal_trt.serve.annotations import Annotation
@@ -34,7 +34,8 @@ class Desk:
     def __init__(self, settings: ServeSettings, inference: Inference, pool: ThreadPoolExecutor) -> None:
         self._settings, self._inference, self._pool = settings, inference, pool
         self._open: tuple[Workspace, Drawing] | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[tuple[Workspace, Drawing]] | None = None
+        self._parts: dict[int, asyncio.Task[None]] = {}
         self._exporting = asyncio.Lock()
         self._drawer: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
@@ -42,10 +43,11 @@ class Desk:
             self._open = self._opened()
 
     async def work(self) -> Workspace:
-        """The open work."""
-        async with self._opening:
-            if self._open is None:
-                self._open = await self.in_pool(self._opened)
+        """The open work. Opening it goes on when who asked first is gone; it is tried again if it failed."""
+        if self._open is None:
+            if self._opening is None or (self._opening.done() and self._opening.exception()):
+                self._opening = _task(self.in_pool(self._opened))
+            self._open = await asyncio.shield(self._opening)
         return self._open[0]
 
     async def in_pool(self, function: Callable[..., T], *given: object) -> T:
@@ -64,13 +66,21 @@ class Desk:
         assert self._open is not None
         return await self._open[1].drawn(picture, annotations)
 
-    async def draw_missing(self, picture: int, most: int | None = None) -> None:
-        """Let the model draw the masks that are missing in a picture, `most` of them at most, and keep them."""
+    async def draw_missing(self, picture: int) -> None:
+        """Let the model draw masks that are missing in a picture, TOGETHER at most, and keep them. All who ask for one
+        picture at a time wait for the same masks, which are kept whoever of them goes."""
+        part = self._parts.get(picture)
+        if part is None:
+            part = self._parts[picture] = _task(self._draw_part(picture))
+            part.add_done_callback(lambda _: self._parts.pop(picture))
+        await asyncio.shield(part)
+
+    async def _draw_part(self, picture: int) -> None:
         work = await self.work()
         row = await self.in_pool(work.files.measured, picture)
         missing = [one for one in await self.in_pool(work.journal.annotations, picture) if one.undrawn]
         if missing:
-            await self.in_pool(work.journal.draw, await self.drawn(row, missing[:most]))
+            await self.in_pool(work.journal.draw, await self.drawn(row, missing[:TOGETHER]))
 
     def draw_on(self) -> None:
         """Draw what is missing in all pictures, while there is nothing else to do."""
@@ -80,8 +90,9 @@ class Desk:
 
     def close(self) -> None:
         """Keep what is there, and draw no more."""
-        if self._drawer is not None:
-            self._drawer.cancel()
+        for task in (self._drawer, *self._parts.values()):
+            if task is not None:
+                task.cancel()
         if self._open is not None:
             self._open[0].close()
 
@@ -97,7 +108,7 @@ class Desk:
             work = await self.work()
             while (picture := await self.in_pool(work.next_undrawn)) is not None:
                 try:
-                    await self.draw_missing(picture, TOGETHER)
+                    await self.draw_missing(picture)
                 except Overloaded as error:  # people and programs come first
                     await asyncio.sleep(error.retry_after)
                 except InputError as error:
@@ -106,3 +117,10 @@ class Desk:
                 except MalTrtError as error:
                     log.error("picture %d: %s", picture, error)
                     await asyncio.sleep(PAUSE)
+
+
+def _task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task whose failure may be told to nobody, when all who asked for it have gone."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

@@ -14,8 +14,9 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.errors import InputError
 from mal_trt.serve.annotations import COLUMNS, Annotation, from_text
+from mal_trt.serve.answers import NotKept
 
 FORMAT = "1"
 UNDO, REDO = "undo", "redo"
@@ -86,7 +87,7 @@ class Journal:
     # Rows
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows of one statement. RunError if the disk refuses."""
+        """All rows of one statement. NotKept if the disk refuses."""
         with self.lock, self._guard():
             return self._db.execute(sql, values).fetchall()
 
@@ -290,6 +291,6 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            raise RunError(
+            raise NotKept(
                 f"{self.path}: cannot be written or read ({error}); is the disk full? What was answered is kept"
             ) from error

@@ -72,7 +72,13 @@ class PictureFiles:
         """One picture that can be used, its width and height known."""
         row = self.row(id)
         if row.problem is None and (row.width is None or row.height is None):
-            width, height = self._opened(row).size
+            content = self._content(row)
+            try:
+                width, height = self._opened(row, content).size
+            except InputError as error:  # the list says so, and nobody is led to it again
+                problem = str(error).removeprefix(f"{row.name}: ")
+                self._journal.execute("UPDATE picture SET problem=? WHERE id=?", (problem, id))
+                raise
             self._journal.execute("UPDATE picture SET width=?, height=? WHERE id=?", (width, height, id))
             row = row._replace(width=width, height=height)
         if row.problem is not None:

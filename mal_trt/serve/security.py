@@ -9,7 +9,8 @@ import hmac
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ class Guard:
             if path == "/" and scope["method"] == "GET" and b"token=" in scope["query_string"]:
                 return self._token.log_in(scope["query_string"])
             if not self._token.shown(headers):
-                return error_answer(401, "a token is needed: Authorization: Bearer TOKEN", authenticate=True)
+                # Of a page's scripts nobody is to be asked for a name and a password, again and again.
+                ask = b"mal-trt-work" not in headers
+                return error_answer(401, "a token is needed: Authorization: Bearer TOKEN", authenticate=ask)
         if self._under_way >= self._limits.requests:
             return error_answer(503, f"{self._under_way} requests are being answered", retry_after=1)
         return None
@@ -145,6 +148,8 @@ class Token:
 
     def __init__(self, token: str) -> None:
         self._digest = _digest(token.encode())
+        # A name of its own: the servers of one machine share a browser's cookies, whatever their ports.
+        self._cookie = f"{COOKIE}_{self._digest.hex()[:8]}"
         self._token = token
 
     def shown(self, headers: dict[bytes, bytes]) -> bool:
@@ -159,12 +164,8 @@ class Token:
             return self.fits(value)
         if kind.lower() == b"bearer":
             return self.fits(value)
-        if not kind and b"cookie" in headers:
-            try:
-                cookies = SimpleCookie(headers[b"cookie"].decode("latin-1"))
-            except CookieError:
-                return False
-            return COOKIE in cookies and self.fits(cookies[COOKIE].value.encode("latin-1", "replace"))
+        if not kind:
+            return any(self.fits(value) for value in _our_cookies(headers.get(b"cookie", b"")))
         return False
 
     def fits(self, value: bytes) -> bool:
@@ -179,7 +180,7 @@ class Token:
             given = ""
         if not self.fits(given.encode()):
             return error_answer(401, "the address does not hold the right token", authenticate=True)
-        cookie = f"{COOKIE}={_quoted(self._token)}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{self._cookie}={_quoted(self._token)}; Path=/; HttpOnly; SameSite=Strict"
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             headers = [(b"location", b"./"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
@@ -257,6 +258,14 @@ def _same_origin(headers: dict[bytes, bytes]) -> bool:
         return True
     _, separator, place = origin.partition(b"://")
     return bool(separator) and place.lower() == headers.get(b"host", b"").lower()
+
+
+def _our_cookies(header: bytes) -> Iterator[bytes]:
+    """Values of the cookies that servers of ours set; what others at this host set may be anything."""
+    for part in header.decode("latin-1").split(";"):
+        if part.lstrip().startswith(COOKIE):
+            with suppress(CookieError):
+                yield from (one.value.encode("latin-1", "replace") for one in SimpleCookie(part).values())
 
 
 def _digest(value: bytes) -> bytes:

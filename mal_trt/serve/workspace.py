@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,17 +114,12 @@ class Workspace:
     def order(self, shown: str = ALL, sort: str = "folder", search: str = "") -> list[int]:
         """The pictures to show, by their numbers. sort "quality": that with the worst mask nobody decided on first.
         search: a part of their names, in any case."""
-        where, values = ["1"], []
-        if shown == UNSEEN:
-            where.append(f"problem IS NULL AND {_UNSEEN}")
-        if search:
-            where.append("name LIKE ? ESCAPE '\\'")
-            plain = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            values.append(f"%{plain}%")
+        where = f"problem IS NULL AND {_UNSEEN}" if shown == UNSEEN else "1"
         worst = "(SELECT MIN(score) FROM annotation WHERE picture=p.id AND gone=0 AND state='new')"
         by = f"{worst} IS NULL, {worst}, id" if sort == "quality" else "id"
-        rows = self.journal.execute(f"SELECT id FROM picture AS p WHERE {' AND '.join(where)} ORDER BY {by}", values)
-        return [id for (id,) in rows]
+        rows = self.journal.execute(f"SELECT id, name FROM picture AS p WHERE {where} ORDER BY {by}")
+        wanted = _caseless(search)
+        return [id for id, name in rows if not search or wanted in _caseless(name)]
 
     def rows(self, ids: Sequence[int]) -> list[dict[str, Any]]:
         """What a list says of these pictures."""
@@ -230,6 +226,11 @@ def open_workspace(settings: ServeSettings) -> Workspace:
     """The work that a server is started with; see `Workspace`."""
     boxes = Boxes(settings.boxes, settings.boxes_format, settings.split) if settings.boxes is not None else None
     return Workspace(settings.workspace, settings.images, boxes, settings.limits.pixels)
+
+
+def _caseless(text: str) -> str:
+    """A text as it is compared: letters with their accents as one or as two, in one case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def _class_name(name: str) -> str:

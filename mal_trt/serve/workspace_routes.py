@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.serve.annotations import Annotation, shown
-from mal_trt.serve.answers import error_answer
+from mal_trt.serve.answers import OtherWork, error_answer
 from mal_trt.serve.desk import Desk
 from mal_trt.serve.drawing import brushed
 from mal_trt.serve.picture_files import Picture
@@ -33,9 +33,13 @@ async def desk_of(request: Request) -> Desk:
     return state_of(request).desk
 
 
-async def work_of(request: Request) -> Workspace:
-    """The open work of that server; it is opened if it is not yet."""
-    return await state_of(request).desk.work()
+async def work_of(request: Request, mal_trt_work: Annotated[str, Header(max_length=64)] = "") -> Workspace:
+    """The open work of that server; it is opened if it is not yet. OtherWork if the request names another's key: by the
+    same numbers this one has other pictures and objects."""
+    work = await state_of(request).desk.work()
+    if mal_trt_work not in ("", work.key):
+        raise OtherWork(f"the server is at other work now, {work.name}; load the page again, or start the first again")
+    return work
 
 
 OpenDesk = Annotated[Desk, Depends(desk_of)]
@@ -107,7 +111,7 @@ async def small(desk: OpenDesk, work: Work, id: Id, key: Key = "") -> Response:
 
 @router.post("/pictures/{id}/masks", response_class=JSONResponse, summary="Draw what is missing in one picture")
 async def masks(desk: OpenDesk, work: Work, id: Id) -> Response:
-    """The picture with its objects, all with masks."""
+    """The picture with its objects, 32 more of them with masks; to be asked until none is missing."""
     await desk.draw_missing(id)
     return await _picture(desk, work, id)
 

@@ -115,6 +115,15 @@ def test_the_token_opens(guarded: Server) -> None:
     assert guarded.get("/v1/models", {"authorization": f"Bearer {TOKEN}", "host": "label.example"}).status == 200
 
 
+def test_a_page_keeps_the_tokens_of_several_servers_and_asks_for_no_password(guarded: Server) -> None:
+    other = {"mal_trt_token_0123abcd": "the token of another port"}
+    cookie = guarded.get(f"/?token={TOKEN}").headers["set-cookie"].partition(";")[0]
+    both = "; ".join([*(f"{name}={value}" for name, value in other.items()), cookie])
+    assert cookie.partition("=")[0] not in other and guarded.get("/v1/models", {"cookie": both}).status == 200
+    assert "Basic" in guarded.get("/workspace").headers["www-authenticate"]
+    assert "www-authenticate" not in guarded.get("/workspace", {"mal-trt-work": ""}).headers
+
+
 def test_a_head_that_never_ends(server: Server) -> None:
     """Slowloris: a byte now and then. The connection is closed in time, and others are answered meanwhile."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:

@@ -41,10 +41,10 @@ NO_SERVER = 120.0  # seconds
 class Serve:
     """`mal-trt serve` as a process of its own, on one port, as often as it is started."""
 
-    def __init__(self, *options: Any) -> None:
+    def __init__(self, *options: Any, port: int | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            self.port = port or free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/"
         self._command = [sys.executable, "-m", "mal_trt.cli", "serve", "--port", str(self.port), *map(str, options)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -353,3 +353,55 @@ def test_another_tab_shows_what_was_changed_here(page: Page, browser: Any, serve
     page.press("Delete")
     other.tab.locator(".thing").nth(1).wait_for(state="detached")
     other.close()
+
+
+def test_classes_by_name_a_brush_among_hidden_masks_and_one_object_alone(page: Page, server: Serve) -> None:
+    page.tab.keyboard.press("c")
+    page.tab.keyboard.type("blob of oil")
+    page.press("Enter")
+    page.tab.locator('.chip[aria-pressed="true"]', has_text="blob of oil").wait_for()
+    page.tab.keyboard.press("b")  # a key for the picture again, not a letter of the next name
+    page.tab.locator(".chip", has_text="blob of oil").dblclick()
+    page.tab.locator("#rename-name").fill("oil")
+    page.tab.keyboard.press("Enter")
+    page.tab.locator(".chip", has_text=re.compile("^3oil$")).wait_for()
+    assert server.json("workspace")["categories"][2]["name"] == "oil"
+    page.drag((82, 42), (100, 60), (118, 78))
+    made = objects(server)[1]
+    assert made["category"] == 3
+    page.tab.keyboard.press("s")
+    assert page.colour(100, 60) > 50 and page.colour(20, 18) < 40, "the selected object alone"
+    page.tab.keyboard.press("s")
+    assert page.colour(20, 18) > 50
+    page.tab.keyboard.press("h")
+    assert page.colour(100, 60) < 40
+    page.tab.keyboard.press("p")
+    page.drag((130, 100), (145, 100))
+    assert page.colour(135, 100) > 50, "a brush is never without its mask"
+
+
+def test_a_tab_of_work_that_is_no_longer_served_changes_nothing_of_the_next(
+    page: Page, server: Serve, data: list[Any], tmp_path: Path
+) -> None:
+    server.kill()
+    page.tab.keyboard.press(".")
+    page.tab.keyboard.press("x")  # has no answer
+    page.tab.locator('#saved[data-state="lost"]').wait_for()
+    other = Serve(*[tmp_path / "other" if one == tmp_path / "work" else one for one in data], port=server.port)
+    other.start()
+    try:
+        page.tab.locator("#saved-text", has_text="other work").wait_for()
+        assert objects(server)[0]["state"] == "new"
+    finally:
+        other.kill()
+    server.start()
+    page.saved()
+    assert objects(server)[0]["state"] == "rejected"
+    server.kill()
+    other.start()
+    try:  # with nothing unsaved the page becomes the other work's
+        page.tab.wait_for_function(
+            "async () => (await import('/static/state.js')).state.picture?.objects[0]?.state === 'new'"
+        )
+    finally:
+        other.kill()

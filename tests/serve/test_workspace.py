@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from label_data import blob_picture
 from mal_trt import Labeler, label
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import decode_rle, encode_rle, run_lengths
-from serving import Server
+from serving import Server, png
 from workspace_page import DOCUMENT, RECORDS, Opened, done, drawn, exported, send
 
 
@@ -141,8 +142,12 @@ def test_lists_are_filtered_sorted_and_found(page: Opened) -> None:
         assert by_quality == [*sorted(worst, key=lambda id: worst[id]), 3]
         assert server.get("/workspace/pictures?search=B.PNG").json["ids"] == [2]
         assert server.get("/workspace/pictures?search=%25").json["ids"] == []
+        body = png(blob_picture(20, 20))
+        server.ask("POST", "/workspace/uploads?name=%C3%84pfel.png", body)
+        for typed in ("%C3%A4pfel", "A%CC%88PFEL"):  # another case; the accent as a letter of its own
+            assert server.get(f"/workspace/pictures?search={typed}").json["ids"] == [4]
         done(server, "PATCH", "/objects/3", {"state": "accepted"})
-        assert server.get("/workspace/pictures?shown=unseen").json["ids"] == [1]
+        assert server.get("/workspace/pictures?shown=unseen").json["ids"] == [1, 4]
 
 
 def test_an_export_waits_for_masks(page: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,12 @@ export function setMasksShown(shown) {
   emit("shown");
 }
 
+function showAlone() {
+  state.alone = !state.alone;
+  emit("told", state.alone ? "Only the selected object is shown; S shows all." : "All objects are shown.");
+  emit("shown");
+}
+
 export function setBrush(size) {
   state.brush = Math.min(400, Math.max(1, Math.round(size)));
   emit("tool");
@@ -63,6 +69,7 @@ const KEYS = [
   ["b", "B", "Draw a box", () => setTool("box")],
   ["p", "P", "Brush: add to the mask", () => setTool("brush")],
   ["e", "E", "Eraser: take from the mask", () => setTool("erase")],
+  ["Shift", "Shift + drag", "With these: all that the line goes around", null],
   ["[", "[", "Smaller brush", () => setBrush(state.brush - brushStep())],
   ["]", "]", "Larger brush", () => setBrush(state.brush + brushStep())],
   [" ", "Space + drag", "Move the picture", null],
@@ -72,6 +79,8 @@ const KEYS = [
   [",", ",", "Previous object", () => work.stepObject(-1)],
   [".", ".", "Next object", () => work.stepObject(1)],
   ["1", "1 … 9", "Class", null],
+  ["c", "C", "Class by its name, or a new one", () => $("class-name").focus()],
+  ["F2", "F2", "Rename the class", panel.renameClass],
   ["{", "Shift + [", "Lower threshold: larger mask", () => panel.nudgeThreshold(-0.02)],
   ["}", "Shift + ]", "Higher threshold: smaller mask", () => panel.nudgeThreshold(0.02)],
   ["a", "A", "Accept the object", panel.accept],
@@ -92,6 +101,7 @@ const KEYS = [
   ["-", "−", "Smaller", () => zoom(0.8)],
   ["f", "F", "Whole picture", fit],
   ["h", "H", "Masks on and off", () => setMasksShown(!state.masksShown)],
+  ["s", "S", "Only the selected object", showAlone],
   ["Escape", "Esc", "Let go", () => abandon() || select(0)],
   ["?", "?", "This page", () => $("help").showModal()],
 ];

@@ -55,7 +55,7 @@ function element(id) {
 
 function fill(one, id, place) {
   const row = rows.get(id), [image, name, about] = one.children;
-  one.setAttribute("aria-current", String(state.picture?.id === id));
+  one.setAttribute("aria-current", String(state.at === id));
   one.setAttribute("aria-posinset", place + 1);
   one.setAttribute("aria-setsize", state.ids.length);
   if (!row) return;
@@ -104,7 +104,7 @@ export async function refresh(id) {
 }
 
 function scrollToCurrent() {
-  const place = state.ids.indexOf(state.picture?.id), height = rowHeight();
+  const place = state.ids.indexOf(state.at), height = rowHeight();
   if (place < 0) return;
   if (place * height < list.scrollTop || (place + 1) * height > list.scrollTop + list.clientHeight) {
     list.scrollTop = (place + 0.5) * height - list.clientHeight / 2;

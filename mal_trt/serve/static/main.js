@@ -55,10 +55,10 @@ $("theme").addEventListener("click", () => dispatchEvent(new Event("mal-trt-them
 
 // What is said
 
-const SAVED = { saved: "Saved", saving: "Saving …", lost: "Not saved yet: the server does not answer" };
-on("saving", (now) => {
+const SAVED = { saved: "Saved", saving: "Saving …" };
+on("saving", (now, why) => {
   $("saved").dataset.state = now;
-  $("saved-text").textContent = SAVED[now];
+  $("saved-text").textContent = SAVED[now] ?? `Not saved yet: ${why}`;
 });
 on("said", (text) => {
   $("said").textContent = text;
@@ -93,7 +93,16 @@ function showEmpty() {
   const none = state.about && !state.about.pictures;
   $("empty").hidden = Boolean(state.picture) || !state.about;
   $("empty-button").hidden = !none;
-  $("empty-text").textContent = none ? "Drop pictures here, or add them with the button. They are kept in the server's workspace and go nowhere else." : "Choose a picture.";
+  $("empty-text").textContent = none ? "Drop pictures here, or add them with the button. They are kept in the server's workspace and go nowhere else." : state.problem || "Choose a picture.";
+}
+
+// The server that was here works on something else by now: with nothing unsaved the page becomes that work's.
+function passing(error) {
+  if (error.status === api.OTHER_WORK && !api.unsaved()) {
+    history.replaceState(null, "", location.pathname);
+    location.reload();
+  }
+  return api.passes(error);
 }
 
 // Progress follows each change, and the model while it draws.
@@ -105,9 +114,9 @@ async function follow() {
     await work.refreshAbout();
     if (before && before !== state.about.undrawn) refresh();
   } catch (error) {
-    if (error instanceof api.Refused) emit("failed", error.message);
+    if (!passing(error) || (!state.about && error.status)) emit("failed", error.message);
   }
-  if (!state.about || state.about.undrawn) polling = setTimeout(follow, POLL);
+  if (state.about?.undrawn) polling = setTimeout(follow, POLL);
 }
 on("saving", (now) => {
   if (now === "saved") follow();
@@ -120,7 +129,9 @@ async function look() {
       const { revision } = await api.get("workspace/revision");
       if (revision !== state.about.revision) await takeOver();
     }
-  } catch { /* the next look tells */ }
+  } catch (error) {
+    passing(error); // if it does, the next look tells
+  }
   setTimeout(look, LOOK);
 }
 
@@ -189,7 +200,10 @@ on("picture", () => {
 
 async function start() {
   await follow();
-  if (!state.about) return;
+  while (!state.about) {
+    await api.pause(POLL);
+    await follow();
+  }
   const { unseen, pictures } = state.about;
   if (unseen && unseen < pictures) {
     state.shown = "unseen";

@@ -1,13 +1,18 @@
-// Draws the picture, its masks and boxes into the canvas, once a frame at most.
+// Draws the picture, its masks and boxes into the canvas, once a frame at most. What no hand moves, all but the selected
+// object, is kept as a layer, so that a brush among hundreds of objects draws one of them.
 import { canvasOf, maskOf, outlineOf } from "./masks.js";
 import { categoryName, colourOf, css, on, selected, state } from "./state.js";
 import { resize, toScreen, view } from "./viewport.js";
 
 const canvas = document.getElementById("canvas");
-const context = canvas.getContext("2d");
+const layer = document.createElement("canvas");
+const [onScreen, onLayer] = [canvas, layer].map((one) => one.getContext("2d"));
+let context = onScreen; // what is drawn to
 export const cursor = { x: 0, y: 0, inside: false }; // CSS pixels
-export const making = { box: null }; // XYXY of a box that is being drawn
+// XYXY of the box that is being drawn, and of those without an answer; places that a line goes through.
+export const making = { box: null, sent: new Set(), line: null };
 let asked = false;
+let stale = true; // the layer
 
 export function paint() {
   if (asked) return;
@@ -20,12 +25,21 @@ export function paint() {
 
 new ResizeObserver(() => {
   const { clientWidth, clientHeight } = canvas, ratio = devicePixelRatio || 1;
-  canvas.width = Math.max(1, Math.round(clientWidth * ratio));
-  canvas.height = Math.max(1, Math.round(clientHeight * ratio));
+  layer.width = canvas.width = Math.max(1, Math.round(clientWidth * ratio));
+  layer.height = canvas.height = Math.max(1, Math.round(clientHeight * ratio));
   resize(clientWidth, clientHeight);
+  stale = true;
   draw();
 }).observe(canvas);
-on("view selection picture objects tool shown", paint);
+on("view selection picture objects about shown", () => {
+  stale = true;
+  paint();
+});
+on("tried", (one) => {
+  stale ||= one !== selected();
+  paint();
+});
+on("tool hover", paint);
 
 export const HANDLE = 5;
 
@@ -38,29 +52,47 @@ export function handles([x0, y0, x1, y1]) {
   return places.map(([name, x, y]) => [name, ...toScreen(x, y)]);
 }
 
+const size = (one) => (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]);
+
 function draw() {
   const ratio = devicePixelRatio || 1;
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (!state.picture || !state.bitmap) return;
+  const now = selected(), hovered = state.picture.objects.find((one) => one !== now && one.id === state.hovered);
+  if (stale) drawLayer(ratio, now);
+  context.drawImage(layer, 0, 0);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  if (hovered) drawBox(hovered, false);
+  if (now) {
+    if (state.masksShown) drawMask(now, true, ratio);
+    drawBox(now, true);
+    if (state.tool !== "brush" && state.tool !== "erase") drawHandles(now);
+  }
+  for (const one of [hovered, now]) if (one) drawName(one);
+  for (const box of [...making.sent, making.box]) if (box) drawMaking(() => rectangle(box));
+  if (making.line) drawMaking(() => drawLine(making.line));
+  drawCursor();
+}
+
+function drawLayer(ratio, now) {
+  stale = false;
+  context = onLayer;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, view.width, view.height);
-  if (!state.picture || !state.bitmap) return;
   const { width, height } = state.picture;
   context.imageSmoothingEnabled = view.scale < 3;
   context.imageSmoothingQuality = "high";
   context.drawImage(state.bitmap, view.x, view.y, width * view.scale, height * view.scale);
-  const now = selected();
-  const size = (one) => (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]);
-  const order = [...state.picture.objects].sort((a, b) => (a === now) - (b === now) || size(b) - size(a));
-  if (state.masksShown) for (const one of order) drawMask(one, one === now, ratio);
-  for (const one of order) drawBox(one, one === now);
-  if (now && state.tool !== "brush" && state.tool !== "erase") drawHandles(now);
-  for (const one of order) if (one === now || one.id === state.hovered) drawName(one);
-  if (making.box) drawMaking();
-  drawCursor();
+  const others = now && state.alone ? [] : state.picture.objects.filter((one) => one !== now).sort((a, b) => size(b) - size(a));
+  if (state.masksShown) for (const one of others) drawMask(one, false, ratio);
+  for (const one of others) drawBox(one, false);
+  context = onScreen;
 }
 
 function drawMask(one, strong, ratio) {
   const found = maskOf(one);
-  if (!found.mask.w || one.state === "rejected") return;
+  if (!found.mask.w || (one.state === "rejected" && !strong)) return;
   const { x, y, w, h } = found.mask;
   const [left, top] = toScreen(x, y);
   if (left > view.width || top > view.height || left + w * view.scale < 0 || top + h * view.scale < 0) return;
@@ -72,7 +104,8 @@ function drawMask(one, strong, ratio) {
   context.setTransform(ratio * view.scale, 0, 0, ratio * view.scale, ratio * view.x, ratio * view.y);
   context.strokeStyle = css(found.colour);
   context.lineWidth = (strong ? 2 : 1.3) / view.scale;
-  context.lineJoin = context.lineCap = "round";
+  context.lineJoin = "miter"; // round ones take twice as long, and look the same
+  context.lineCap = "square";
   context.stroke(outlineOf(found));
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
 }
@@ -125,15 +158,22 @@ function drawName(one) {
   context.fillText(text, x + 6, y + 15, 260);
 }
 
-function drawMaking() {
+function drawMaking(lines) {
   context.lineWidth = 3.5;
   context.strokeStyle = "rgb(0 0 0 / .5)";
-  rectangle(making.box);
+  lines();
   context.lineWidth = 1.5;
   context.strokeStyle = "#fff";
   context.setLineDash([6, 4]);
-  rectangle(making.box);
+  lines();
   context.setLineDash([]);
+}
+
+function drawLine(places) {
+  context.beginPath();
+  for (const place of places) context.lineTo(...toScreen(...place));
+  context.closePath();
+  context.stroke();
 }
 
 function drawCursor() {

@@ -7,16 +7,29 @@ import * as work from "./work.js";
 const LOW = 0.6; // scores below it stand out
 const SOURCES = { model: "by the model", brush: "by brush", file: "from the file" };
 
+let named = ""; // the classes as they were last shown
+
 function showClasses() {
-  const chips = (state.about?.categories ?? []).map((one, place) => {
-    const chip = make("button", { className: "chip", type: "button", title: one.name }, make("span", { textContent: one.name }));
-    if (place < 9) chip.prepend(make("kbd", { textContent: String(place + 1) }));
-    press(chip, one.number === (selected()?.category ?? state.category));
-    chip.addEventListener("click", () => chooseClass(place));
-    return chip;
+  const classes = state.about?.categories ?? [], names = JSON.stringify(classes.map(({ name }) => name));
+  if (names !== named) { // else a second click would find other elements
+    named = names;
+    $("chips").replaceChildren(...classes.map(chip));
+    $("class-names").replaceChildren(...classes.map(({ name }) => make("option", { value: name })));
+  }
+  classes.forEach(({ number }, place) => {
+    const one = $("chips").children[place], chosen = number === (selected()?.category ?? state.category);
+    if (chosen && one.getAttribute("aria-pressed") !== "true") one.scrollIntoView({ block: "nearest" });
+    press(one, chosen);
   });
-  $("chips").replaceChildren(...chips);
   $("class-hint").textContent = selected() ? "of the selected object" : "of the next box";
+}
+
+function chip({ name }, place) {
+  const one = make("button", { className: "chip", type: "button", title: `${name} (twice: rename)` }, make("span", { textContent: name }));
+  if (place < 9) one.prepend(make("kbd", { textContent: String(place + 1) }));
+  one.addEventListener("click", () => chooseClass(place));
+  one.addEventListener("dblclick", renameClass);
+  return one;
 }
 
 export function chooseClass(place) {
@@ -57,13 +70,13 @@ function showObjects() {
   if (focused) $("things").querySelector(`[data-id="${focused}"] button`)?.focus();
   $("undo").disabled = !state.picture?.undo;
   $("redo").disabled = !state.picture?.redo;
-  for (const id of ["accept-all", "previous", "next"]) $(id).disabled = !state.picture;
+  $("accept-all").disabled = !state.picture;
+  for (const id of ["previous", "next"]) $(id).disabled = !state.ids.length;
 }
 
 function hover(id) {
   state.hovered = id;
   emit("hover");
-  emit("view");
 }
 
 function showInspector() {
@@ -134,11 +147,28 @@ $("next").addEventListener("click", () => work.step(1));
 for (const button of document.querySelectorAll("[data-press]")) {
   button.addEventListener("click", () => $(button.dataset.press).click());
 }
+// A name that is there chooses its class; keys are for the picture again.
 $("class-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("class-name").value.trim();
   $("class-name").value = "";
+  $("canvas").focus({ preventScroll: true });
   if (name) work.addCategory(name);
+});
+$("class-name").addEventListener("keydown", (event) => {
+  if (event.key === "Escape") $("canvas").focus({ preventScroll: true });
+});
+
+export function renameClass() {
+  const number = selected()?.category ?? state.category;
+  $("rename-name").value = categoryName(number);
+  $("rename").dataset.number = number;
+  $("rename").showModal();
+  $("rename-name").select();
+}
+$("rename-form").addEventListener("submit", () => {
+  const name = $("rename-name").value.trim();
+  if (name) work.renameCategory(Number($("rename").dataset.number), name);
 });
 
 function describe() {
@@ -149,7 +179,7 @@ function describe() {
 }
 
 on("about", showClasses);
-on("objects picture", showObjects);
+on("objects picture order", showObjects);
 on("selection", () => {
   showObjects();
   showInspector();

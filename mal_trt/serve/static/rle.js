@@ -104,3 +104,26 @@ export function stroke(mask, ax, ay, bx, by, radius, value) {
   }
   return { x0, y0, x1, y1 };
 }
+
+// Set or clear every pixel whose centre is inside the line through these places, closed, by its winding; the mask has
+// room.
+export function fillInside(mask, places, value) {
+  const rows = places.map(([, y]) => y);
+  const y0 = Math.max(mask.y, Math.floor(Math.min(...rows))), y1 = Math.min(mask.y + mask.h, Math.ceil(Math.max(...rows)));
+  for (let y = y0; y < y1; y += 1) {
+    const middle = y + 0.5, crossings = [];
+    places.forEach(([bx, by], i) => {
+      const [ax, ay] = places.at(i - 1);
+      if (ay <= middle !== by <= middle) crossings.push([ax + ((middle - ay) / (by - ay)) * (bx - ax), ay < by ? 1 : -1]);
+    });
+    crossings.sort(([a], [b]) => a - b);
+    let winding = 0;
+    crossings.forEach(([x, by], i) => {
+      winding += by;
+      if (!winding) return;
+      const from = Math.max(mask.x, Math.ceil(x - 0.5)), to = Math.min(mask.x + mask.w, Math.ceil(crossings[i + 1][0] - 0.5));
+      const row = (y - mask.y) * mask.w - mask.x;
+      if (to > from) mask.bits.fill(value, row + from, row + to);
+    });
+  }
+}

@@ -6,6 +6,8 @@ export const state = {
   shown: "all",
   sort: "folder",
   search: "",
+  at: 0, // number of the picture that was opened last, whether it can be shown or not
+  problem: "", // why it cannot
   picture: null, // {id, name, width, height, objects, step, undo, redo, looked}
   bitmap: null, // its pixels
   selected: 0, // number of an object, 0: none
@@ -14,6 +16,7 @@ export const state = {
   category: 1, // of the next box
   brush: 24, // diameter, picture pixels
   masksShown: true,
+  alone: false, // only the selected object is shown
 };
 
 const listeners = new Map();
@@ -25,8 +28,8 @@ export function on(events, listener) {
   }
 }
 
-export function emit(event, detail) {
-  for (const listener of listeners.get(event) ?? []) listener(detail);
+export function emit(event, ...details) {
+  for (const listener of listeners.get(event) ?? []) listener(...details);
 }
 
 export const selected = () => state.picture?.objects.find((one) => one.id === state.selected) ?? null;

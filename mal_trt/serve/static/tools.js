@@ -1,7 +1,7 @@
 // Pointers on the canvas: mouse, pen and fingers, as the tool in hand has it.
 import { maskOf, show, unshow } from "./masks.js";
 import { HANDLE, cursor, handles, making, paint } from "./paint.js";
-import { encode, grown, holds, stroke } from "./rle.js";
+import { encode, fillInside, grown, holds, stroke } from "./rle.js";
 import { emit, on, select, selected, state } from "./state.js";
 import { pan, toPicture, view, zoom } from "./viewport.js";
 import { create, move, setMask, stopTrying, tryMask } from "./work.js";
@@ -96,7 +96,6 @@ function hover(sx, sy) {
   if (id !== state.hovered) {
     state.hovered = id;
     emit("hover");
-    paint();
   }
 }
 
@@ -170,8 +169,11 @@ function finish(event) {
   else if (done.kind === "create") {
     const box = making.box;
     if (!done.begun) select(objectAt(done.x, done.y)?.id ?? 0);
-    if (box && large(box)) create(box).finally(() => { making.box = null; paint(); });
-    else making.box = null;
+    making.box = null;
+    if (box && large(box)) {
+      making.sent.add(box);
+      create(box).finally(() => { making.sent.delete(box); paint(); });
+    }
   } else if (done.kind === "move" || done.kind === "resize") {
     if (done.begun) settle(done.one);
     else select(done.one.id);
@@ -198,7 +200,7 @@ canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 export function abandon() {
   const was = gesture;
   gesture = null;
-  making.box = null;
+  making.box = making.line = null;
   stopTrying();
   if (!was) return false;
   if (was.one) {
@@ -211,7 +213,11 @@ export function abandon() {
   return true;
 }
 
-on("picture", abandon); // what a hand began on one picture is not done to the next
+// What a hand began on one picture is not done to the next.
+on("picture", () => {
+  abandon();
+  making.sent.clear();
+});
 
 function startPinch() {
   abandon();
@@ -251,13 +257,23 @@ function startStroke(event, base) {
     }
     select(one.id);
   }
+  if (one.counts === null) {
+    emit("told", "Its mask is still being drawn.");
+    return;
+  }
+  if (!state.masksShown) { // nobody draws what cannot be seen
+    state.masksShown = true;
+    emit("shown");
+  }
   const erasing = (state.tool === "erase") !== (event.button === 2 || event.button === 5 || event.altKey);
   const mask = maskOf(one).mask;
   gesture = { kind: "stroke", one, value: erasing ? 0 : 1, mask: { ...mask, bits: mask.bits.slice() }, ...base };
-  moveStroke(base.x, base.y);
+  if (event.shiftKey) making.line = [[base.x, base.y]]; // around what is to be filled, or cleared
+  else moveStroke(base.x, base.y);
 }
 
 function moveStroke(x, y) {
+  if (making.line) return making.line.push([x, y]);
   const radius = state.brush / 2, { width, height } = state.picture;
   const reach = [
     Math.min(gesture.x, x) - radius, Math.min(gesture.y, y) - radius, Math.max(gesture.x, x) + radius, Math.max(gesture.y, y) + radius,
@@ -273,8 +289,16 @@ function moveStroke(x, y) {
   show(gesture.one.id, gesture.mask, dirty);
 }
 
-function endStroke({ one, mask }) {
-  const { width, height } = state.picture;
+function endStroke({ one, mask, value }) {
+  const { width, height } = state.picture, { line } = making;
+  making.line = null;
+  if (line) {
+    if (line.length < 3) return;
+    const across = line.map(([x]) => x), down = line.map(([, y]) => y);
+    if (value) mask = grown(mask, Math.min(...across), Math.min(...down), Math.max(...across), Math.max(...down), width, height);
+    fillInside(mask, line, value);
+    show(one.id, mask);
+  }
   setMask(one, encode(mask, width, height));
 }
 

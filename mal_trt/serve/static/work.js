@@ -1,10 +1,11 @@
 // Everything that changes the work: each function asks the server and takes over what it answers.
 import * as api from "./api.js";
 import { forget, keepOnly } from "./masks.js";
-import { emit, on, select, selected, state } from "./state.js";
+import { emit, select, selected, state } from "./state.js";
 
 // What is in the way of a change that cannot be made, said to people.
 const failed = (error) => emit("failed", error.message);
+const notDrawn = () => emit("told", "Its masks are still being drawn.");
 
 export const say = (text) => emit("said", text);
 
@@ -42,13 +43,13 @@ function count(id, by) {
   else unanswered.delete(id);
 }
 
-function take(answer, keep = state.selected) {
+function take(answer) {
   if (answer.id !== state.picture?.id) return; // of a picture that is no longer shown
   const known = new Map(state.picture.objects.map((one) => [one.id, one]));
   answer.objects = answer.objects.map((now) => renewed(known.get(now.id), now));
   state.picture = answer;
   keepOnly(answer.objects, waits);
-  state.selected = answer.objects.some((one) => one.id === keep) ? keep : 0;
+  if (!selected()) state.selected = 0;
   emit("objects");
   emit("selection");
   emit("row", answer.id);
@@ -76,29 +77,55 @@ let opening = 0;
 const fileOf = (id) => `workspace/pictures/${id}/file?key=${state.about?.key ?? ""}`;
 
 export async function openPicture(id) {
-  const turn = ++opening;
+  const turn = ++opening, before = state.at;
+  state.at = id;
   emit("busy", true);
   try {
     const [about, blob] = await Promise.all([api.get(`workspace/pictures/${id}`), api.getBlob(fileOf(id))]);
     const bitmap = await createImageBitmap(blob, { imageOrientation: "none", premultiplyAlpha: "none", colorSpaceConversion: "none" });
-    if (turn !== opening) return;
-    forget();
-    Object.assign(state, { picture: about, bitmap, selected: 0, hovered: 0 });
-    emit("picture");
-    emit("objects");
-    emit("selection");
-    if (about.objects.some((one) => one.counts === null)) {
-      const drawn = await api.post(`workspace/pictures/${id}/masks`, {});
-      if (turn === opening) take(drawn);
-    }
+    if (turn !== opening) return bitmap.close();
+    show(about, bitmap);
     prepare(id);
+    await drawMissing(() => turn === opening);
   } catch (error) {
     if (turn !== opening) return;
-    Object.assign(state, { picture: null, bitmap: null, selected: 0 });
-    emit("picture");
+    // Without an answer what is shown stays. A picture that cannot be used keeps its place in the list, and can be passed.
+    if (api.passes(error)) state.at = state.picture?.id ?? before;
+    else {
+      show(null, null, error.message);
+      emit("row", id);
+    }
     failed(error);
   } finally {
     if (turn === opening) emit("busy", false);
+  }
+}
+
+function show(picture, bitmap, problem = "") {
+  forget();
+  state.bitmap?.close();
+  Object.assign(state, { picture, bitmap, problem, selected: 0, hovered: 0 });
+  emit("picture");
+  emit("objects");
+  emit("selection");
+}
+
+const AGAIN = 1000; // milliseconds after the server had no time for masks
+export const missing = () => state.picture?.objects.some((one) => one.counts === null) ?? false;
+
+// Let the model draw what is missing in the picture that is shown: some masks an answer, so that they can be seen.
+async function drawMissing(wanted) {
+  while (wanted() && missing()) {
+    try {
+      const drawn = await api.post(`workspace/pictures/${state.picture.id}/masks`, {});
+      if (wanted()) take(drawn);
+    } catch (error) {
+      if (!api.passes(error)) {
+        if (wanted()) failed(error);
+        return;
+      }
+      await api.pause(AGAIN);
+    }
   }
 }
 
@@ -116,7 +143,7 @@ async function changed(promise, { of, said } = {}) {
   if (of) count(of.id, 1);
   try {
     const answer = await promise.finally(() => of && count(of.id, -1));
-    take(answer, answer.made ?? state.selected);
+    take(answer);
     if (said) say(said);
     return answer;
   } catch (error) {
@@ -130,13 +157,21 @@ async function changed(promise, { of, said } = {}) {
 
 const pathOf = (one) => `workspace/objects/${one.id}`;
 
+// A new object. Until its mask is there nothing is selected, so that no key meant for it reaches another; a class that
+// is chosen meanwhile is its own, and so is the selection, unless something else was selected.
 export async function create(box) {
+  const { category } = state;
+  select(0);
   emit("busy", true);
-  const answer = await changed(
-    api.change("POST", `workspace/pictures/${state.picture.id}/objects`, { box, category: state.category }), {},
-  );
+  const answer = await changed(api.change("POST", `workspace/pictures/${state.picture.id}/objects`, { box, category }));
   emit("busy", false);
-  if (answer) say(`Box drawn; score ${scoreText(selected())}`);
+  const made = answer && state.picture?.id === answer.id ? state.picture.objects.find((one) => one.id === answer.made) : null;
+  if (!made) return;
+  if (!state.selected) {
+    select(made.id);
+    if (state.category !== category) await setCategory(made, state.category);
+  }
+  say(`Box drawn; score ${scoreText(made)}`);
 }
 
 export const scoreText = (one) => (one?.score == null ? "none" : one.score.toFixed(2));
@@ -153,7 +188,7 @@ export const setThreshold = (one, threshold) =>
 export const setCategory = (one, category) => changed(api.change("PATCH", pathOf(one), { category }), { of: one });
 
 export const setState = (one, to) =>
-  changed(api.change("PATCH", pathOf(one), { state: one.state === to ? "new" : to }), {
+  one.counts === null ? notDrawn() : changed(api.change("PATCH", pathOf(one), { state: one.state === to ? "new" : to }), {
     of: one,
     said: one.state === to ? "Not decided" : to,
   });
@@ -170,15 +205,14 @@ async function again(what) {
   const answer = await changed(api.change("POST", `workspace/pictures/${state.picture.id}/${what}`, {}), {
     said: what === "undo" ? "Undone" : "Done again",
   });
-  if (answer?.objects.some((one) => one.counts === null)) {
-    await changed(api.post(`workspace/pictures/${answer.id}/masks`, {}));
-  }
+  if (answer) await drawMissing(() => state.picture?.id === answer.id);
 }
 export const undo = () => state.picture?.undo && again("undo");
 export const redo = () => state.picture?.redo && again("redo");
 
 export async function acceptAll() {
-  if (!state.picture) return;
+  if (state.picture?.id !== state.at) return; // the next one is on its way
+  if (missing()) return notDrawn(); // nobody has seen them
   const before = state.picture.id, turn = opening;
   const answer = await changed(api.change("POST", `workspace/pictures/${before}/accept`, {}));
   if (answer && turn === opening) await goNextUnseen(before).catch(failed); // else they went on themselves
@@ -194,7 +228,7 @@ async function goNextUnseen(from) {
 }
 
 export function step(by) {
-  const next = state.ids[state.ids.indexOf(state.picture?.id) + by];
+  const next = state.ids[state.ids.indexOf(state.at) + by];
   if (next !== undefined) openPicture(next);
 }
 
@@ -212,6 +246,15 @@ export async function addCategory(name) {
     await refreshAbout();
     const one = selected();
     if (one) await setCategory(one, number);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+export async function renameCategory(number, name) {
+  try {
+    await api.patch(`workspace/categories/${number}`, { name });
+    await refreshAbout();
   } catch (error) {
     failed(error);
   }
@@ -257,10 +300,8 @@ async function tryWanted() {
       const now = state.picture?.objects.includes(asked.one);
       if (now && asked.one.trying) {
         Object.assign(asked.one, { tried: counts, triedScore: score });
-        emit("tried");
+        emit("tried", asked.one);
       }
     } catch { /* the change itself says what is wrong */ }
   }
 }
-
-on("tried", () => emit("view"));
