@@ -20,8 +20,20 @@ echo "Setting up in $venv ..."
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$here[cpu]"
 
 mkdir -p "$out"
-rm -rf "$out"/labels.json* "$out/overlay"
+# What an earlier demo wrote stays if this one fails.
+before=$(mktemp -d "$out/before.XXXXXX")
+restore() {
+    rm -rf "$out"/labels.* "$out/overlay"
+    mv "$before"/* "$out"/ 2>/dev/null || true
+    rmdir "$before"
+}
+trap restore EXIT
+for old in "$out"/labels.* "$out/overlay"; do
+    [ ! -e "$old" ] || mv "$old" "$before"
+done
 "$venv/bin/mal-trt" label --images "$images" --boxes "$boxes" --out "$out/labels.json" \
     --overlay "$out/overlay" --sheet "$out/contact_sheet.png"
+trap - EXIT
+rm -rf "$before"
 echo "labels:        $out/labels.json"
 echo "contact sheet: $out/contact_sheet.png"
