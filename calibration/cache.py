@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from mal_trt.calibration.sample import Spot
 from mal_trt.formats.images import ImageProblem, open_images
 
 # What turns a picture and a box into a crop.
-PIPELINE = ("geometry/boxes.py", "geometry/crops.py", "formats/images.py")
+PIPELINE = (
+    *("geometry/boxes.py", "geometry/crops.py", "formats/image_source.py"),
+    *("formats/pixels.py", "formats/jpeg.py", "formats/depth.py"),
+)
 MEANING = {
     "model": "the model",
     "data": "the boxes or pictures",
@@ -46,15 +50,20 @@ def cache_key(model: Path, spots: Sequence[Spot], settings: Mapping[str, object]
 class Cache:
     """A cache file, or none if `path` is None: then nothing is kept.
 
-    measured: None before it is stored. InputError if the file belongs to something else.
+    key: of `cache_key`; it reads all pictures, and is not called before it is needed. measured: None before it is
+    stored. InputError if the file belongs to something else.
     """
 
-    def __init__(self, path: Path | None, key: Key) -> None:
-        self._path, self._key = path, dict(key)
+    def __init__(self, path: Path | None, key: Callable[[], Key]) -> None:
+        self._path, self._make_key = path, key
         self.measured: Measured | None = None
         self._costs: dict[str, list[Cost]] = {}
         if path is not None and path.exists():
             self._read(path)
+
+    @cached_property
+    def _key(self) -> Key:
+        return self._make_key()
 
     def store_measured(self, measured: Measured) -> None:
         """Keep the spectra of all layers."""
@@ -77,8 +86,10 @@ class Cache:
                 names, counts = archive["layers"], archive["counts"]
                 losses: dict[str, int] = json.loads(str(archive["losses"]))
                 costs: dict[str, list[dict[str, object]]] = json.loads(str(archive["costs"]))
-        except Exception as error:  # numpy and zipfile raise many kinds
-            raise InputError(f"{path}: not a calibration cache ({error}); delete it to calibrate anew") from None
+        except Exception:  # numpy and zipfile raise many kinds
+            raise InputError(
+                f"{path}: not a calibration cache, or a damaged one; give another --cache, or delete it"
+            ) from None
         changed = [meaning for name, meaning in MEANING.items() if key.get(name) != self._key[name]]
         if changed:
             raise InputError(
@@ -95,7 +106,7 @@ class Cache:
         with replaced(self._path) as part, part.open("wb") as file:
             np.savez_compressed(
                 file,
-                key=json.dumps(self._key),
+                key=json.dumps(dict(self._key)),
                 layers=np.array(list(measured.spectra)),
                 counts=np.stack([spectrum.counts for spectrum in measured.spectra.values()]),
                 losses=json.dumps({name: getattr(measured, name) for name in ("crops", "unreadable", "blank")}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnx
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import REGULAR, file_kind
 from mal_trt.base.outputs import check_apart, check_file, json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured
@@ -56,8 +58,8 @@ def calibrate(
     - `model`: an FP32 or FP16 model of `mal-trt export`, or "bundled". `out`: the .onnx file.
     - `sources`: pairs of pictures and boxes that the ranges come from; pictures None where the boxes say where they
       are.
-    - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: masks are compared with the
-      original's, on boxes of `sources` that the ranges have not seen.
+    - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: boxes of `sources` that the
+      ranges have not seen; where they have no drawn masks, masks are compared with the original's.
     - `settings`: see `CalibrationSettings`.
     - `cache`: a file that keeps what was measured, for the next calibration of the same model and crops.
     - `progress`: show bars on standard error.
@@ -68,11 +70,11 @@ def calibrate(
     out = Path(out)
     prepared = prepare(model, out, sources, settings or CalibrationSettings(), annotations, cache)
     graph, contract, source, settings = prepared.graph, prepared.contract, prepared.source, prepared.settings
-    chosen, learn, held = prepared.chosen, prepared.learn, prepared.held
-    store = Cache(cache, cache_key(source, learn + held, settings.measured))
+    chosen, learn, held, store = prepared.chosen, prepared.learn, prepared.held, prepared.store
     if settings.smooth:
         seen = crops(learn, contract, settings.batch)
-        smooth(graph, chosen, channel_maxima(graph, contract, chosen, seen, settings.threads), settings.smooth)
+        if not smooth(graph, chosen, channel_maxima(graph, contract, chosen, seen, settings.threads), settings.smooth):
+            prepared.warnings.append("--smooth has no effect: no normalisation feeds nothing but quantised Linears")
     measured = store.measured
     if measured is None:
         measured = _measure(graph, contract, chosen, learn, settings, progress)
@@ -87,10 +89,9 @@ def calibrate(
         typed, wide = half_of(graph, contract, batches, settings.threads)
     costs: list[Cost] = []
     with scratch(out, "check") as trial, scratch(out, settings.precision) as part:
-        attempt = _Attempt(
-            typed, wide, contract, chosen, target, settings, Check(source, batches, trial, settings.threads)
-        )
-        order, limit = chosen, settings.limit(drawn=annotations is not None)
+        check = Check(source, batches, trial, settings.threads)
+        attempt = _Attempt(typed, wide, contract, chosen, target, settings, check)
+        order, limit = chosen, settings.limit(check.drawn)
         if settings.sensitivity_crops or attempt.drop(chosen) > limit:
             costs = _costs(graph, source, chosen, target, settings, batches, store, trial, progress)
             place = {cost.layer: number for number, cost in enumerate(costs)}
@@ -103,6 +104,7 @@ def calibrate(
             "settings": asdict(settings),
             "crops": {"used": measured.crops, "unreadable": measured.unreadable, "blank": measured.blank},
             "verdict": describe_drop(agreement),
+            "limit": limit,
             "agreement": agreement,
             "multiplications": _share(graph, contract, names, batches[0], settings.threads),
             "warnings": prepared.warnings,
@@ -118,7 +120,7 @@ class PreparedCalibration:
     """What a calibration knows before it measures anything.
 
     chosen: the graph's layers to quantise. learn: boxes that the ranges come from; held: those to check on. settings:
-    with the layers that suit the encoder. warnings: see `draw`.
+    with the layers that suit the encoder. store: what an earlier calibration measured. warnings: see `draw`.
     """
 
     graph: onnx.ModelProto
@@ -128,6 +130,7 @@ class PreparedCalibration:
     chosen: list[Layer]
     learn: list[Spot]
     held: list[Spot]
+    store: Cache
     warnings: list[str]
 
 
@@ -143,8 +146,9 @@ def prepare(
     check_out(out)
     check_file(report_path(out))
     proto, contract, source = load_onnx(model)
-    check_apart([out], [source])
+    check_file(cache)
     written = (out, parity_path(out), report_path(out), source)
+    check_apart(written[:3], [source, *_files(sources if annotations is None else [*sources, annotations])])
     if cache is not None and cache.resolve() in [path.resolve() for path in written]:
         raise InputError(f"--cache {cache}: is the model itself or one of the files written; give it another name")
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
@@ -158,7 +162,14 @@ def prepare(
     quantize(graph, chosen[:1], {chosen[0].name: 1.0}, settings.precision)  # shows at once whether the opset will do
     warnings: list[str] = []
     learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
-    return PreparedCalibration(graph, contract, source, settings, chosen, learn, held, warnings)
+    store = Cache(cache, partial(cache_key, source, learn + held, settings.measured))
+    return PreparedCalibration(graph, contract, source, settings, chosen, learn, held, store, warnings)
+
+
+def _files(sources: Sequence[Source]) -> list[Path]:
+    """The files among pictures and boxes; a result may lie in a folder of them."""
+    places = [place for images, boxes in sources for place in (images, getattr(boxes, "path", boxes))]
+    return [Path(str(place)) for place in places if file_kind(str(place)) == REGULAR]
 
 
 def _measure(

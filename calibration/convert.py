@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mal_trt.calibration.half import to_half, too_wide
 from mal_trt.calibration.output import check_out, publish, save, scratch
 from mal_trt.calibration.parity_crops import parity_batches, parity_of
 from mal_trt.calibration.sample import CropBatch, crops, draw
-from mal_trt.formats.boxes import BoxesLike
+from mal_trt.formats.boxes import BoxesLike, Source
 
 MOST_DROP = 0.001  # change of mIoU against drawn masks
 MOST_CHANGE = 0.005  # how far the mean IoU with the FP32 model's masks may be from 1, where no masks are drawn
@@ -46,14 +46,15 @@ def convert(
     *,
     images: Path | str | None = None,
     boxes: BoxesLike | None = None,
+    sources: Sequence[Source] = (),
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> HalfReport:
     """A typed FP16 model from an FP32 model of `mal-trt export` (or "bundled").
 
     images, boxes: boxes of any format that is read, with drawn masks or without, to compare on instead of the crops in
-    the model's parity file; pictures None where the boxes say where they are. threads: of the processor. say: called
-    with a line on each step.
+    the model's parity file; pictures None where the boxes say where they are. sources: further pairs of these.
+    threads: of the processor. say: called with a line on each step.
 
     RunError, and nothing written, if mIoU against the drawn masks moves by more than 0.001, or, where none are drawn,
     the mean IoU with the FP32 model's masks is below 0.995. InputError for what cannot be used.
@@ -66,7 +67,7 @@ def convert(
     check_apart([out], [source])
     if contract.precision != "fp32":
         raise InputError(f"{source}: already {contract.precision}; give the FP32 model it was made from")
-    batches = _batches(source, contract, images, boxes)
+    batches = _batches(source, contract, [*sources, *([] if boxes is None else [(images, boxes)])])
     say("measuring ranges")
     half, kept = half_of(proto, contract, batches, threads)
     set_contract(half, half_contract(contract, kept))
@@ -112,10 +113,10 @@ def describe_drop(agreement: Mapping[str, Any], whose: str = "the FP32 model's")
     return f"mean IoU {agreement['mask_iou']['mean']:.4f} with {whose} masks"
 
 
-def _batches(source: Path, contract: Contract, images: Path | str | None, boxes: BoxesLike | None) -> list[CropBatch]:
-    if boxes is None:
+def _batches(source: Path, contract: Contract, sources: Sequence[Source]) -> list[CropBatch]:
+    if not sources:
         return parity_batches(source, contract)
-    found = list(crops(draw([(images, boxes)], CROPS), contract, BATCH))
+    found = list(crops(draw(sources, CROPS), contract, BATCH))
     if not found:
-        raise InputError(f"{boxes}: none of its pictures could be read")
+        raise InputError(f"{', '.join(str(boxes) for _, boxes in sources)}: no picture could be read")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,8 +44,8 @@ def beside(files: Mapping[Path, bytes]) -> Iterator[None]:
 
 @contextmanager
 def scratch(out: Path, mark: str) -> Iterator[Path]:
-    """Name of a temporary file beside `out`, removed at the end if it is still there."""
-    path = out.with_name(f".{out.stem}.{os.getpid()}.{mark}.part{out.suffix}")
+    """Name of a temporary file beside `out` that nobody else uses, removed at the end if it is still there."""
+    path = out.with_name(f".{out.stem}.{secrets.token_hex(6)}.{mark}.part{out.suffix}")
     try:
         yield path
     finally:

@@ -47,6 +47,9 @@ class CalibrationSettings:
     target: str = "tensorrt"
 
     def __post_init__(self) -> None:
+        for option, texts in (("layers", self.layers), ("exclude", self.exclude)):
+            if isinstance(texts, str):
+                raise InputError(f"--{option} {texts}: in Python a sequence of texts, such as ({texts!r},)")
         choices = (
             ("precision", (self.precision,), TYPES),
             ("observer", (self.observer,), OBSERVERS),
@@ -58,10 +61,17 @@ class CalibrationSettings:
                     raise InputError(f"--{option} {value}: expected one of {', '.join(allowed)}")
         if self.target == CPU_TARGET and self.precision != "int8":
             raise InputError(f"--precision {self.precision}: processors compute in INT8; leave --target cpu out")
-        if not 0 <= self.smooth <= 1:
-            raise InputError(f"--smooth {self.smooth}: expected a number from 0 to 1")
-        if self.crops < LEAST_CROPS or self.check_crops < 1:
-            raise InputError(f"--crops {self.crops}: ranges need {LEAST_CROPS} at least, and one to check on")
+        for option, share in (("smooth", self.smooth), ("max-miou-drop", self.max_miou_drop)):
+            if share is not None and not 0 <= share <= 1:
+                raise InputError(f"--{option} {share}: expected a number from 0 to 1")
+        numbers = (("batch", self.batch, 1), ("threads", self.threads, 1))
+        for option, number, least in (*numbers, ("sensitivity-crops", self.sensitivity_crops, 0)):
+            if number is not None and number < least:
+                raise InputError(f"--{option} {number}: expected {least} or more")
+        if self.crops < LEAST_CROPS:
+            raise InputError(f"--crops {self.crops}: ranges need {LEAST_CROPS} at least")
+        if self.check_crops < 1:
+            raise InputError(f"--check-crops {self.check_crops}: expected 1 or more")
 
     def limit(self, drawn: bool) -> float:
         """How much may drop: of mIoU with drawn masks, or of the agreement."""

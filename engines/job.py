@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mal_trt.artifacts.contract import Contract, check_for_gpu
 from mal_trt.artifacts.enginefile import PORTABLE, covers
 from mal_trt.artifacts.flavor import INSTALL, TITLES, Flavor, open_flavor
-from mal_trt.artifacts.manifest import Profile
+from mal_trt.artifacts.manifest import Profile, manifest_path
 from mal_trt.artifacts.models import is_bundled, resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
+from mal_trt.artifacts.parity_file import engine_parity_path
 from mal_trt.backends.choice import ENGINES
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine, find_gpus
@@ -24,6 +26,8 @@ from mal_trt.formats.boxes import Source
 
 # With --low-memory: scratch memory, and how hard TensorRT tries.
 LOW_WORKSPACE, LOW_LEVEL = 256 << 20, 2
+# What the library's integers hold.
+MOST_BATCH, MOST_BYTES = 2**31 - 1, 1 << 63
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
     contract = read_contract(onnx)
     check_for_gpu(contract, model, "TensorRT")
     check_output(out, onnx)
+    _check_numbers(options)
+    check_apart([options.timing_cache], [onnx])
     if not 0 <= options.opt_level <= 5:
         raise InputError(f"--opt-level {options.opt_level}: expected 0 (fast build) to 5 (slow build)")
     machine = find_gpus()
@@ -118,6 +124,17 @@ def prepare(model: str | Path, out: Path, options: EngineOptions, onnx: Path | N
         command=command(model, out, options, flavor.name),
         low_memory=options.low_memory,
     )
+
+
+def _check_numbers(options: EngineOptions) -> None:
+    """InputError for sizes that no library can take; those of the command are checked by the command too."""
+    batch, workspace = options.batch, options.workspace
+    if batch is not None:
+        whole = isinstance(batch, Sequence) and len(batch) == 3 and all(isinstance(n, int) for n in batch)
+        if not whole or not 0 < batch[0] <= batch[1] <= batch[2] <= MOST_BATCH:
+            raise InputError(f"--batch {batch}: expected least, best and most, such as 1,16,32")
+    if workspace is not None and not (isinstance(workspace, int) and 0 < workspace < MOST_BYTES):
+        raise InputError(f"--workspace {workspace}: expected bytes, such as {LOW_WORKSPACE}")
 
 
 def _sparse_notes(model: str | Path, onnx: Path, contract: Contract) -> list[str]:
@@ -229,8 +246,10 @@ def _check_tensorrt(options: EngineOptions, gpu: Gpu) -> None:
 
 
 def check_output(out: Path, onnx: Path) -> None:
-    """InputError if the engine cannot be written under that name."""
+    """InputError if the engine, its manifest or its parity file cannot be written under that name."""
     check_file(out, ENGINES)
+    check_file(manifest_path(out))
+    check_file(engine_parity_path(out))
     check_apart([out], [onnx])
 
 

@@ -9,6 +9,7 @@ from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.models import resolve_model
 from mal_trt.artifacts.onnxfile import read_contract
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.outputs import replaced
 from mal_trt.formats.boxes import Source
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
@@ -24,6 +25,8 @@ LADDER = {
 
 def check_precision(model: str | Path, contract: Contract, precision: str, sources: Sequence[Source]) -> None:
     """InputError if that precision cannot be made of the model."""
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
     if precision == contract.precision:
         return
     if contract.precision != "fp32":
@@ -55,8 +58,7 @@ def typed_model(
     if precision == "fp16":
         from mal_trt.calibration.convert import convert
 
-        images, boxes = sources[0] if sources else (None, None)
-        convert(source, path, images=images, boxes=boxes, say=say)
+        convert(source, path, sources=sources, say=say)
     elif precision == WIDE_ATTENTION:
         _wide_attention(source, path)
     else:
@@ -104,4 +106,5 @@ def _wide_attention(source: Path, out: Path) -> None:
     half = to_half(folded, found, attention)
     set_contract(half, half_contract(contract, (*too_wide(folded, found), *attention)))
     check_graph(half)
-    save(half, out)
+    with replaced(out) as part:
+        save(half, part)

@@ -30,6 +30,7 @@ from mal_trt.geometry.boxes import TEST_MARGIN_RATE, SizeClass
 from mal_trt.training.checkpoint import Checkpoint, load_into, read_checkpoint
 from mal_trt.training.exported import TRIMMED
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network, shown_sizes
+from mal_trt.training.pyramid import is_pyramid
 from mal_trt.training.sparse import META
 
 MOST_SIDE = 4096  # pixels of a crop; far larger ones take more memory than any machine has
@@ -64,7 +65,7 @@ def export_onnx(
     arch: str | None = None,
     precision: str = "fp32",
     fp16_weights: bool = False,
-    thresholds: Sequence[float] | None = None,
+    thresholds: float | Sequence[float] | None = None,
     margin: float | None = None,
     refine: str | None = None,
     parity_images: Path | str | None = None,
@@ -252,7 +253,9 @@ def _config(
         raise InputError(f"{source.path}: holds only an encoder (pretraining), no mask head; train from it first")
     assert source.config is not None  # a file with a whole network tells its configuration
     config = source.config
-    if arch is not None:
+    if arch is not None and arch != config.arch:
+        if config.layout == "pyramid" or is_pyramid(arch):  # whose checkpoints say what they are
+            raise InputError(f"--arch {arch}: {source.path} is a {config.arch}; leave --arch out")
         layout = config.layout if arch.startswith("vit-") else "timm"
         config = replace(config, arch=arch, layout=layout)
     if head == "fixed":
@@ -262,6 +265,8 @@ def _config(
     if input_size is not None and sizes is not None:
         raise InputError("--input-size and --sizes: give one of them")
     if sizes is not None:
+        if len(sizes) != 3:
+            raise InputError(f"--sizes {','.join(map(str, sizes))}: expected one each of small, medium and large boxes")
         known = set(config.sizes or (config.crop_size,))
         if strange := [side for side in sizes if side not in known]:
             raise InputError(
@@ -296,8 +301,8 @@ def _check_size(networks: dict[str, MALNetwork], fp16_weights: bool) -> None:
         raise InputError(f"{used / 1e6:.0f} million weights do not fit an ONNX file (2 GiB); {hint}")
 
 
-def _thresholds(values: Sequence[float]) -> tuple[float, float, float]:
-    values = [float(v) for v in values]
+def _thresholds(given: float | Sequence[float]) -> tuple[float, float, float]:
+    values = [float(v) for v in ([given] if isinstance(given, (int, float)) else given)]
     if len(values) not in (1, 3) or not all(0 <= v < 1 for v in values):
         raise InputError(f"thresholds {values}: expected one or three numbers from 0 to below 1")
     small, medium, large = values * 3 if len(values) == 1 else values

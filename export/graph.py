@@ -23,7 +23,9 @@ from mal_trt.training.vit import STRIDE, ViT
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCOPES = "pkg.torch.onnx.name_scopes"
 SIDE_STEP = 2 * STRIDE  # sides of crops are multiples of it, as the exporter has to know
-EXPORTER_OPSET = 18  # the lowest that torch's exporter writes
+# Of torch's exporter: the lowest that it writes, and the highest in which it writes no GroupNormalization, which
+# `check_graph` does not let pass. Others are converted.
+TRACED_OPSETS = (18, 20)
 
 
 class ExportGraph(nn.Module):
@@ -92,6 +94,8 @@ def trace(
         inputs["head_grid"] = torch.zeros(1, 1, example, example, dtype=torch.uint8)
         shapes["head_grid"] = {2: side, 3: side}
     outputs = ["logits"] + [f"logits_{part}" for part in graph.parts if len(graph.parts) > 1]
+    lowest, highest = TRACED_OPSETS
+    traced = min(max(opset, lowest), highest)
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)
@@ -105,7 +109,7 @@ def trace(
                 dynamic_shapes=shapes,
                 input_names=list(inputs),
                 output_names=outputs,
-                opset_version=max(opset, EXPORTER_OPSET),
+                opset_version=traced,
                 external_data=False,
                 optimize=True,
                 verbose=False,
@@ -117,13 +121,13 @@ def trace(
     if program is None:
         raise RunError("PyTorch returned no ONNX program for this network; try another --opset")
     model = _tidy(program.model_proto)
-    return _lower(model, opset) if opset < EXPORTER_OPSET else model
+    return model if opset == traced else _converted(model, opset)
 
 
-def _lower(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The model in an older operator set, where the converter knows the way."""
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in another operator set, where the converter knows the way."""
     for node in model.graph.node:
-        if node.op_type.startswith("Reduce"):  # an attribute at its default, which the older set lacks
+        if node.op_type.startswith("Reduce"):  # an attribute at its default, which older sets lack
             kept = [a for a in node.attribute if a.name != "noop_with_empty_axes" or a.i]
             del node.attribute[:]
             node.attribute.extend(kept)

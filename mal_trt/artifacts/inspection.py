@@ -14,7 +14,7 @@ from mal_trt.artifacts.onnxfile import read_onnx
 from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.artifacts.toollines import tool_lines
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import REGULAR, file_kind
+from mal_trt.base.files import NOTHING, REGULAR, file_kind
 
 CHECKPOINT = (b"PK", b"\x80")  # PyTorch's zip, and the pickle of its older files
 
@@ -25,20 +25,21 @@ def inspect(path: Path, checkpoint: Callable[[Path], dict[str, Any]]) -> dict[st
     Told apart by content, not by name: an ONNX file called .engine is an ONNX file. checkpoint: reads the facts of a
     checkpoint, which takes PyTorch.
     """
-    if file_kind(path) != REGULAR:
-        raise InputError(f"{path}: no such file; give a checkpoint, an .onnx file or an engine")
+    if (kind := file_kind(path)) != REGULAR:
+        what = "no such file" if kind == NOTHING else f"{kind}, not a model file"
+        raise InputError(f"{path}: {what}; give a checkpoint, an .onnx file or an engine")
     with path.open("rb") as file:
         start = file.read(8)
     if start[:4] in MAGIC:
         return _engine(path)
-    if start.startswith(CHECKPOINT) or path.suffix == ".safetensors":
+    if start.startswith(CHECKPOINT) or path.suffix.lower() == ".safetensors":
         return _head(path, "checkpoint") | checkpoint(path)
     try:
         return _onnx(path)
     except InputError:
-        if path.suffix == ".onnx":
+        if path.suffix.lower() == ".onnx":
             raise
-    if path.suffix in (".engine", ".plan"):
+    if path.suffix.lower() in (".engine", ".plan"):
         load_engine(path)  # says what it is instead
     return _head(path, "checkpoint") | checkpoint(path)
 

@@ -301,7 +301,8 @@ def _print_job(job: Job) -> None:
     typer.echo(f"  runs on: compute capability {', '.join(job.runs_on)}")
     for profile in job.profiles:
         grid = "" if profile.grid is None else f", mask-head grid {profile.grid}"
-        typer.echo("  profile: batch {} to {}, best {}{}".format(*(profile.batch[i] for i in (0, 2, 1)), grid))
+        side = "" if profile.side is None else f", crops of {profile.side} pixels"
+        typer.echo("  profile: batch {} to {}, best {}{}{}".format(*(profile.batch[i] for i in (0, 2, 1)), side, grid))
     if job.workspace is not None:
         typer.echo(f"  workspace: {job.workspace / (1 << 20):.0f} MiB")
     if job.flags:

@@ -115,7 +115,7 @@ def export(
     model, use = read_arguments(arguments, spec, "export")
     checkpoint = Path(model)
     out = out_file(out, use, model, ".fp16.onnx" if precision == "fp16" else ".onnx")
-    if is_bundled(checkpoint) or checkpoint.suffix == ".onnx":
+    if is_bundled(checkpoint) or checkpoint.suffix.lower() == ".onnx":
         if precision != "fp16":
             raise InputError(f"{checkpoint}: exported already; give a checkpoint, or --precision fp16")
         _only_precision(context, checkpoint)
@@ -152,7 +152,7 @@ def export(
         arch=arch,
         precision=precision,
         fp16_weights=fp16_weights,
-        thresholds=(thresholds,) if isinstance(thresholds, float) else thresholds,
+        thresholds=thresholds,
         margin=margin,
         refine=refine,
         parity_images=parity_images,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mal_trt.backends.choice import AUTO, one_each
 from mal_trt.base.errors import InputError
+from mal_trt.base.files import NOTHING, REGULAR, file_kind
 from mal_trt.base.outputs import check_apart, check_file
 from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
@@ -168,7 +169,11 @@ def _check(
 
 
 def _check_files(json_out: str | Path | None, csv_out: str | Path | None, plot_out: str | Path | None) -> None:
-    for path in (json_out, csv_out, plot_out):
+    given = [path for path in (json_out, csv_out, plot_out) if path is not None]
+    for place, path in enumerate(given):
         check_file(path)
+        kept = file_kind(path) in (NOTHING, REGULAR)  # and not /dev/stdout, where all may go
+        if kept and any(Path(path).resolve() == Path(other).resolve() for other in given[:place]):
+            raise InputError(f"{path}: two of the results would go there; give each a name of its own")
     if plot_out is not None and Path(plot_out).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{plot_out}: a plot is a .png or an .svg file")

@@ -18,6 +18,14 @@ def test_the_bundled_model_by_its_name() -> None:
     assert json.loads(result.stdout)["result"]["bytes"] == resolve_model("bundled").stat().st_size
 
 
+def test_endings_in_capitals_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "broken.ONNX").write_bytes(b"nothing")
+    said = call("inspect", tmp_path / "broken.ONNX")
+    assert said.exit_code == 2 and "not an ONNX file" in said.output
+    said = call("inspect", tmp_path)
+    assert said.exit_code == 2 and "a folder, not a model file" in said.output
+
+
 def test_inspect_onnx(tmp_path: Path) -> None:
     model = resolve_model("bundled")
     document = json.loads(call("inspect", model, "--json").stdout)["result"]

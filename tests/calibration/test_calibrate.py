@@ -20,6 +20,7 @@ from mal_trt.base.errors import InputError, NothingDone, RunError
 from mal_trt.calibration import calibrate as module
 from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
+from mal_trt.calibration.dry_run import forecast
 from mal_trt.calibration.settings import CalibrationSettings
 from mal_trt.geometry.boxes import SizeClass
 
@@ -102,6 +103,37 @@ def test_annotations_decide_by_drawn_masks(tmp_path: Path, encoder: Write, pictu
     assert report.document["agreement"]["miou"]["reference"]["all"] > 0.8
 
 
+def test_the_limit_is_that_of_what_is_compared(tmp_path: Path, encoder: Write, pictures: Write) -> None:
+    """Boxes may bring drawn masks; where most have none, the few others say too little of mIoU."""
+    model, (images, boxes) = encoder(), pictures(masks=True)
+    document = calibrate(model, tmp_path / "out.onnx", [(images, boxes)], QUICK).document
+    assert document["agreement"]["miou"]["objects"] == 4 and document["limit"] == 0.005
+    content = json.loads(boxes.read_text())
+    for record in content["annotations"][::3] + content["annotations"][1::3]:
+        del record["segmentation"]
+    boxes.write_text(json.dumps(content))
+    document = calibrate(model, tmp_path / "out.onnx", [(images, boxes)], QUICK).document
+    assert document["agreement"]["miou"] is None and document["limit"] == 0.02
+
+
+def test_the_cache_knows_what_makes_a_crop() -> None:
+    from mal_trt.calibration.cache import PIPELINE
+    from mal_trt.formats import depth, image_source, jpeg, pixels
+    from mal_trt.geometry import boxes, crops
+
+    used = (boxes.extended_box, crops.make_frame, crops.read_crop, image_source.ImageSource.load)
+    used = (*used, pixels.read_picture, pixels.to_rgb, jpeg.read_jpeg, depth.to_8_bits)
+    files = {function.__module__.removeprefix("mal_trt.").replace(".", "/") + ".py" for function in used}
+    assert files == set(PIPELINE)
+
+
+def test_without_a_cache_no_picture_is_hashed(
+    tmp_path: Path, encoder: Write, pictures: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cache_key", lambda *_: pytest.fail("read all pictures"))
+    calibrate(encoder(), tmp_path / "out.onnx", [pictures()], QUICK)
+
+
 def test_cache_is_used_and_a_stale_one_refused(
     tmp_path: Path, encoder: Write, pictures: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +152,8 @@ def test_cache_is_used_and_a_stale_one_refused(
         settings = CalibrationSettings(**{"crops": 32, "check_crops": 4, **changes})
         with pytest.raises(InputError, match=rf"cache\.npz: a stale cache, .*{what}"):
             calibrate(model, out, [(images, boxes)], settings, cache=cache)
+        with pytest.raises(InputError, match=rf"cache\.npz: a stale cache, .*{what}"):
+            forecast(model, out, [(images, boxes)], settings, cache=cache)
 
     refused("the settings", exclude=("fc2",))
     encoder(steep=9.0)
@@ -214,6 +248,11 @@ def test_bad_models(tmp_path: Path, encoder: Write, pictures: Write) -> None:
         ({"observer": "mean"}, "--observer mean"),
         ({"layers": ("linear", "attention")}, "--layers attention"),
         ({"crops": 3}, "--crops 3"),
+        ({"check_crops": 0}, "--check-crops 0"),
+        ({"exclude": "stem"}, r"--exclude stem: in Python a sequence of texts, such as \('stem',\)"),
+        ({"layers": "linear"}, "--layers linear: in Python"),
+        ({"max_miou_drop": float("nan")}, "--max-miou-drop nan"),
+        *[({name: -1}, "expected . or more") for name in ("batch", "threads", "sensitivity_crops")],
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:

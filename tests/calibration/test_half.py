@@ -92,6 +92,8 @@ def test_converted_file(tmp_path: Path, encoder: Write, pictures: Write, version
         single, half = (backend.run(parity["image"], SizeClass.SMALL) for backend in backends)
         np.testing.assert_allclose(parity["logits"][0], single, atol=1e-5)
     assert 0 < np.abs(half - single).max() < 0.02
+    twice = convert(tmp_path / "model.onnx", tmp_path / "again.onnx", sources=[(images, boxes)] * 2)
+    assert twice.agreement["boxes"] == 64  # of both sets
     # Without pictures it is checked on its parity crops.
     encoder(opset=version).with_suffix(".parity.npz").write_bytes(report.parity_path.read_bytes())
     assert convert(tmp_path / "model.onnx", tmp_path / "again.onnx").agreement["boxes"] == 4

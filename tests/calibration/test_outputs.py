@@ -18,6 +18,7 @@ from mal_trt.calibration import output
 from mal_trt.calibration.calibrate import calibrate
 from mal_trt.calibration.convert import convert
 from mal_trt.calibration.settings import CalibrationSettings
+from mal_trt.formats.boxes import Boxes
 
 Write = Callable[..., Any]
 QUICK = CalibrationSettings(crops=32, check_crops=4, sensitivity_crops=0, max_miou_drop=1)
@@ -44,6 +45,31 @@ def test_no_input_is_written_over(tmp_path: Path, encoder: Write, pictures: Writ
         with pytest.raises(InputError, match=r"--cache .*: is the model itself or one of the files written"):
             calibrate(model, out, [boxes], QUICK, cache=cache)
     assert model.read_bytes() == before and not out.exists()
+
+
+def test_a_report_does_not_take_the_place_of_the_boxes(tmp_path: Path, encoder: Write, pictures: Write) -> None:
+    model, (images, boxes) = encoder(), pictures()
+    named = boxes.rename(tmp_path / "out.report.json")
+    before = named.read_bytes()
+    for sources, judged in (([(images, named)], None), ([(images, pictures()[1])], (images, Boxes(named)))):
+        with pytest.raises(InputError, match=r"out\.report\.json: is an input"):
+            calibrate(model, tmp_path / "out.onnx", sources, QUICK, annotations=judged)
+    assert named.read_bytes() == before
+
+
+def test_a_cache_that_could_not_be_written_is_refused_first(
+    tmp_path: Path, encoder: Write, pictures: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mal_trt.calibration.calibrate.spectra", lambda *_: pytest.fail("measured"))
+    for cache, why in ((tmp_path / "no" / "c.npz", "its folder does not exist"), (tmp_path, "a folder")):
+        with pytest.raises(InputError, match=why):
+            calibrate(encoder(), tmp_path / "out.onnx", [pictures()], QUICK, cache=cache)
+
+
+def test_half_written_files_have_names_of_their_own(tmp_path: Path) -> None:
+    """Also on two machines, where processes may have the same number."""
+    with output.scratch(tmp_path / "m.onnx", "int8") as one, output.scratch(tmp_path / "m.onnx", "int8") as other:
+        assert one != other and one.parent == tmp_path and one.suffix == ".onnx"
 
 
 def test_a_model_that_cannot_be_put_in_place_leaves_what_was_there(

@@ -69,3 +69,14 @@ def test_int8_gets_better(tmp_path: Path, encoder: Callable[..., Path], pictures
         return float(report.document["agreement"]["logit_error"]["mean"])
 
     assert error(0.7) < 0.8 * error(0.0)
+
+
+def test_nothing_to_smooth(tmp_path: Path, encoder: Callable[..., Path], pictures: Callable[..., Any]) -> None:
+    """As in a convolutional network; ONNX Runtime gives all outputs where none is asked for."""
+    settings = CalibrationSettings(
+        crops=32, check_crops=4, sensitivity_crops=0, max_miou_drop=1.0, smooth=0.5, exclude=("blocks.0",)
+    )
+    report = calibrate(encoder(), tmp_path / "out.onnx", [pictures()], settings)
+    assert report.document["warnings"] == [
+        "--smooth has no effect: no normalisation feeds nothing but quantised Linears"
+    ]

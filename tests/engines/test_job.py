@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from mal_trt.artifacts.contract import Contract
 from mal_trt.artifacts.flavor import Flavor
 from mal_trt.artifacts.manifest import Profile, shapes
+from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.gpu import Gpu, Machine
 from mal_trt.engines import EngineOptions, job
@@ -161,3 +163,34 @@ def test_progress_of_nested_phases() -> None:
     assert shares == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75]
     monitor.stop.set()
     assert methods["step_complete"](None, "two", 1) is False
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[({"batch": batch}, "expected least, best and most") for batch in (8, (0, 1, 2), (4, 2, 8), (1, 1, 1 << 31))],
+        *[({"workspace": size}, "--workspace .*: expected bytes") for size in (0, -1, 1.5e9, 1 << 63)],
+    ],
+)
+def test_sizes_that_no_library_can_take(
+    options: dict[str, object], message: str, made_up: object, tmp_path: Path
+) -> None:
+    made_up(ORIN, "tensorrt")  # type: ignore[operator]
+    with pytest.raises(InputError, match=message):
+        decide(tmp_path, **options)
+
+
+def test_a_timing_cache_is_no_model(made_up: object, tmp_path: Path) -> None:
+    made_up(ORIN, "tensorrt")  # type: ignore[operator]
+    model = shutil.copy(resolve_model("bundled"), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"m\.onnx: is an input and would be overwritten"):
+        prepare(model, tmp_path / "m.engine", EngineOptions(timing_cache=model))
+
+
+@pytest.mark.parametrize("name", ["m.engine.json", "m.engine.parity.npz"])
+def test_what_goes_beside_an_engine_is_looked_at_first(name: str, made_up: object, tmp_path: Path) -> None:
+    """Or the engine that was there would be replaced, and lose its manifest."""
+    made_up(ORIN, "tensorrt")  # type: ignore[operator]
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: a folder"):
+        decide(tmp_path)

@@ -153,6 +153,18 @@ def test_opset_17(layout: str, tmp_path: Path) -> None:
     backend.close()
 
 
+def test_group_normalisation_in_opset_23(tmp_path: Path) -> None:
+    """From 21 on PyTorch writes it as one operator, which TensorRT 10.3 does not read."""
+    torch.manual_seed(7)
+    config = NetworkConfig("mal-nano", crop_size=SIZE, mask_head_hidden_channel=16)
+    save_checkpoint(tmp_path / "nano.pth", config, student=build_network(config).state_dict())
+    report = export_onnx(tmp_path / "nano.pth", tmp_path / "m.onnx", opset=23, thresholds=0.4, arch="mal-nano")
+    assert [o.version for o in onnx.load(report.path).opset_import] == [23]
+    assert report.contract.thresholds == (0.4, 0.4, 0.4)
+    with pytest.raises(InputError, match=r"--arch mal-edge: .* is a mal-nano; leave --arch out"):
+        export_onnx(tmp_path / "nano.pth", tmp_path / "m.onnx", arch="mal-edge")
+
+
 @pytest.mark.parametrize("options", [{}, {"weights": "mixed", "input_dtype": "float32"}, {"opset": 17}])
 def test_half_precision(options: dict[str, Any], tmp_path: Path) -> None:
     checkpoint, networks = make(tmp_path)
@@ -366,6 +378,8 @@ def test_packaged_crops_are_photos() -> None:
         ({"precision": "fp16", "fp16_weights": True}, "--fp16-weights is for"),
         ({"thresholds": [0.1, 2.0, 0.3]}, "thresholds"),
         ({"arch": "vit-mae-base/16"}, "another network"),
+        ({"arch": "mal-edge"}, "leave --arch out"),
+        ({"sizes": (64,)}, "--sizes 64: expected one each"),
     ],
 )
 def test_bad_options_are_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -233,6 +233,7 @@ def test_plot(suffix: str, blobs: tuple[Path, Path], model: Any, tmp_path: Path)
         ({"models": []}, "no model to measure"),
         ({"models": ["absent.onnx"]}, "absent.onnx: no such model file"),
         ({"device": "cuda"}, "device cuda"),
+        ({"json_out": "out.json", "csv_out": "./out.json"}, "two of the results would go there"),
     ],
 )
 def test_bad_input_is_said_before_any_timing(
