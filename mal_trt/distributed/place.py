@@ -28,7 +28,8 @@ class Place:
     """A folder or a URL for outputs, made if it is not there. RunError if it cannot be written, or read."""
 
     def __init__(self, out: str | Path, make: bool = True) -> None:
-        self.out = str(out).removeprefix("file://").rstrip("/")
+        place = str(out).removeprefix("file://")
+        self.out = place.rstrip("/") or place[:1]
         self._store = Store(self.out) if is_url(self.out) else None
         self._folder = Path(self.out)
         if make and self._store is None:

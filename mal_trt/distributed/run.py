@@ -18,6 +18,7 @@ from mal_trt.base.progress import Progress
 from mal_trt.base.version import __version__
 from mal_trt.distributed.place import Place
 from mal_trt.distributed.plan import Plan, check_facts, make_plan, read_plan
+from mal_trt.distributed.shard_file import pyarrow_module
 from mal_trt.distributed.shard_labeler import Done, ShardLabeler, ShardRun, shard_record
 from mal_trt.formats.boxes import BoxesLike
 from mal_trt.labelling.job import LabelJob
@@ -103,6 +104,7 @@ def label_shards(
             f"device {device}: one process makes shards on one device; for several give --ray local --device cuda "
             "--gpus-per-worker 1"
         )
+    pyarrow_module()
     if threads is None:
         threads = usable_cores() if ray is None else 1
     settings = Settings(model, threads, threshold, flip, refine, weights, crops, decode, slack, backend, second_pass)

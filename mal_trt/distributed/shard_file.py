@@ -43,7 +43,7 @@ _TEXTS = (
 
 def schema() -> Any:
     """The columns of a shard, as pyarrow has them."""
-    arrow = _arrow()
+    arrow = pyarrow_module()
     return arrow.schema(
         [
             ("file_name", arrow.string()),
@@ -61,7 +61,7 @@ def schema() -> Any:
 
 def write_shard(journal: Journal, file: Path, model: str, record: dict[str, Any]) -> None:
     """Write the file of a journal whose boxes all have a result. model: its SHA-256. record: the run record."""
-    arrow = _arrow()
+    arrow = pyarrow_module()
     from pyarrow import parquet
 
     images = list(journal.images())
@@ -83,7 +83,7 @@ def write_shard(journal: Journal, file: Path, model: str, record: dict[str, Any]
 def read_record(file: Path, name: str | None = None) -> dict[str, Any]:
     """{"record": the run record, "document": images and other parts} of a shard; InputError if it is none, or not
     whole. name: what the file is a copy of, if it is one."""
-    _arrow()
+    pyarrow_module()
     from pyarrow import parquet
 
     try:
@@ -96,7 +96,7 @@ def read_record(file: Path, name: str | None = None) -> dict[str, Any]:
 
 def read_rows(file: Path, name: str | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a shard, in order; InputError likewise."""
-    arrow = _arrow()
+    arrow = pyarrow_module()
     from pyarrow import parquet
 
     try:
@@ -139,7 +139,8 @@ def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
 
 
-def _arrow() -> Any:
+def pyarrow_module() -> Any:
+    """pyarrow; InputError if it is not installed."""
     try:
         import pyarrow
     except ModuleNotFoundError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mal_trt.base.errors import InputError
 from mal_trt.base.places import copy_folder, places, split_url
-from mal_trt.base.remote import Store, is_url, joined
+from mal_trt.base.remote import Store, joined
 
 # What may be a label file; pictures stay where they are.
 ENDINGS = (".json", ".jsonl", ".xml", ".txt", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".data", ".names")
@@ -52,11 +52,11 @@ class BoxCopies:
     def home(self, asked: Sequence[Sequence[str]]) -> str:
         """The URL below which pictures of these names lie; InputError if it cannot be told."""
         folder = self.url if self.path.is_dir() else split_url(self.url)[0]
-        above = folder.rpartition("/")[0]
+        homes = [folder]
+        if "/" in folder.partition("://")[2]:  # above a host or a bucket lie those of others
+            homes.append(folder.rpartition("/")[0])
         names = [paths[0].replace("\\", "/") for paths in asked[:LOOKED_FOR]]
-        for place in (folder, f"{folder}/images", above, f"{above}/images"):
-            if place.endswith((":", ":/", ":/images")) or not is_url(place):
-                continue
+        for place in (f"{home}{below}" for home in homes for below in ("", "/images")):
             try:
                 if any(Store(place).is_file(name) for name in names):
                     return place

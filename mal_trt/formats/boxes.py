@@ -18,8 +18,8 @@ from mal_trt.formats.box_copies import BoxCopies
 from mal_trt.formats.images import EACH, ImageSource, open_images
 from mal_trt.formats.jsonstream import Entry, document_entries, read_document
 from mal_trt.formats.picture_tables import opened_parquet, picture_column
-from mal_trt.formats.reading.build import Document, ReadResult
-from mal_trt.formats.reading.coco import merged, read_coco
+from mal_trt.formats.reading.build import Document, ReadResult, passed_over
+from mal_trt.formats.reading.coco import merged, named, read_coco
 from mal_trt.formats.reading.cvat import read_cvat
 from mal_trt.formats.reading.detect import ENDINGS, TITLES, detect
 from mal_trt.formats.reading.kitti import read_kitti
@@ -87,12 +87,12 @@ class Boxes:
     ):
         self.path = as_place(path)
         self.split, self.rescale = split, rescale
-        self.notes: list[str] = []
         self._copies = BoxCopies(str(path)) if is_url(path) and ending_of(places(path)) != ".tar" else None
         self._here = self.path if self._copies is None else self._copies.path
         self.image_list = None if image_list is None else Path(image_list)
         with self._naming_urls():
             self._found = detect(self._here, format)
+            self.notes = self._strays
             if self.image_list is not None and not self.bare:
                 raise InputError(f"{self.image_list}: {self} names its pictures itself; leave out the image list")
 
@@ -186,7 +186,7 @@ class Boxes:
     def _streamed(self) -> Iterator[Entry]:
         if self.image_list is not None:
             return with_pictures(self._files[0], self.image_list)
-        return self._checked(read_document(self._files[0]))
+        return self._checked(named(read_document(self._files[0])))
 
     def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         for entry in entries:
@@ -278,8 +278,14 @@ class Boxes:
             read = SPLIT_READERS[format](files, images, self.split if self._split_inside else None)
         else:
             read = READERS[format](files, images)
-        self.notes[:] = read.notes
+        self.notes[:] = [*read.notes, *self._strays]
         return read
+
+    @property
+    def _strays(self) -> list[str]:
+        """A note of what lies among the files and is none of them."""
+        stray = [file.name for file in self._found.stray]
+        return [passed_over(stray)] if stray else []
 
 
 BoxesLike = str | Path | Boxes

@@ -24,6 +24,7 @@ from mal_trt.writers.formats import chosen
 from mal_trt.writers.options import Options
 
 NO_MASK, UNKNOWN_SIZE = "no mask", "picture size unknown"
+AGAIN = "run again"
 BATCH = 1 << 20  # the plan's batches mean nothing here
 
 
@@ -82,7 +83,7 @@ def convert(
             write_plan(journal, {}, boxes, None, source, BATCH, masks=True, look=images is not None)
             read_masks(journal, progress)
             written, total = journal.count()
-            has_skipped = write_skipped(journal, skipped_path(out))
+            has_skipped = write_skipped(journal, skipped_path(out), AGAIN)
             if not written:
                 reasons = "; ".join(f"{reason}: {count}" for reason, count in list(journal.skipped().items())[:3])
                 raise NothingDone(
@@ -93,7 +94,7 @@ def convert(
                     skipped_path(out) if has_skipped else None,
                 )
             with Progress("writing", written * len(formats), unit="masks", show=progress) as bar:
-                losses = write_outputs(journal, formats, out, options, bar.advance)
+                losses = write_outputs(journal, formats, out, options, bar.advance, AGAIN)
             found = read_report(journal)
             return Converted(
                 total=total,

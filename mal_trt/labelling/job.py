@@ -47,11 +47,17 @@ class LabelOutputs:
 
     def check(self) -> None:
         """InputError if a run could not write there, or would write over something."""
+        if self.out.name in ("", ".."):
+            raise InputError(f"{self.out}: a folder without a name of its own; --out takes a name for what is written")
         longest = self.journal.with_name(self.journal.name + "-wal")  # of the names that a run makes beside its output
         if (kind := file_kind(longest)) not in (NOTHING, REGULAR):
             raise InputError(f"{self.out}: cannot be written ({kind}); choose another --out")
         if self.out.is_dir() and ending(self.formats):
             raise InputError(f"{self.out}: a folder; --out takes the name of a file")
+        if self.overlay is not None:
+            out, here = self.out.resolve(), self.overlay.resolve()
+            if out in here.parents or (out == here and ending(self.formats)):
+                raise InputError(f"{self.overlay}: lies in the output {self.out}; give overlays a folder of their own")
         if self.resume:
             return
         if self.journal.exists():

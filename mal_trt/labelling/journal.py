@@ -68,8 +68,9 @@ class Result(NamedTuple):
 class Journal:
     """An open journal; only one process can hold it. Plan and output read and write its rows with SQL."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, goes_on: bool = False) -> None:
+        """goes_on: a run can go on from it with --resume."""
+        self.path, self._goes_on = path, goes_on
         self._columns: dict[str, int] = {}
         try:
             # Autocommit: transactions are opened by `transaction` alone.
@@ -247,7 +248,7 @@ class Journal:
     @contextmanager
     def resumable(path: Path) -> Iterator[Journal]:
         """The journal of a run, which is gone when the run ends well, or with nothing to show."""
-        journal = Journal(path)
+        journal = Journal(path, goes_on=True)
         try:
             yield journal
         except NothingDone:
@@ -264,6 +265,8 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
+            if not self._goes_on:
+                raise RunError(f"{self.path}: cannot be written ({error}); make room and run again") from error
             raise RunError(
                 f"{self.path}: cannot write or read the journal ({error}); is the disk full? "
                 "Nothing finished is lost: make room and run again with --resume"

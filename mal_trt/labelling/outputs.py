@@ -23,7 +23,7 @@ from mal_trt.writers.formats import write_formats
 from mal_trt.writers.options import Options
 
 WRITTEN = "written"
-RESUME = "make room and run again with --resume"
+RESUME = "run again with --resume"
 
 
 def write_outputs(
@@ -32,10 +32,11 @@ def write_outputs(
     out: Path,
     options: Options,
     done: Callable[[int], None] = lambda objects: None,
+    again: str = RESUME,
 ) -> dict[str, dict[str, Any]]:
     """Write the labels of a journal at `out`: one format's file or folder, or a folder of several. Returns what each
     format lost, see `FormatLoss.figures`. done: called with how many objects were written. RunError if the disk
-    refuses, or if something lies at `out`."""
+    refuses, or if something lies at `out`. again: what to do when that is mended."""
     before = journal.fact(WRITTEN)
     if before is not None and out.exists():
         note = json.loads(before)
@@ -48,7 +49,7 @@ def write_outputs(
         found = write_formats(JournalLabels(journal), formats, part, options, done)
         losses = {name: loss.figures() for name, loss in found.items()}
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise RunError(f"{out}: came into being meanwhile and is not overwritten; move it and run with --resume")
+            raise RunError(f"{out}: came into being meanwhile and is not overwritten; move it and {again}")
         note = {"inode": part.stat().st_ino, "formats": list(formats), "losses": losses}
         journal.remember(WRITTEN, json.dumps(note))
         try:
@@ -58,19 +59,19 @@ def write_outputs(
             raise
         return losses
     except OSError as error:
-        raise not_written(out, error, RESUME) from error
+        raise not_written(out, error, f"make room and {again}") from error
     finally:
         _remove(part)
 
 
-def write_skipped(journal: Journal, path: Path) -> bool:
-    """The list of `skipped_records` as a file; no file if there are none."""
+def write_skipped(journal: Journal, path: Path, again: str = RESUME) -> bool:
+    """The list of `skipped_records` as a file; no file if there are none. again: as of `write_outputs`."""
     records = skipped_records(journal)
     first = next(records, None)
     if first is None:
         path.unlink(missing_ok=True)
         return False
-    with replaced(path, RESUME) as part, text_file(part) as file:
+    with replaced(path, f"make room and {again}") as part, text_file(part) as file:
         write_list(file, map(json.dumps, chain([first], records)))
         file.write("\n")
     return True

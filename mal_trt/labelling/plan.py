@@ -17,6 +17,8 @@ from mal_trt.formats.boxes import BoxesLike, as_boxes
 from mal_trt.formats.ids import identity
 from mal_trt.formats.images import ImageSource
 from mal_trt.formats.jsonstream import BARE_LIST, STREAMED, Entry, read_document
+from mal_trt.formats.reading.coco import named
+from mal_trt.formats.reading.results import GIVEN
 from mal_trt.geometry.boxes import SizeClass, clip_box, size_class
 from mal_trt.labelling.document_rows import (
     DUPLICATE,
@@ -65,7 +67,7 @@ def write_plan(
             if image_list is not None:
                 raise InputError(f"{image_list}: {boxes} names its pictures itself; leave out the image list")
         elif image_list is not None:
-            _require(image_list, _load(journal, read_document(image_list), image_list, only="images"), "images")
+            _require(image_list, _load(journal, named(read_document(image_list)), image_list, whole=False), "images")
         journal.execute("CREATE INDEX annotation_image ON annotation(image_id)")
         journal.execute("CREATE INDEX annotation_id ON annotation(id)")
         if BARE_LIST in keys and image_list is None:
@@ -91,22 +93,23 @@ def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
         raise InputError(f"{path}: no {' and no '.join(missing)}; expected a COCO document, or a bare list of results")
 
 
-def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, only: str | None = None) -> set[str]:
-    """Store the pieces of the document at `path`, or those under one key alone. Returns the keys found."""
+def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, whole: bool = True) -> set[str]:
+    """Store the pieces of the document at `path`; whole False: pictures and what its classes are called. Returns the
+    keys found."""
     keys: set[str] = set()
 
     def records() -> Iterator[Entry]:
         for entry in entries:
-            if only not in (None, entry.key):
+            if not whole and entry.key not in GIVEN:
                 continue
             if entry.index is not None:
                 yield entry
                 continue
             keys.add(entry.key)
-            if only is None:
+            if whole or entry.key == "categories":
                 text = None if entry.key in (*STREAMED, BARE_LIST) else entry.text
                 journal.insert("part", [(None, entry.key, text)])
-            if entry.key == "categories":
+            if whole and entry.key == "categories":  # results may have classes that the list does not know
                 _load_categories(journal, entry.value)
 
     rest = records()

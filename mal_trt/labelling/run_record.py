@@ -15,7 +15,7 @@ from typing import Any
 from mal_trt.backends.choice import AUTO, backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import open_regular
+from mal_trt.base.files import NOTHING, REGULAR, file_kind, open_regular
 from mal_trt.base.outputs import write_json
 from mal_trt.base.version import __version__
 from mal_trt.base.versions import library_versions
@@ -23,6 +23,7 @@ from mal_trt.labelling.summary import Summary
 
 SCHEMA = 1
 HEAD = 1 << 16  # bytes that hold the first record of a list
+MORE = "x" * 24  # what the name of a half-written file has besides its own
 
 
 def record_path(out: Path) -> Path:
@@ -38,7 +39,10 @@ def skipped_path(out: str | Path) -> Path:
 
 def check_beside(out: Path, inputs: Iterable[object]) -> None:
     """InputError if what is written beside an output would overwrite an input, something that is not ours, or what
-    belongs to another output."""
+    belongs to another output, or could not be called so."""
+    longest = skipped_path(out)
+    if (kind := file_kind(longest.with_name(MORE + longest.name))) not in (NOTHING, REGULAR):
+        raise InputError(f"{out}: {longest.name} cannot be written beside it ({kind}); choose another --out")
     for path in (record_path(out), skipped_path(out)):
         if path.exists() and any(Path(str(one)).exists() and path.samefile(str(one)) for one in inputs):
             raise InputError(f"{path}: an input, and would be overwritten beside {out}; choose another --out")

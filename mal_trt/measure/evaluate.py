@@ -84,7 +84,8 @@ def evaluate(
     if not any(isinstance(record, dict) and record.get("segmentation") for record in truth["annotations"]):
         _without_drawn(annotations, given is not None, worst_out is not None)
     if labels is not None:
-        result = score_labels(truth, _read_labels(Path(labels)), str(annotations), (), given, watchers)
+        records, shown = _read_labels(Path(labels))
+        result = score_labels(truth, records, str(annotations), (), given, watchers, shown)
         result["labels"] = str(labels)
     else:
         options: dict[str, Any] = {
@@ -127,7 +128,7 @@ def _labelled(
             summary = label(images, annotations, model, out, **options)
         except NothingDone as error:
             raise NothingDone(str(error)) from None  # the list of records is gone with its folder
-        return summary, _read_labels(out), read_json(summary.skipped_list) if summary.skipped_list else []
+        return summary, _read_labels(out)[0], read_json(summary.skipped_list) if summary.skipped_list else []
 
 
 def score_labels(
@@ -137,14 +138,16 @@ def score_labels(
     unlabelled: Iterable[Any] = (),
     points: Mapping[Any, ObjectPoints] | None = None,
     watchers: Sequence[Callable[[ScoredObject], None]] = (),
+    images: Any = (),
 ) -> dict[str, Any]:
     """Metrics of label records against the annotations of a COCO document, matched by annotation id.
 
     Label records need `id` and `segmentation`. `where` names the annotations in errors. unlabelled: records
     {"id", "reason"} that say why a label is missing. points: by annotation id; with them no mask need be drawn.
-    watchers: are shown every scored object.
+    watchers: are shown every scored object. images: the labels' own records of pictures: a label of another picture
+    than its annotation's is none of it.
     """
-    found = Labels(truth, labels)
+    found = Labels(truth, labels, images)
     names = category_names(truth)
     reasons = {key: str(entry.get("reason")) for key, entry in by_id(list(unlabelled))}
     scores: list[ObjectScore] = []
@@ -217,11 +220,12 @@ def _truth(annotations: Boxes, images: str | Path | None) -> Document:
     return annotations.document(open_pictures(images, annotations))
 
 
-def _read_labels(path: Path) -> list[Any]:
+def _read_labels(path: Path) -> tuple[list[Any], Any]:
+    """The records of a label file, and those of its pictures; of a list none."""
     if file_kind(path) == FOLDER:
         raise InputError(f"{path}: a folder; expected {LABELS}, which `mal-trt convert` makes of other formats")
     document = read_json(path)
     records = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(records, list):
         raise InputError(f"{path}: not labels; expected {LABELS}")
-    return records
+    return records, document.get("images") if isinstance(document, dict) else ()

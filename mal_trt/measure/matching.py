@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Document
 from mal_trt.formats.ids import identity, same_id
+from mal_trt.formats.picture_names import clean_name
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.document_rows import side
@@ -17,13 +19,16 @@ from mal_trt.labelling.document_rows import side
 class Labels:
     """The label records of a document's annotations. Of several with one id the first counts."""
 
-    def __init__(self, truth: Document, records: list[Any]) -> None:
-        """records need `id` and `segmentation`; InputError for one without an id."""
+    def __init__(self, truth: Document, records: list[Any], images: Any = ()) -> None:
+        """records need `id` and `segmentation`; InputError for one without an id. images: the labels' own records of
+        pictures, where there are any."""
         self.pictures: dict[Any, dict[str, Any]] = {}
         for key, picture in by_id(truth["images"]):
             self.pictures.setdefault(key, picture)  # of several with one id the first, as `label` has it
         self._found: dict[Any, Any] = {}
         self._quality: dict[Any, Any] = {}
+        self._names = {key: _called(image) for key, image in by_id(images)}
+        self._images: dict[Any, Any] = {}
         for index, record in enumerate(records):
             try:
                 key = usable_key(record, "id")
@@ -31,6 +36,7 @@ class Labels:
                 raise InputError(f"label record {index} has no `id`; masks meet annotations by id") from None
             self._found.setdefault(key, record.get("segmentation"))
             self._quality.setdefault(key, record.get("quality"))
+            self._images.setdefault(key, record.get("image_id"))
         self._texts = {str(key) for key in self._found}
 
     def __contains__(self, key: Any) -> bool:
@@ -50,8 +56,12 @@ class Labels:
     def mask(self, annotation: dict[str, Any]) -> RLE:
         """The mask of one annotation that has a label; ValueError says why it cannot be had."""
         height, width = self.size(annotation)
+        key = usable_key(annotation, "id")
+        own, there = _called(self.picture(annotation)), self._names.get(same_id(self._images[key], self._names), "")
+        if own and there and own != there:
+            raise ValueError("label: of another picture, though of the same id")
         try:
-            return to_rle(self._found[usable_key(annotation, "id")], height, width)
+            return to_rle(self._found[key], height, width)
         except ValueError as error:
             raise ValueError(f"label: {error}") from None
 
@@ -93,6 +103,12 @@ def by_id(records: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 def category_names(truth: Document) -> dict[Any, str]:
     """Class names by category id."""
     return {key: str(entry.get("name", "")) for key, entry in by_id(truth.get("categories"))}
+
+
+def _called(image: dict[str, Any]) -> str:
+    """A picture's name without folders and ending, which the tools that labels pass through may change."""
+    name = image.get("file_name")
+    return PurePosixPath(clean_name(name)).stem.casefold() if isinstance(name, str) else ""
 
 
 def most_common(reasons: Mapping[str, int]) -> str:

@@ -49,6 +49,8 @@ def chosen(formats: str | Sequence[str]) -> tuple[str, ...]:
     """Names of formats, of one text with commas between or of several; InputError for what is none, or not here."""
     names = formats.split(",") if isinstance(formats, str) else formats
     found = tuple(dict.fromkeys(name.strip().lower() for name in names))
+    if not found:
+        raise InputError(f"no format; expected one of {', '.join(FORMATS)}, or several")
     for name in found:
         if name not in FORMATS:
             raise InputError(f"format {name}: expected one of {', '.join(FORMATS)}, or several with commas between")

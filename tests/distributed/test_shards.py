@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def test_what_is_no_run_of_shards(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match="holds no shards of"):
         merge(place, tmp_path / "merged.json", progress=False)
     assert not (tmp_path / "merged.json").exists()
+
+
+def test_without_pyarrow_nothing_is_begun(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=1)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match="shards need pyarrow"):
+        label_shards(images, boxes, tiny_model(), tmp_path / "shards", **OPTIONS)
+    assert not (tmp_path / "shards").exists()
 
 
 def test_shards_in_two_passes(tmp_path: Path, tiny_model: Write, data_set: Write) -> None:
@@ -172,6 +183,7 @@ def test_a_merge_leaves_no_older_list(tmp_path: Path, tiny_model: Write, data_se
     listed.write_text('[\n{"id": 1, "image_id": 1, "reason": "bbox missing"}\n]\n')
     assert merge(f"file://{tmp_path / 'shards'}", tmp_path / "merged.json", progress=False).written == 6
     assert not listed.exists()
+    assert [Place(place, make=False).out for place in ("/", "", "a/")] == ["/", "", "a"]
     with pytest.raises(InputError, match="for several give --ray"):
         label_shards(images, boxes, tiny_model(), tmp_path / "more", **{**OPTIONS, "device": "cpu,cpu"})
 

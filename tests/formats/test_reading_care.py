@@ -255,3 +255,30 @@ def test_a_column_of_counts_that_is_no_mask(tmp_path: Path, pictures: Path) -> N
     path = write(tmp_path / "b.csv", "filename,class,x,y,w,h,counts\na.png,cat,10,20,30,30,3\n")
     (found,) = read(path, pictures)["annotations"]
     assert "segmentation" not in found
+
+
+def test_lvis_says_where_coco_has_its_pictures(tmp_path: Path, pictures: Path) -> None:
+    image = {"id": 7, "width": WIDTH, "height": HEIGHT, "coco_url": "http://images.cocodataset.org/val2017/a.png"}
+    record = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40]}
+    document = {"images": [image], "annotations": [record], "categories": [{"id": 1, "name": "cat"}]}
+    file = write(tmp_path / "lvis.json", document)
+    assert read(file, pictures)["images"] == [{**image, "file_name": "val2017/a.png"}]
+    first = next(e for e in Boxes(file).entries(open_images(pictures)) if e.index == 0)
+    assert first.value["file_name"] == json.loads(first.text)["file_name"] == "val2017/a.png"
+    write(tmp_path / "two" / "a.json", document), write(tmp_path / "two" / "b.json", document)
+    assert [i["file_name"] for i in read(tmp_path / "two", pictures)["images"]] == ["val2017/a.png"] * 2
+
+
+@pytest.mark.parametrize(("value", "name"), [("1", "dog"), ("1,0", "dog"), ("0", "cat")])
+def test_via_3_says_options_by_their_numbers(tmp_path: Path, pictures: Path, value: str, name: str) -> None:
+    project = {
+        "project": {},
+        "file": {"1": {"fname": "a.png"}},
+        "view": {"1": {"fid_list": ["1"]}},
+        "attribute": {
+            "5": {"aname": "kind", "options": {"0": "cat", "1": "dog"}},
+            "6": {"aname": "note", "options": {}},
+        },
+        "metadata": {"1_x": {"vid": "1", "xy": [2, 1, 2, 30, 40], "av": {"5": value, "6": "old, brown"}}},
+    }
+    assert boxes(write(tmp_path / "via.json", project), pictures) == [(name, [1, 2, 30, 40])]

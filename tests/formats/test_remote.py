@@ -78,6 +78,27 @@ def test_messages_name_the_url(memory: Any) -> None:
         open_images("memory://nowhere")
 
 
+def test_pictures_are_looked_for_on_their_own_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Bare:
+        def __init__(self, url: str) -> None:
+            self.url = url
+
+        def fetch(self, name: str, file: Path) -> None:
+            file.write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,1,2,30,40\n")
+
+        def is_file(self, name: str) -> bool:
+            asked.append(f"{self.url}/{name}")
+            return False
+
+    monkeypatch.setattr("mal_trt.formats.box_copies.Store", Bare)
+    for url in ("https://host/b.csv", "https://host/deep/b.csv"):
+        with pytest.raises(InputError, match="does not say where its pictures are"):
+            Boxes(url).home()
+    assert set(asked) == {f"https://host/{place}a.png" for place in ("", "images/", "deep/", "deep/images/")}
+
+
 def test_pictures_whose_names_are_urls(tmp_path: Path, memory: Any) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     for name in ("a.png", "b.png"):

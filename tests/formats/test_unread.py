@@ -20,12 +20,31 @@ PANOPTIC = {
 }
 CITYSCAPES = {"imgHeight": 60, "imgWidth": 80, "objects": [{"label": "car", "polygon": [[1, 1], [20, 1], [20, 30]]}]}
 
+SUPERVISELY = {
+    "size": {"height": 60, "width": 80},
+    "objects": [{"classTitle": "cat", "geometryType": "rectangle", "points": {"exterior": [[1, 1], [20, 30]]}}],
+}
+
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("panoptic_val.json", PANOPTIC, r"take the instances_\*\.json"),
         ("a_gtFine_polygons.json", CITYSCAPES, "make COCO JSON of them first"),
+        ("a.jpg.json", SUPERVISELY, "export the project as COCO"),
+        (
+            "labels.json",
+            {"classes": ["cat"], "labels": {"a": [{"label": 0, "bounding_box": [0, 0, 1, 1]}]}},
+            "FiftyOne",
+        ),
+        ("samples.json", {"samples": [{"filepath": "a.png", "boxes": {"_cls": "Detections"}}]}, "FiftyOne"),
+        (
+            "default.json",
+            {"info": {}, "categories": {}, "items": [{"id": "a", "annotations": []}]},
+            "with datum to COCO",
+        ),
+        ("ml.json", [{"image": "a.png", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}], "CreateML"),
+        ("ls.csv", 'id,image,label\n1,a.png,"[{""x"": 1, ""original_width"": 80}]"\n', "JSON-MIN"),
         ("train.tfrecord-00000-of-00010", "\x14\0\0\0", "write its boxes as COCO JSON, CSV or Parquet"),
         ("boxes.zip", "PK\3\4 and more", "unpack it first"),
         ("a.txt", "0 .5 .5 .2 .2" + 17 * " .4 .4 2", r"data\.yaml"),

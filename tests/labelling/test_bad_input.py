@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mal_trt import label
+from mal_trt import convert, label
 from mal_trt.base.errors import InputError, MalTrtError, NothingDone
 from mal_trt.labelling.document_rows import parse_bbox
 from mal_trt.labelling.summary import Summary
@@ -260,10 +260,29 @@ def test_output_that_cannot_be_written(data_set: Write, tmp_path: Path, tiny_mod
         lambda: label(images, boxes, model, tmp_path / "a.json", overlay=tmp_path / "file" / "x", **quiet),
         "file",
     )
+    for out in (".", "", "/"):
+        refusal(lambda out=out: label(images, boxes, model, out, **quiet), "takes a name")
+    long = tmp_path / ("a" * 228 + ".json")  # whose journal has a name that the disk takes
+    refusal(lambda: label(images, boxes, model, long, **quiet), "skipped.json cannot be written beside it")
+    refusal(lambda: convert(boxes, long, progress=False), "skipped.json cannot be written beside it")
+    refusal(lambda: label(images, boxes, model, tmp_path / "b", format=[], **quiet), "no format")
     refusal(lambda: label(images, boxes, model, f"/proc/{'x' * 8}.json", **quiet), "/proc")
     for length in (245, 300):
         refusal(lambda n=length: label(images, boxes, model, tmp_path / f"{'x' * n}.json", **quiet), "too long")
     assert not list(tmp_path.glob("a.json*"))
+
+
+def test_overlays_have_a_place_of_their_own(data_set: Write, tmp_path: Path, tiny_model: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    quiet = {"device": "cpu", "threads": 1, "progress": False}
+    for name, format, overlay in (("a", "yolo", "a/deep"), ("a.json", "coco", "a.json")):
+        refusal(
+            lambda name=name, format=format, overlay=overlay: label(
+                images, boxes, tiny_model(), tmp_path / name, format=format, overlay=tmp_path / overlay, **quiet
+            ),
+            "lies in the output",
+        )
+    assert not list(tmp_path.glob("a*"))
 
 
 def test_a_second_run_never_overwrites(run: Write, data_set: Write, tmp_path: Path) -> None:

@@ -157,3 +157,14 @@ def test_masks_without_boxes(tmp_path: Path, labels: tuple[Path, list[np.ndarray
     document["annotations"][0]["segmentation"] = {"size": [True, "a"], "counts": [1]}
     labels[0].write_text(json.dumps(document))
     assert convert(labels[0], tmp_path / "bad.json", progress=False).skipped == {"bbox missing": 1}
+
+
+def test_a_full_disk_says_nothing_of_going_on(
+    tmp_path: Path, labels: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mal_trt.labelling.outputs.write_formats", full)
+    with pytest.raises(RunError, match=r"No space left on device\); make room and run again$"):
+        convert(labels[0], tmp_path / "out.json", progress=False)

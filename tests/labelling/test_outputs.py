@@ -120,6 +120,7 @@ def test_what_cannot_be_written_is_told_before_any_work(tmp_path: Path, tiny_mod
         ("labels/report", "labels", ("--format", "yolo")),
         ("new", "labels.json", ("--overlay", "new/overlay")),
         ("new", "labels.json", ("--overlay", "overlay", "--sheet", "new/sheet.png")),
+        ("new", "labels", ("--format", "yolo", "--overlay", "overlay", "--sheet", "labels/sheet.png")),
     ],
 )
 def test_a_report_has_a_folder_of_its_own(

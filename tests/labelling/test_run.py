@@ -103,6 +103,13 @@ def test_bare_list_with_an_image_list(tmp_path: Path, tiny_model: Write, data_se
     assert "1 of 3 are not found by them: give --image-list" in summary.notes[0]
     summary, _ = run(tmp_path, images, boxes, tiny_model(), image_list=image_list, out=tmp_path / "listed.json")
     assert summary.labelled == 18
+    # The classes that it names are those of the masks; a result of another class is labelled too.
+    names = [{"id": 1, "name": "unused"}, *document["categories"][:1]]
+    image_list.write_text(json.dumps({"images": document["images"], "categories": names}))
+    named = tmp_path / "named"
+    label(images, boxes, tiny_model(), named, image_list=image_list, format="yolo", device="cpu", progress=False)
+    other = [str(c["id"]) for c in document["categories"][1:]]
+    assert (named / "classes.txt").read_text().split() == [*(name["name"] for name in names), *other]
     with pytest.raises(InputError, match=r"list\.json"):
         run(tmp_path, images, image_list, tiny_model(), image_list=image_list, out=tmp_path / "twice.json")
 

@@ -317,3 +317,14 @@ def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is an input"):
             evaluate(None, annotations, labels=labels, json_out=out)
     assert json.loads(annotations.read_text()) == small_truth()
+
+
+def test_labels_of_other_pictures_are_not_scored() -> None:
+    square = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]
+    record = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 10, 10], "segmentation": square}
+    image = {"id": 1, "file_name": "val/0001.jpg", "width": 20, "height": 20}
+    truth = {"images": [image], "annotations": [record], "categories": []}
+    for name in ("0001.PNG", "photos/0001.jpg", "https://host/0001.jpg", None):
+        assert score_labels(truth, [record], images=[{"id": 1, "file_name": name}])["count"] == 1
+    with pytest.raises(NothingDone, match="of another picture, though of the same id: 1"):
+        score_labels(truth, [record], images=[{"id": 1, "file_name": "train/0002.jpg"}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,12 @@ def among(names: Iterable[str]) -> str:
     """Some names, the first few of them."""
     listed = list(names)
     return ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")
+
+
+def passed_over(names: Sequence[str]) -> str:
+    """A note of files that lie among labels and are none; at least one."""
+    what = "1 file is no label file and was" if len(names) == 1 else f"{len(names):,} files are no labels and were"
+    return f"{what} passed over ({among(names)})"
 
 
 def corners(x0: float, y0: float, x1: float, y1: float) -> list[float]:

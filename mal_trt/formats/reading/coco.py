@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.ids import identity, same_id
-from mal_trt.formats.jsonstream import STREAMED
+from mal_trt.formats.jsonstream import STREAMED, Entry
+from mal_trt.formats.picture_names import clean_name
 from mal_trt.formats.reading.build import Document, ReadResult
 from mal_trt.formats.reading.text import read_bytes
 
@@ -58,6 +60,14 @@ def merged(files: Sequence[Path]) -> ReadResult:
     return ReadResult(whole)
 
 
+def named(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The pieces of a document, each image record with its `file_name`."""
+    for entry in entries:
+        if entry.key == "images" and entry.index is not None and (record := _named(entry.value)) is not entry.value:
+            entry = replace(entry, value=record, text=json.dumps(record))
+        yield entry
+
+
 def load_json(path: Path) -> Any:
     """A JSON file in UTF-8 or UTF-16; InputError names what is wrong and where."""
     try:
@@ -89,6 +99,7 @@ def finite(value: Any) -> float | None:
 def _plain(document: Document) -> Document:
     images = {identity(image.get("id")) for image in document["images"]}
     kinds = _names(document.get("categories"))
+    document["images"] = [_named(image) for image in document["images"]]
     for image in document["images"]:
         for side in ("width", "height"):
             value = number(image.get(side)) if isinstance(image.get(side), str) else None
@@ -103,6 +114,12 @@ def _plain(document: Document) -> Document:
             if key in record:
                 record[key] = same_id(record[key], known)
     return document
+
+
+def _named(image: Document) -> Document:
+    """An image record with its `file_name`: LVIS says where COCO has the picture, and nothing else."""
+    url = image.get("coco_url")
+    return {**image, "file_name": clean_name(url)} if isinstance(url, str) and not image.get("file_name") else image
 
 
 def _names(categories: Any) -> dict[Any, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import REGULAR, file_kind, walk_files
 from mal_trt.base.places import ending_of, places
-from mal_trt.formats.reading.json_kinds import json_format
+from mal_trt.formats.reading.json_kinds import BROKEN, json_format
 from mal_trt.formats.reading.kitti import is_kitti_line
 from mal_trt.formats.reading.png_instance import is_instances_csv
 from mal_trt.formats.reading.table import is_csv
@@ -53,17 +53,21 @@ ENDINGS = {
     "webdataset": (".tar",),
 }
 ROOTS = {"annotation": "voc", "annotations": "cvat"}  # of XML
+# Formats whose readers tell themselves of files that are none of theirs, or broken.
+TELLING = ("kitti", "labelme", "parquet", "voc", "webdataset")
 LOOKED_AT = 50  # files of one ending looked into before the rest is taken for the same
 
 
 @dataclass(frozen=True)
 class DetectedFormat:
     """A box file or folder, recognised. files: those of the format; none for yolo, whose layout
-    says which, and for webdataset, whose tar files may be at URLs."""
+    says which, and for webdataset, whose tar files may be at URLs. stray: files of a folder that are like them by their
+    endings and of no format that is read."""
 
     path: Path
     format: str
     files: tuple[Path, ...]
+    stray: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -85,7 +89,7 @@ def detect(path: str | Path, format: str | None = None) -> DetectedFormat:
         return _folder(path, format)
     if kind != "a regular file":
         raise InputError(f"{path}: cannot be read ({kind}); expected boxes: {', '.join(TITLES.values())}")
-    if format is None and (format := _file(path, alone=True)) is None:
+    if format is None and (format := _file(path, alone=True, broken="coco")) is None:
         check_known(path)
     return DetectedFormat(path, format or "coco", (path,))
 
@@ -95,7 +99,7 @@ def _several(path: Path, files: tuple[Path, ...], format: str | None) -> Detecte
     for file in files:
         if (kind := file_kind(file)) != REGULAR:
             raise InputError(f"{file}: cannot be read ({kind}); the pattern {path} names it")
-    kinds = {format or _file(file) for file in files}
+    kinds = {format or _file(file, broken="coco") for file in files}
     if len(kinds) > 1 or None in kinds:
         listed = ", ".join(sorted(str(kind) for kind in kinds))
         raise InputError(f"{path}: names {len(files):,} files that are not all of one format ({listed})")
@@ -106,9 +110,10 @@ def _folder(path: Path, format: str | None) -> DetectedFormat:
     if format is None and find_description(path) is not None:
         return DetectedFormat(path, "yolo", ())
     files = [path / name for name in walk_files(path)]
-    kinds = dict(_looked_at(files)) if format is None else {}
-    counts = Counter(kinds.values())
+    forced = format is not None
+    kinds = {} if forced else dict(_looked_at(files))
     if format is None:
+        counts = Counter(kind for kind in kinds.values() if kind != BROKEN) or Counter("coco" for _ in kinds)
         if not counts:
             for file in files:
                 check_known(file)
@@ -116,10 +121,12 @@ def _folder(path: Path, format: str | None) -> DetectedFormat:
         format = max(TITLES, key=lambda name: counts[name])
     if format == "yolo":
         return DetectedFormat(path, "yolo", ())
-    chosen = [f for f in files if kinds.get(f, format) == format and f.suffix.lower() in ENDINGS[format]]
+    alike = [f for f in files if f.suffix.lower() in ENDINGS[format]]
+    # What is broken may well be of this format; its reader says what is wrong.
+    chosen = [f for f in alike if forced or kinds.get(f, format if format in TELLING else None) in (format, BROKEN)]
     if not chosen:
         raise InputError(f"{path}: holds no {' or '.join(ENDINGS[format])} files to read as {TITLES[format]}")
-    return DetectedFormat(path, format, tuple(chosen))
+    return DetectedFormat(path, format, tuple(chosen), tuple(f for f in alike if f not in kinds and f not in chosen))
 
 
 def _looked_at(files: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -137,8 +144,9 @@ def _looked_at(files: list[Path]) -> Iterator[tuple[Path, str]]:
             yield file, kind
 
 
-def _file(path: Path, alone: bool = False) -> str | None:
-    """The format of one file, or None. alone: given by itself, so that its ending is meant."""
+def _file(path: Path, alone: bool = False, broken: str = BROKEN) -> str | None:
+    """The format of one file, or None; `broken` of what should be JSON. alone: given by itself, so that its ending is
+    meant."""
     ending = path.suffix.lower()
     if ending in (".yaml", ".yml", ".data"):
         return "yolo"
@@ -157,7 +165,8 @@ def _file(path: Path, alone: bool = False) -> str | None:
             raise InputError(f"{path}: XML with the root <{tag}>; expected <annotation> (VOC) or <annotations> (CVAT)")
         return ROOTS.get(tag)
     if first in ("{", "["):
-        return json_format(path)
+        kind = json_format(path)
+        return broken if kind == BROKEN else kind
     lines = [line for line in start.splitlines() if line.strip()]
     if any(map(is_kitti_line, lines)):
         return "kitti"
@@ -167,6 +176,8 @@ def _file(path: Path, alone: bool = False) -> str | None:
             return "via"
         if is_instances_csv(lines[0].split(",")):
             return "png-instance"
+        if alone and not is_csv(start):
+            check_known(path)
         return "csv" if is_csv(start) or alone else None
     if any(is_label_line(line) or is_named_line(line) for line in lines) or (ending == ".txt" and is_list(path)):
         return "yolo"

@@ -9,10 +9,11 @@ from mal_trt.base.errors import InputError
 from mal_trt.formats.jsonstream import BARE_LIST, STREAMED, read_document
 from mal_trt.formats.reading.coco import number
 
+BROKEN = "broken"  # a file that begins as JSON and is none: which format it has, or had, it does not say
+
 
 def json_format(path: Path) -> str | None:
-    """The format of a JSON file, told by its first keys; None if no reader takes it. What is no JSON is COCO's,
-    whose reader says what is wrong."""
+    """The format of a JSON file, told by its first keys; None if no reader takes it, BROKEN if it is no JSON."""
     seen: set[str] = set()
     try:
         for entry in read_document(path):
@@ -30,7 +31,7 @@ def json_format(path: Path) -> str | None:
             if entry.key == "annotations" and "data" in seen:
                 return "label-studio"
     except InputError:
-        return "coco"
+        return BROKEN
     return "via" if {"file", "metadata", "project"} <= seen else None
 
 

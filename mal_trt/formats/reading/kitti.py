@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
-from mal_trt.formats.reading.build import Builder, ReadResult, among, corners
+from mal_trt.formats.reading.build import Builder, ReadResult, corners, passed_over
 from mal_trt.formats.reading.text import read_text
 
 FIELDS = 15  # a score may follow
@@ -35,7 +35,7 @@ def read_kitti(files: list[Path], images: ImageSource) -> ReadResult:
                 _add(build, picture, line, f"{file}:{number}")
     read = build.finish()
     if stray:
-        read.notes.append(f"{len(stray):,} files are no labels and were passed over ({among(stray)})")
+        read.notes.append(passed_over(stray))
     return read
 
 

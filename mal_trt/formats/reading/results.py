@@ -10,6 +10,7 @@ from pathlib import Path
 from mal_trt.base.errors import InputError
 from mal_trt.formats.jsonstream import BARE_LIST, Entry, read_document
 from mal_trt.formats.reading.build import Document
+from mal_trt.formats.reading.coco import named
 
 GIVEN = ("images", "categories")
 
@@ -23,7 +24,7 @@ def with_pictures(results: Path, image_list: Path) -> Iterator[Entry]:
     """The pieces of the document that results make with the pictures and classes of the COCO file `image_list`, whose
     own annotations count for nothing. Results without an id get 1, 2, ... as pycocotools numbers them."""
     given = set()
-    for entry in read_document(image_list):
+    for entry in named(read_document(image_list)):
         if entry.key in GIVEN:
             given.add(entry.key)
             yield entry

@@ -111,6 +111,7 @@ def _version_3(build: Builder, content: dict[str, Any], file: Path) -> None:
     if not isinstance(files, dict) or not isinstance(content["metadata"], dict) or not isinstance(views, dict):
         raise InputError(f"{file}: not a VIA file; `file`, `view` and `metadata` must be objects")
     pictures: dict[str, int] = {}
+    attributes = content.get("attribute")
     for key, entry in content["metadata"].items():
         where = f"{file}: metadata {key}"
         xy = entry.get("xy") if isinstance(entry, dict) else None
@@ -125,12 +126,26 @@ def _version_3(build: Builder, content: dict[str, Any], file: Path) -> None:
         name = str(record.get("fname") or record.get("src") or "")
         if name not in pictures:
             pictures[name] = build.picture(build.locate(name))
-        kind = _class(entry.get("av"))
+        kind = _class(_spelled(entry.get("av"), attributes if isinstance(attributes, dict) else {}))
         values = _finites(xy, where)
         if values[0] == RECTANGLE_3 and len(values) == 5:
             build.box(pictures[name], kind, values[1:])
         else:
             build.refuse(pictures[name], kind, "a shape other than a rectangle is no box")
+
+
+def _spelled(values: Any, attributes: dict[str, Any]) -> Any:
+    """What version 3 says of a region, by numbers of attributes and of their options, by the names of both."""
+    if not isinstance(values, dict):
+        return values
+    found = {}
+    for key, value in values.items():
+        about = attributes.get(key)
+        about = about if isinstance(about, dict) else {}
+        options = about.get("options")
+        first = str(value).partition(",")[0]  # of several that are ticked
+        found[str(about.get("aname") or key)] = options.get(first, value) if isinstance(options, dict) else value
+    return found
 
 
 def _class(attributes: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from mal_trt.base.errors import InputError
 from mal_trt.formats.image_source import ImageSource
 from mal_trt.formats.picture_problem import ImageProblem
-from mal_trt.formats.reading.build import Builder, Document, ReadResult, among, around
+from mal_trt.formats.reading.build import Builder, Document, ReadResult, around, passed_over
 from mal_trt.formats.reading.text import read_text
 from mal_trt.formats.reading.yolo_layout import Label, YoloSet
 from mal_trt.formats.reading.yolo_tracks import Tracks
@@ -55,7 +55,7 @@ def read_yolo(labels: YoloSet, images: ImageSource) -> ReadResult:
     read = build.finish(labels.names)
     read.notes += labels.notes
     if stray:
-        read.notes.append(f"{len(stray):,} files are no labels and were passed over ({among(stray)})")
+        read.notes.append(passed_over(stray))
     if tracks.found:
         read.notes.append(f"{tracks.found:,} lines end in a track number, kept as `track_id`")
     read.notes += _hints(classes, labels.names, beyond)
