@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.sqlite_file import hold, opening
 from mal_trt.training.over_box import SIDE
 from mal_trt.training.prior import Prior
 
@@ -32,19 +33,19 @@ class MaskCache:
 
     def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
         self.path, new = path, not path.exists()
-        try:
-            self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            if new or not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                self._begin({"format": FORMAT, **facts})
-            begun = dict(self._db.execute("SELECT name, value FROM fact").fetchall())
-            if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("its pages do not fit together")
-        except sqlite3.OperationalError as error:
-            self._fail(error, "another run is writing it" if "locked" in str(error) else str(error))
-        except sqlite3.DatabaseError as error:
-            self._fail(error, f"not a file of soft masks, or a damaged one ({error})")
+        with opening(
+            path, "a file of soft masks, or a damaged one", f"another run is writing it; {AGAIN}", AGAIN, AGAIN
+        ):
+            self._db = hold(path)
+            try:
+                if new or not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                    self._begin({"format": FORMAT, **facts})
+                begun = dict(self._db.execute("SELECT name, value FROM fact").fetchall())
+                if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                    raise sqlite3.DatabaseError("its pages do not fit together")
+            except BaseException:
+                self.close()
+                raise
         changed = [
             f"{name} was {begun.get(name)}, now {value}"
             for name, value in {"format": FORMAT, **facts}.items()
@@ -60,11 +61,6 @@ class MaskCache:
             self._db.execute(statement)
         self._db.executemany("INSERT INTO fact VALUES(?,?)", facts.items())
         self._db.execute("COMMIT")
-
-    def _fail(self, error: Exception, reason: str) -> None:
-        with suppress(AttributeError, sqlite3.Error):
-            self._db.close()
-        raise InputError(f"{self.path}: {reason}; {AGAIN}") from error
 
     def missing(self, keys: Iterable[bytes]) -> list[int]:
         """Places of the keys that have no mask yet."""

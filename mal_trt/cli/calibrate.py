@@ -30,7 +30,7 @@ from mal_trt.cli.options import (
     paired,
     tell_of_checkpoints,
 )
-from mal_trt.cli.output import tell
+from mal_trt.cli.output import THE_SAME, goes_on, tell
 from mal_trt.cli.spec_arguments import ModelArguments, out_file, read_arguments
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def calibrate(
         told = forecast(model, out, sources, settings, annotations=judged, cache=cache)
         tell(lambda: told, lambda: show_calibration(told), quiet)
         return
+    goes_on(THE_SAME if cache is not None else "")
     report = run(model, out, sources, settings, annotations=judged, cache=cache, progress=not quiet)
     tell(
         lambda: (

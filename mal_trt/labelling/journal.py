@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mal_trt.base.errors import InputError, NothingDone, RunError
+from mal_trt.base.sqlite_file import hold, opening
 from mal_trt.formats.ids import other_type
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.labelling.plan_chunk import PlanChunk, Planned
@@ -72,20 +73,10 @@ class Journal:
         """goes_on: a run can go on from it with --resume."""
         self.path, self._goes_on = path, goes_on
         self._columns: dict[str, int] = {}
-        try:
-            # Autocommit: transactions are opened by `transaction` alone.
-            self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
-            # One holder needs no shared memory file, so this works on network file systems too.
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+        locked = "another run is writing it; wait for it or choose another --out"
+        with opening(path, "a journal of mal-trt", locked, "choose another --out", "delete it to start over"):
+            self._db = hold(path)
             self._db.create_function("other_type", 1, other_type, deterministic=True)
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise InputError(f"{path}: another run is writing it; wait for it or choose another --out") from None
-            raise InputError(f"{path}: cannot be written ({error}); choose another --out") from None
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path}: not a journal of mal-trt ({error}); delete it to start over") from None
 
     @property
     def planned(self) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mal_trt.base.errors import InputError
+from mal_trt.base.sqlite_file import hold, opening
 from mal_trt.serve.annotations import COLUMNS, Annotation, from_text
 from mal_trt.serve.answers import NotKept
 
@@ -58,11 +59,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.RLock()
-        try:
-            self._db = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+        other = "give another --workspace"
+        locked = f"another server works on it; stop it, or {other}"
+        with opening(path, "a journal of mal-trt serve", locked, other, other):
+            self._db = hold(path, any_thread=True, durable=True)
             self.began = not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
             if self.began:
                 self._db.execute("BEGIN EXCLUSIVE")
@@ -71,14 +71,7 @@ class Journal:
                 self._db.execute("INSERT INTO fact VALUES('format', ?)", (FORMAT,))
                 self._db.execute("COMMIT")
             elif self.fact("format") != FORMAT:
-                raise InputError(f"{path}: written by another version of mal-trt; give another --workspace")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                text = "another server works on it; stop it, or give another --workspace"
-                raise InputError(f"{path}: {text}") from None
-            raise InputError(f"{path}: cannot be written ({error}); give another --workspace") from None
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path}: not a journal of mal-trt serve ({error}); give another --workspace") from None
+                raise InputError(f"{path}: written by another version of mal-trt; {other}")
 
     def close(self) -> None:
         with self.lock, suppress(sqlite3.Error):
