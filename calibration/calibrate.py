@@ -13,7 +13,6 @@ import onnx
 from mal_trt.artifacts.contract import CPU_TARGET, Contract
 from mal_trt.artifacts.parity_file import parity_path
 from mal_trt.base.errors import InputError
-from mal_trt.base.files import REGULAR, file_kind
 from mal_trt.base.outputs import check_apart, check_file, json_bytes
 from mal_trt.base.progress import Progress
 from mal_trt.calibration.activations import Measured
@@ -26,7 +25,7 @@ from mal_trt.calibration.output import check_out, publish, report_path, save, sc
 from mal_trt.calibration.parity_crops import parity_of
 from mal_trt.calibration.quantize import GROUPS, Layer, choose, layers, quantize, usual_groups
 from mal_trt.calibration.report import layer_rows
-from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw_both
+from mal_trt.calibration.sample import CropBatch, Losses, Spot, crops, draw_both, source_files
 from mal_trt.calibration.settings import LEAST_CROPS, CalibrationSettings
 from mal_trt.calibration.smooth import channel_maxima, smooth
 from mal_trt.calibration.targets import Target, spectra, target_of
@@ -148,7 +147,7 @@ def prepare(
     proto, contract, source = load_onnx(model)
     check_file(cache)
     written = (out, parity_path(out), report_path(out), source)
-    check_apart(written[:3], [source, *_files(sources if annotations is None else [*sources, annotations])])
+    check_apart(written[:3], [source, *source_files(sources if annotations is None else [*sources, annotations])])
     if cache is not None and cache.resolve() in [path.resolve() for path in written]:
         raise InputError(f"--cache {cache}: is the model itself or one of the files written; give it another name")
     if contract.precision not in ("fp32", "fp16") or is_quantized(proto):
@@ -164,12 +163,6 @@ def prepare(
     learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
     store = Cache(cache, partial(cache_key, source, learn + held, settings.measured))
     return PreparedCalibration(graph, contract, source, settings, chosen, learn, held, store, warnings)
-
-
-def _files(sources: Sequence[Source]) -> list[Path]:
-    """The files among pictures and boxes; a result may lie in a folder of them."""
-    places = [place for images, boxes in sources for place in (images, getattr(boxes, "path", boxes))]
-    return [Path(str(place)) for place in places if file_kind(str(place)) == REGULAR]
 
 
 def _measure(

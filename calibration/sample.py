@@ -13,6 +13,7 @@ import numpy as np
 
 from mal_trt.artifacts.contract import Contract
 from mal_trt.base.errors import InputError, NothingDone
+from mal_trt.base.files import REGULAR, file_kind
 from mal_trt.formats.boxes import Boxes, Source, as_boxes
 from mal_trt.formats.images import ImageProblem, ImageSource, open_images
 from mal_trt.formats.segmentations import to_rle
@@ -74,6 +75,12 @@ class TooFewBoxes(InputError):
             "--check-crops"
         )
         self.found, self.wanted = found, wanted
+
+
+def source_files(sources: Sequence[Source]) -> list[Path]:
+    """The files among pictures and boxes, which no result may take the place of; it may lie in a folder of them."""
+    places = [place for images, boxes in sources for place in (images, getattr(boxes, "path", boxes))]
+    return [Path(str(place)) for place in places if file_kind(str(place)) == REGULAR]
 
 
 def draw(sources: Sequence[Source], count: int, warnings: list[str] | None = None) -> list[Spot]:

@@ -91,7 +91,7 @@ def prune(
         reference, contract = dense_model(prepared, folder)
         held = read_crops(prepared.held, contract, settings.batch)
         check = Check(reference, held, folder / "trial.onnx", settings.threads)
-        limit = settings.limit(drawn=annotations is not None)
+        limit = settings.limit(check.drawn)
         pruned = _resumed(folder, prepared)
         if pruned is None:
             pruned = _prune(prepared, reference, folder, check, held, limit, settings, say, progress)

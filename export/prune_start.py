@@ -15,7 +15,7 @@ from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.outputs import check_apart, check_file
 from mal_trt.calibration.output import report_path
-from mal_trt.calibration.sample import CropBatch, Spot, crops, draw_both
+from mal_trt.calibration.sample import CropBatch, Spot, crops, draw_both, source_files
 from mal_trt.export.export import export_onnx
 from mal_trt.export.prune_recovery import DENSE
 from mal_trt.export.prune_settings import PruneSettings
@@ -63,7 +63,8 @@ def prepare(
         raise InputError(f"--weights {weights}: one network is pruned at a time; give student or teacher")
     source = read_start(model)
     file = resolve_model(model) if is_bundled(model) else Path(model)
-    check_apart([out], [file])
+    given = [*sources, *([] if annotations is None else [annotations])]
+    check_apart([out, report_path(out)], [file, *source_files(given)])
     if source.config is None or source.backbone is not None:
         raise InputError(f"{model}: holds only an encoder, no mask head; train from it first, then prune")
     if source.meta.get(META):
@@ -74,7 +75,9 @@ def prepare(
     warnings: list[str] = []
     learn, held = draw_both(sources, annotations, (settings.crops, settings.check_crops), warnings)
     moving = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    identity = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for _, boxes in sources]]
+    read = [boxes for _, boxes in given]
+    # Without annotations some of the sources' pictures are not trained on, so that is another recovery.
+    identity = [file_sha256(file), weights, moving, [boxes_sha256(boxes) for boxes in read], annotations is None]
     key = sha256(json.dumps(identity, default=str).encode()).hexdigest()
     meta = {name: source.meta[name] for name in INHERITED if name in source.meta}
     return PreparedPruning(file, network, meta, learn, held, key, warnings)

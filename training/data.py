@@ -193,7 +193,7 @@ class Samples(Dataset[Sample]):
         """A random square of a random picture, shrunk or grown to [side,side,3]."""
         picture = self._read(int(self.boxes.picture[rng.integers(len(self.boxes))]))
         height, width = picture.shape[:2]
-        length = int(min(height, width) * rng.uniform(0.25, 1.0))
+        length = max(1, int(min(height, width) * rng.uniform(0.25, 1.0)))
         x, y = rng.integers(0, width - length + 1), rng.integers(0, height - length + 1)
         return read_crop(picture, (x, y, x + length, y + length), side)
 

@@ -117,7 +117,8 @@ def _timed(prepared: PreparedRun) -> list[float]:
         if trainer.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - start)
-        if len(times) >= WARM_UP + LEAST_STEPS and sum(times[WARM_UP:]) >= SECONDS:
+        # One process decides for all: a step that another did not make would wait for it forever.
+        if trainer.fabric.broadcast(len(times) >= WARM_UP + LEAST_STEPS and sum(times[WARM_UP:]) >= SECONDS):
             break
     return times
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from mal_trt.base.errors import RunError, one_line
+from mal_trt.base.outputs import write_whole
 from mal_trt.training.data import Sample
 from mal_trt.training.losses import LossTerms, resize
 from mal_trt.training.trainer import Trainer
@@ -39,17 +43,22 @@ class RunLog:
         self.rated = self.said = self.began
         self.damaged: set[int] = set()
         self.failed = False
+        self.board: SummaryWriter | None = None
 
     def __enter__(self) -> RunLog:
         for name in ("log.csv", "val.csv", "fit.csv"):
-            _trim(self.out / name, self.trainer.step)
-        self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.trainer.step + 1)
+            self._try(partial(_trim, self.out / name, self.trainer.step))
+        self._try(self._open_board)
         self.progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
-        self._try(self.board.close)
+        if self.board is not None:
+            self._try(self.board.close)
+
+    def _open_board(self) -> None:
+        self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.trainer.step + 1)
 
     def step(self, terms: LossTerms, *batches: Sample) -> None:
         """After every step."""
@@ -58,7 +67,7 @@ class RunLog:
         for batch in batches:
             self.damaged.update(row for row in _ints(batch["damaged"]) if row >= 0)
         if config.picture_steps and step % config.picture_steps == 0 and self.trainer.seen is not None:
-            self._try(lambda: self.board.add_image("samples", picture_grid(*self._seen()), step))
+            self._show(lambda board: board.add_image("samples", picture_grid(*self._seen()), step))
         if len(self.terms) >= config.log_steps:
             self._row()
 
@@ -71,7 +80,7 @@ class RunLog:
         row = (step, f"{total:.5f}", f"{mil:.5f}", f"{crf:.5f}", f"{self.trainer.lr:.3e}", f"{rate:.1f}")
         self._try(lambda: _append(self.out / "log.csv", HEADER, row))
         for name in HEADER[1:]:
-            self._try(lambda name=name: self.board.add_scalar(f"train/{name}", values[name], step))
+            self._show(lambda board, name=name: board.add_scalar(f"train/{name}", values[name], step))
         loss = f"loss {total:.3f} (box {mil:.3f}, self {crf:.3f})  {rate:.1f} boxes/s"
         self.progress.update(self.task, completed=step, loss=loss)
         if not self.console.is_terminal and now - self.said >= LINE_SECONDS:
@@ -90,7 +99,7 @@ class RunLog:
         self._try(lambda: _append(self.out / "val.csv", ("step", *SIZES), row))
         for name in SIZES:
             if figures[name] is not None:
-                self._try(lambda name=name: self.board.add_scalar(f"val/{name}", figures[name], step))
+                self._show(lambda board, name=name: board.add_scalar(f"val/{name}", figures[name], step))
         shown = ", ".join(f"{n.removeprefix('miou_')} {figures[n]:.3f}" for n in SIZES[1:4] if figures[n] is not None)
         text = f"step {step}: mIoU {figures['miou']:.4f} ({shown}) on {figures['count']} boxes"
         self.console.print(text + (", the best so far" if best else ""), highlight=False, soft_wrap=True)
@@ -102,7 +111,7 @@ class RunLog:
         row = (step, *(f"{figures[name]:.5f}" for name in names))
         self._try(lambda: _append(self.out / "fit.csv", ("step", *names), row))
         for name in names:
-            self._try(lambda name=name: self.board.add_scalar(f"fit/{name}", figures[name], step))
+            self._show(lambda board, name=name: board.add_scalar(f"fit/{name}", figures[name], step))
         text = f"step {step}: fit {figures['fit']:.4f} (boxes {figures['box_agreement']:.3f}, drawn figures "
         text += f"{figures['figure_iou']:.3f})"
         self.console.print(text + (", the best so far" if best else ""), highlight=False, soft_wrap=True)
@@ -112,13 +121,20 @@ class RunLog:
         assert self.trainer.seen is not None
         return self.trainer.seen
 
-    def _try(self, write: Any) -> None:
+    def _show(self, write: Callable[..., Any]) -> None:
+        """Write to TensorBoard's folder, where there is one."""
+        if self.board is not None:
+            board = self.board
+            self._try(lambda: write(board))
+
+    def _try(self, write: Callable[[], Any]) -> None:
         """A log that cannot be written must not end the run."""
         try:
             write()
-        except OSError as error:
+        except (OSError, RunError, UnicodeError) as error:
             if not self.failed:
-                text = f"{self.out}: log not written ({error.strerror or error}); the run goes on"
+                reason = getattr(error, "strerror", None) or one_line(error)
+                text = f"{self.out}: log not written ({reason}); the run goes on"
                 self.console.print(text, highlight=False, soft_wrap=True)
             self.failed = True
 
@@ -149,4 +165,4 @@ def _trim(path: Path, step: int) -> None:
         return
     header, *rows = path.read_text().splitlines() or [""]
     kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
-    path.write_text("".join(line + "\n" for line in [header, *kept]))
+    write_whole(path, "".join(line + "\n" for line in [header, *kept]).encode())

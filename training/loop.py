@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
-from mal_trt.base.errors import InputError, MalTrtError, RunError
+from mal_trt.base.errors import InputError, RunError
 from mal_trt.base.outputs import could_make_folder, make_folder
 from mal_trt.formats.boxes import Boxes
 from mal_trt.labelling.summary import most_missing
@@ -31,6 +29,8 @@ from mal_trt.training.kept_checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import Prior, check_rows, load_priors
+from mal_trt.training.processes import together
+from mal_trt.training.run_lock import alone
 from mal_trt.training.start import shaped
 from mal_trt.training.teaching import check_student, teacher_masks
 from mal_trt.training.trainer import BadLoss, Trainer
@@ -66,15 +66,8 @@ def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterat
         console = Console(stderr=True, quiet=fabric.global_rank > 0 or not show)
     if taken is not None:
         console.print(taken, highlight=False, markup=False, soft_wrap=True)
-    try:
+    with together(fabric):
         yield fabric, console
-    except MalTrtError as error:
-        if fabric.global_rank:  # the first process says it for all
-            sys.exit(error.exit_code)
-        raise
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -131,6 +124,9 @@ def prepare_run(config: TrainConfig, fabric: Fabric, console: Console) -> Prepar
     if not steps_per_epoch:
         raise InputError(f"{epoch_length} boxes do not fill one step of {per_step}; lower --batch")
     trainer = Trainer(config, steps_per_epoch, fabric)
+    if not trainer.total_steps:
+        raise InputError(f"epochs {config.epochs:g}: of {steps_per_epoch} steps make not one; raise --epochs")
+    trainer.boxes = boxes.digest()
     last = config.out / CHECKPOINT
     if last.exists():
         trainer.restore(last)
@@ -149,18 +145,20 @@ def _train(prepared: PreparedRun, console: Console) -> Path:
     if config.teacher is not None:
         prepared = replace(prepared, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
     make_folder(config.out)
-    loader = prepared.loader()
-    checkpoints = Checkpoints(trainer, console)
-    with RunLog(trainer, console) if fabric.is_global_zero else _Silent() as log:
-        try:
-            _steps(trainer, loader, prepared.judge, checkpoints if fabric.is_global_zero else None, log)
-        except BadLoss as error:
-            raise _explained(error, config, boxes, fabric.global_rank) from None
-    if fabric.is_global_zero:
-        checkpoints.last(final=True)
-        _say_damaged(log.damaged, boxes, console)
-        if config.patience is not None:
-            _say_best(trainer, console)
+    first = fabric.is_global_zero
+    with alone(config.out) if first else nullcontext():
+        loader = prepared.loader()
+        checkpoints = Checkpoints(trainer, console)
+        with RunLog(trainer, console) if first else _Silent() as log:
+            try:
+                _steps(trainer, loader, prepared.judge, checkpoints if first else None, log)
+            except BadLoss as error:
+                raise _explained(error, config, boxes, fabric.global_rank) from None
+        if first:
+            checkpoints.last(final=True)
+            _say_damaged(log.damaged, boxes, console)
+            if config.patience is not None:
+                _say_best(trainer, console)
     return config.out / (CHECKPOINT if config.patience is None else BEST)
 
 

@@ -33,9 +33,8 @@ class MaskCache:
 
     def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
         self.path, new = path, not path.exists()
-        with opening(
-            path, "a file of soft masks, or a damaged one", f"another run is writing it; {AGAIN}", AGAIN, AGAIN
-        ):
+        taken = "another run is writing it; wait for its end, or give another --teacher-cache"
+        with opening(path, "a file of soft masks, or a damaged one", taken, AGAIN, AGAIN):
             self._db = hold(path)
             try:
                 if new or not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
@@ -93,7 +92,8 @@ class MaskCache:
                     mask = np.frombuffer(zlib.decompress(row[0]), np.uint8).reshape(SIDE, SIDE)
                     found[at] = Prior(mask, float(row[1]))
         except (sqlite3.DatabaseError, zlib.error, ValueError) as error:
-            self._fail(error, f"is damaged ({error})")
+            self.close()
+            raise InputError(f"{self.path}: is damaged ({error}); {AGAIN}") from None
         return found
 
     def close(self) -> None:

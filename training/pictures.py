@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class TrainingBoxes:
 
     boxes: float32 [N,4] XYXY original pixels. picture: int64 [N], index into `pictures`. ids: (document,
     annotation id) of each row, for messages. category: int64 [N], index into the names of all classes. skipped:
-    annotations left out, by reason.
+    annotations left out, by reason. records: int64 [N], place of each row's record in its document.
     """
 
     boxes: np.ndarray
@@ -47,6 +48,7 @@ class TrainingBoxes:
     ids: list[tuple[str, Any]]
     category: np.ndarray
     skipped: Counter[str]
+    records: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -54,7 +56,14 @@ class TrainingBoxes:
     def some(self, rows: np.ndarray) -> TrainingBoxes:
         """Some of the boxes, int64 [n]; they are numbered anew."""
         ids = [self.ids[row] for row in rows]
-        return replace(self, boxes=self.boxes[rows], picture=self.picture[rows], ids=ids, category=self.category[rows])
+        own = {name: getattr(self, name)[rows] for name in ("boxes", "picture", "category", "records")}
+        return replace(self, ids=ids, **own)
+
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, of what a run's samples depend on: the boxes, their classes, their pictures' names."""
+        names = [f"{picture.name}\0{picture.expected}\0" for picture in self.pictures]
+        parts = (self.boxes.tobytes(), self.picture.tobytes(), self.category.tobytes(), "".join(names).encode())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def read_training_boxes(
@@ -75,6 +84,7 @@ def read_training_boxes(
     picture: list[int] = []
     ids: list[tuple[str, Any]] = []
     category: list[int] = []
+    records: list[int] = []
     classes: dict[Any, int] = {}
     pictures: list[TrainingPicture] = []
     skipped: Counter[str] = Counter()
@@ -84,7 +94,7 @@ def read_training_boxes(
         content = document.document(opened)
         names, index = _names(content.get("categories")), _index(opened, content["images"])
         place: dict[Any, int] = {}
-        for record in content["annotations"]:
+        for number, record in enumerate(content["annotations"]):
             key = identity(record.get("image_id"))
             found = UNKNOWN_IMAGE if key is None else index.get(key, UNKNOWN_IMAGE)
             box = found if isinstance(found, str) else _box(record, found, min_area, max_area)
@@ -92,6 +102,7 @@ def read_training_boxes(
                 skipped[str(box)] += 1
                 continue
             boxes.append(box)
+            records.append(number)
             picture.append(place.setdefault(key, len(pictures)))
             if picture[-1] == len(pictures):
                 pictures.append(found)
@@ -108,7 +119,7 @@ def read_training_boxes(
         why = "; ".join([f"no box to train from ({reasons})", *lost])
         raise NothingDone(f"{', '.join(map(str, documents))}: {why}")
     rows = np.asarray(boxes, np.float32), np.asarray(picture)
-    return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped)
+    return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped, np.asarray(records))
 
 
 def _names(categories: Any) -> dict[Any, Any]:

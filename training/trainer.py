@@ -38,7 +38,8 @@ TARGET_RAMP = 0.1
 class Trainer:
     """Student, teacher, optimiser and schedule of one run; `step` is the number of steps already done.
 
-    seen: the last batch with its logits, student's and teacher's (or those of the soft masks it learns), for pictures.
+    boxes: digest of those it trains on, if known: a run that goes on needs the same. seen: the last batch with its
+    logits, student's and teacher's (or those of the soft masks it learns), for pictures.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int, fabric: Fabric | None = None) -> None:
@@ -78,6 +79,7 @@ class Trainer:
         self.dense = Dense(config.dense, self.device) if config.dense is not None else None
         self.zeros = Zeros({})
         self.origin: dict[str, Any] | None = None
+        self.boxes: str | None = None
         self.stopping = Stopping(config.patience)
         self._student = self.fabric.setup_module(self.student, move_to_device=False)
         self._optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
@@ -90,7 +92,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return int(self.steps_per_epoch * self.config.epochs)
+        return int(self.steps_per_epoch * self.config.epochs + 1e-6)  # 49 * (1 / 49) is a little less than 1
 
     def train_step(self, *batches: Sample) -> LossTerms:
         """One optimiser step on collated batches and teacher update.
@@ -199,6 +201,7 @@ class Trainer:
             meta={
                 "step": self.step,
                 "run": run_identity(self.config),
+                "boxes": self.boxes,
                 "thresholds": list(self.config.thresholds),
                 "test_margin": self.config.test_margin,
                 **({"pretrained": self.origin} if self.origin else {}),
@@ -218,6 +221,11 @@ class Trainer:
         differing = sorted(k for k in now if (k in saved or k in before) and saved.get(k, before.get(k)) != now[k])
         if differing:
             raise InputError(f"{path}: was trained with another {', '.join(differing)}; resume with the same options")
+        if None not in (self.boxes, begun := checkpoint.meta.get("boxes")) and self.boxes != begun:
+            raise InputError(
+                f"{path}: was trained on other boxes or pictures than there are now, even if their files are called "
+                "the same; resume with those, or start from its weights with --from and another --out"
+            )
         load_into(self.student, checkpoint, "student")
         load_into(self.teacher, checkpoint, "teacher")
         self.optimizer.load_state_dict(checkpoint.trainer["optimizer"])

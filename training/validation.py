@@ -77,14 +77,15 @@ class Validation:
         self.config, self.where = config, str(boxes)
         self.boxes = read_training_boxes((images,), (boxes,), 0.0, MAX_AREA)
         document = boxes.document(open_images(images))
-        masked = {a.get("id"): a for a in document["annotations"] if a.get("segmentation")}
-        rows = np.array([row for row, (_, key) in enumerate(self.boxes.ids) if key in masked], np.int64)
+        records = document["annotations"]
+        rows = np.array([row for row, at in enumerate(self.boxes.records) if records[at].get("segmentation")], np.int64)
         if not len(rows):
             raise InputError(f"{boxes}: no annotation has a mask to validate against; leave out --val-boxes")
         rows = np.sort(np.random.default_rng(0).permutation(rows)[: config.val_limit])
         self.rows = rows[np.argsort(self.boxes.picture[rows], kind="stable")]
-        kept = {self.boxes.ids[row][1] for row in rows}
-        self.truth = {**document, "annotations": [masked[key] for key in masked if key in kept]}
+        # Masks and annotations meet by the row, as the document's own ids may be missing or come twice.
+        drawn = [{**records[self.boxes.records[row]], "id": row} for row in np.sort(rows).tolist()]
+        self.truth = {**document, "annotations": drawn}
 
     @torch.no_grad()
     def run(self, trainer: Trainer) -> dict[str, Any]:
@@ -104,9 +105,8 @@ class Validation:
             frames = [crops.frame(row) for row in rows]
             logits = self._logits(trainer, networks, batch["pixels"], torch.tensor([f.area for f in frames]))
             for row, frame, values, good in zip(rows, frames, logits, batch["good"].tolist(), strict=True):
-                key = self.boxes.ids[row][1]
                 threshold = threshold_for(config.thresholds, frame.area)
-                labels.append({"id": key, "segmentation": rle_from_logits(values, frame, threshold) if good else None})
+                labels.append({"id": row, "segmentation": rle_from_logits(values, frame, threshold) if good else None})
         for network in networks:
             network.train()
         labels = _gathered(labels)

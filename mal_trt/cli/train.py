@@ -269,19 +269,21 @@ def train(
     flags["precision"] = precision or ("bf16" if amp else None)
     flags["sizes"] = sides(sizes)
     given = {name: value for name, value in flags.items() if value is not None}
-    if print_spec:
-        with needs("train"):
-            from mal_trt.training.spec import spec_text
-        typer.echo(spec_text(_config({"images": (), "boxes": (), "out": Path(), **given})), nl=False)
-        return
     if spec is not None or overrides:
         with needs("train"):
             from mal_trt.training.spec import read_checked, train_values
         checked = read_checked(spec, overrides or ())
         given = {**train_values(checked), **given}
         for field, name in FILES.items():
-            if flags[field] is None and given.get(field):
+            if flags[field] is None and given.get(field) and not print_spec:
                 checked.path(name)
+    if print_spec:
+        with needs("train"):
+            from mal_trt.training.spec import spec_text
+            from mal_trt.training.start import completed
+        given, _ = completed({"images": (), "boxes": (), "out": Path(), **given})
+        typer.echo(spec_text(_config(given)), nl=False)
+        return
     for name, says in (
         ("boxes", "--boxes or dataset.train_ann_path"),
         ("out", "--out or results_dir"),

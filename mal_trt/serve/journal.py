@@ -60,7 +60,7 @@ class Journal:
         self.path = path
         self.lock = threading.RLock()
         other = "give another --workspace"
-        locked = f"another server works on it; stop it, or {other}"
+        locked = "another server works on it; stop it, or give another --workspace"
         with opening(path, "a journal of mal-trt serve", locked, other, other):
             self._db = hold(path, any_thread=True, durable=True)
             self.began = not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]

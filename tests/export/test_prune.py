@@ -129,6 +129,34 @@ def test_a_narrower_network_goes_all_the_way(dense: Path, data: Path, tmp_path: 
     assert read_checkpoint(twice.path).config.trimmed == found.config.trimmed
 
 
+def test_the_report_takes_no_input_s_place(dense: Path, data: Path, tmp_path: Path) -> None:
+    ((images, boxes),) = sources(data)
+    given = tmp_path / "p.report.json"
+    given.write_bytes(Path(str(boxes)).read_bytes())
+    with pytest.raises(InputError, match=r"p\.report\.json: is an input"):
+        prune(dense, tmp_path / "p.pth", [(images, given)], SMALL)
+    assert given.read_bytes() == Path(str(boxes)).read_bytes() and not (tmp_path / "p.pth").exists()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_limit_is_that_of_what_is_compared(
+    dense: Path, data: Path, tmp_path: Path, drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes that bring drawn masks are judged by mIoU, without --annotations too."""
+    ((images, boxes),) = sources(data)
+    document = json.loads(Path(str(boxes)).read_text())
+    for record in document["annotations"]:
+        x, y, w, h = record["bbox"]
+        record["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]] if drawn else []
+    given = tmp_path / "boxes.json"
+    given.write_text(json.dumps(document))
+    asked: list[bool] = []
+    limit = PruneSettings.limit
+    monkeypatch.setattr(PruneSettings, "limit", lambda own, drawn: asked.append(drawn) or limit(own, drawn))
+    prune(dense, tmp_path / "p.pth", [(images, given)], SMALL)
+    assert asked == [drawn]
+
+
 def test_dear_layers_are_left_out(dense: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate: as many layers as stay within the limit, the costliest left out; none, and it is refused by name."""
     report = prune(dense, tmp_path / "all.pth", sources(data), SMALL)
@@ -177,6 +205,20 @@ def test_nothing_held_back_is_trained_on(dense: Path, data: Path, tmp_path: Path
     trained = {record["image_id"] for record in json.loads(boxes.read_text())["annotations"]}
     assert trained and not trained & {spot.record["image_id"] for spot in prepared.held}
     assert len(trained) + len({spot.record["image_id"] for spot in prepared.held}) == 40
+
+
+def test_a_recovery_goes_on_only_with_the_same_annotations(dense: Path, data: Path, tmp_path: Path) -> None:
+    """With drawn masks to check on, a recovery trains on the pictures that would be held back without."""
+    from mal_trt.export.prune_start import prepare
+
+    document = json.loads((data / "boxes.json").read_text())
+    for record in document["annotations"]:
+        x, y, w, h = record["bbox"]
+        record["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    (tmp_path / "drawn.json").write_text(json.dumps(document))
+    settings, drawn = replace(SMALL, recover=320), (data / "pictures", tmp_path / "drawn.json")
+    given = [(dense, tmp_path / "p.pth", sources(data), settings, one, "student") for one in (None, drawn)]
+    assert len({prepare(*words).key for words in given}) == 2
 
 
 BAD = [

@@ -213,6 +213,16 @@ def test_figures_are_exact_and_varied() -> None:
     assert all(set(np.unique(m)) == {0, 1} and p.dtype == np.uint8 and p.shape == (*m.shape, 3) for p, m in drawn)
 
 
+def test_figures_over_thin_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 3)).save(tmp_path / "thin.png")
+    record = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 0, 300, 3]}
+    picture = {"id": 1, "file_name": "thin.png", "width": 400, "height": 3}
+    (tmp_path / "b.json").write_text(json.dumps({"images": [picture], "annotations": [record], "categories": []}))
+    boxes = read_training_boxes([tmp_path], [tmp_path / "b.json"], 256, 1e10)
+    samples = Samples(boxes, SampleRules(32, seed=0, figures=1.0), 0, 20)
+    assert all(bool(samples[number]["exact"]) for number in range(20))
+
+
 def test_student_colours_change_colours_not_shape() -> None:
     crop = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     rng = np.random.default_rng(1)

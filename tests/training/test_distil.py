@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -177,6 +178,18 @@ def test_a_truncated_file_of_masks_is_named(tmp_path: Path, left: float) -> None
     path.write_bytes(content[: int(len(content) * left)])
     with pytest.raises(InputError, match=r"a\.masks: .*delete it"), closing(MaskCache(path, {})) as cache:
         cache.read(keys)
+
+
+def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.masks"
+    with closing(MaskCache(path, {})) as cache:
+        cache.add({b"1": Prior(np.zeros((SIDE, SIDE), np.uint8), 1.0)})
+        with pytest.raises(InputError, match="another run is writing it; wait"):
+            MaskCache(path, {})
+    with closing(sqlite3.connect(path)) as changed, changed:
+        changed.execute("UPDATE mask SET mask=x'00'")
+    with pytest.raises(InputError, match=r"a\.masks: is damaged .*delete it"), closing(MaskCache(path, {})) as cache:
+        cache.read([b"1"])
 
 
 def test_a_box_is_known_again_in_another_file(discs: Path, boxes: TrainingBoxes, tmp_path: Path) -> None:

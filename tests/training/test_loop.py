@@ -26,6 +26,7 @@ from mal_trt.training.optimiser import parameter_groups
 from mal_trt.training.pictures import Order
 from mal_trt.training.schedule import momentum_at
 from mal_trt.training.trainer import Trainer, network_options
+from mal_trt.training.validation import Validation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBERS = json.loads((GOLDEN / "losses.json").read_text())["training_step"]
@@ -164,6 +165,19 @@ def test_validation_without_masks(plan: TrainConfig, drawn: Path) -> None:
         train(replace(plan, val_images=drawn / "pictures", val_boxes=drawn / "boxes.json"))
 
 
+@pytest.mark.parametrize("ids", [[None], [7], [[1, 2]]])
+def test_validation_does_not_depend_on_ids(plan: TrainConfig, drawn: Path, tmp_path: Path, ids: list[Any]) -> None:
+    """Ids that are missing, that come twice, or that are none."""
+    document = json.loads((drawn / "val.json").read_text())
+    document["annotations"] = [{**record, "id": ids[0]} for record in document["annotations"]]
+    (tmp_path / "ids.json").write_text(json.dumps(document))
+    found = [
+        Validation(replace(plan, val_images=drawn / "pictures", val_boxes=path)).run(Trainer(plan, 10))
+        for path in (drawn / "val.json", tmp_path / "ids.json")
+    ]
+    assert found[0]["count"] == 10 and found[0] == found[1]
+
+
 def test_a_full_disk_keeps_the_checkpoint_before(plan: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(plan, checkpoint_steps=4)
     saved: list[int] = []
@@ -176,7 +190,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(plan: TrainConfig, monkeypatch:
                 save(trainer, path, resumable)
         elif trainer.step == 10:
             assert read_checkpoint(path).meta["step"] == 4
-            assert [p.name for p in path.parent.glob(".*")] == [], "no half file is left"
+            assert [p.name for p in path.parent.glob(".*.part*")] == [], "no half file is left"
             save(trainer, path, resumable)
         else:
             save(trainer, path, resumable)
@@ -204,6 +218,27 @@ def test_a_loss_that_is_no_number_names_its_boxes(plan: TrainConfig, drawn: Path
     assert len(left["annotations"]) == 4 and {a["id"] for a in left["annotations"]} <= known
     assert all(a["picture"] == f"{a['id']}.png" for a in left["annotations"])
     assert not math.isfinite(float(left["losses"]["total"]))
+
+
+def test_logs_that_cannot_be_written(plan: TrainConfig) -> None:
+    (plan.out / "log.csv").mkdir(parents=True)
+    (plan.out / "tensorboard").touch()
+    (plan.out / "val.csv").write_bytes(b"step\n1,\xff\n")
+    screen = Console(file=io.StringIO(), width=300)
+    train(replace(plan, log_steps=2), screen)
+    assert screen.file.getvalue().count("log not written") == 1  # type: ignore[attr-defined]
+
+
+def test_a_resumed_run_has_the_same_boxes(plan: TrainConfig, drawn: Path, tmp_path: Path) -> None:
+    document = json.loads((drawn / "boxes.json").read_text())
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    plan = replace(plan, boxes=(tmp_path / "boxes.json",), resume=True, checkpoint_steps=2)
+    with ended_at(5):
+        train(plan)
+    document["annotations"][0]["bbox"][2] -= 1
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="was trained on other boxes or pictures"):
+        train(plan)
 
 
 def test_damaged_pictures_are_counted(plan: TrainConfig, drawn: Path, tmp_path: Path) -> None:
@@ -235,6 +270,12 @@ def test_most_boxes_without_a_picture(plan: TrainConfig, drawn: Path, tmp_path: 
 def test_too_few_boxes_for_a_batch(plan: TrainConfig) -> None:
     with pytest.raises(InputError, match="lower --batch"):
         train(replace(plan, batch=100))
+
+
+def test_too_few_epochs_for_a_step(plan: TrainConfig) -> None:
+    with pytest.raises(InputError, match=r"epochs 0\.05: .*raise --epochs"):
+        train(replace(plan, epochs=0.05))
+    assert Trainer(replace(plan, epochs=1 / 49), 49).total_steps == 1
 
 
 def test_layer_decay_and_frozen_stages(plan: TrainConfig) -> None:

@@ -91,6 +91,33 @@ def test_two_processes_stop_together(drawn: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob("bad-batch*.json"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the second process by Linux's /proc")
+@pytest.mark.parametrize(
+    ("rank", "number", "code", "says"),
+    [
+        (0, signal.SIGTERM, 130, "interrupted; run again with --resume"),
+        (1, signal.SIGKILL, 1, "error: process 1 of the run ended with exit code -9"),
+    ],
+)
+def test_one_of_two_processes_ends(drawn: Path, tmp_path: Path, rank: int, number: int, code: int, says: str) -> None:
+    words = command(drawn, tmp_path / "run", "--batch", 2, "--devices", 2, "--epochs", 4000)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and not (tmp_path / "run" / "log.csv").exists():
+        time.sleep(0.05)
+    os.kill(process.pid if rank == 0 else _child(process.pid), number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == code, told
+    assert told.startswith(says) and told.count("\n") == 1, told
+
+
+def _child(parent: int) -> int:
+    """The process that another started as the second of a run."""
+    started = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(one) for one in started if b"LOCAL_RANK=1" in Path(f"/proc/{one}/environ").read_bytes())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX")
 def test_a_disk_that_fills_up(drawn: Path, tmp_path: Path) -> None:
     """Real failing writes: files may not grow over a limit that the second run's checkpoint needs."""

@@ -200,3 +200,15 @@ def test_nothing_to_train_on() -> None:
 def test_print_spec_follows_the_recipe() -> None:
     printed = CliRunner().invoke(app, ["train", "--print-spec", "--recipe", "small", "--lr", "1e-3"]).stdout
     assert "recipe: small" in printed and "lr: 0.001 " in printed and "min_obj_size: 256.0" in printed
+
+
+def test_print_spec_takes_a_spec_and_a_checkpoint(tmp_path: Path) -> None:
+    """What it prints is what a run with the same words would be."""
+    (tmp_path / "spec.yaml").write_text("train:\n  lr: 2.0e-5\nmodel:\n  arch: mal-nano\n")
+    words = ["train", "--print-spec", "-e", str(tmp_path / "spec.yaml"), "train.num_epochs=7"]
+    printed = CliRunner().invoke(app, words).stdout
+    assert all(line in printed for line in ("arch: mal-nano ", "lr: 2.0e-05 ", "num_epochs: 7.0 ", "recipe: small "))
+    tuned = CliRunner().invoke(app, ["train", "--print-spec", "--from", "bundled"]).stdout
+    assert all(line in tuned for line in ("arch: mal-lite0 ", "crop_size: 192 ", "patience: 3 ", "recipe: small "))
+    (tmp_path / "again.yaml").write_text(tuned)
+    assert CliRunner().invoke(app, ["train", "--print-spec", "-e", str(tmp_path / "again.yaml")]).stdout == tuned
