@@ -27,10 +27,11 @@ restore() {
     mv "$before"/* "$out"/ 2>/dev/null || true
     rmdir "$before"
 }
-trap restore EXIT
 for old in "$out"/labels.* "$out/overlay"; do
     [ ! -e "$old" ] || mv "$old" "$before"
 done
+trap restore EXIT
+trap 'exit 130' HUP INT TERM
 "$venv/bin/mal-trt" label --images "$images" --boxes "$boxes" --out "$out/labels.json" \
     --overlay "$out/overlay" --sheet "$out/contact_sheet.png"
 trap - EXIT

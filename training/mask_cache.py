@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.facts import changed
 from mal_trt.base.sqlite_file import hold, opening
 from mal_trt.training.over_box import SIDE
 from mal_trt.training.prior import Prior
@@ -45,14 +46,9 @@ class MaskCache:
             except BaseException:
                 self.close()
                 raise
-        changed = [
-            f"{name} was {begun.get(name)}, now {value}"
-            for name, value in {"format": FORMAT, **facts}.items()
-            if begun.get(name) != value
-        ]
-        if changed:
+        if differ := changed(begun, {"format": FORMAT, **facts}):
             self.close()
-            raise InputError(f"{path}: holds the masks of another teacher ({'; '.join(changed)}); {AGAIN}")
+            raise InputError(f"{path}: holds the masks of another teacher ({'; '.join(differ)}); {AGAIN}")
 
     def _begin(self, facts: Mapping[str, str]) -> None:
         self._db.execute("BEGIN")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.facts import changed
 from mal_trt.base.places import ending_of, places
 from mal_trt.distributed.place import Place
 from mal_trt.formats.ids import identity
@@ -65,14 +66,9 @@ def read_plan(place: Place) -> Plan | None:
 
 def check_facts(place: Place, plan: Plan, facts: Mapping[str, str]) -> None:
     """InputError if a run was begun with other facts, saying which."""
-    changed = [
-        f"{name} was {plan.facts.get(name)}, now {facts.get(name)}"
-        for name in {**plan.facts, **facts}
-        if plan.facts.get(name) != facts.get(name)
-    ]
-    if changed:
+    if differ := changed(plan.facts, facts):
         raise InputError(
-            f"{place.out}: holds the shards of another run ({'; '.join(changed)}); go on with what it was begun with, "
+            f"{place.out}: holds the shards of another run ({'; '.join(differ)}); go on with what it was begun with, "
             "or choose another --out"
         )
 

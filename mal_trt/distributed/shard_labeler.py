@@ -24,7 +24,7 @@ from mal_trt.distributed.shard_file import read_record, write_shard
 from mal_trt.formats.boxes import Boxes
 from mal_trt.formats.images import ImageSource, open_images
 from mal_trt.labelling.journal import Journal
-from mal_trt.labelling.narrowing import in_two_passes
+from mal_trt.labelling.narrowing import in_passes
 from mal_trt.labelling.pictures import LOST, gone
 from mal_trt.labelling.pipeline import run_plan
 from mal_trt.labelling.plan import write_plan
@@ -95,10 +95,7 @@ class ShardLabeler:
                         run_plan(journal, source, self._predictor, self._masker, self._batch, threads, done)
                         self._check_there(number, journal)
 
-                    if not self._run.settings.second_pass:
-                        labelling("")
-                    else:
-                        in_two_passes(journal, self._batch, labelling)
+                    in_passes(journal, self._batch, self._run.settings.second_pass, labelling)
                     labelled, total = journal.count()
                     record = {
                         "schema": 1,

@@ -56,7 +56,7 @@ class LabelOutputs:
             raise InputError(f"{self.out}: a folder; --out takes the name of a file")
         if self.overlay is not None:
             out, here = self.out.resolve(), self.overlay.resolve()
-            if out in here.parents or (out == here and ending(self.formats)):
+            if here == out or out in here.parents:
                 raise InputError(f"{self.overlay}: lies in the output {self.out}; give overlays a folder of their own")
         if self.resume:
             return

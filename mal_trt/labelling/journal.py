@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mal_trt.base.errors import InputError, NothingDone, RunError
+from mal_trt.base.facts import changed
 from mal_trt.base.sqlite_file import hold, opening
 from mal_trt.formats.ids import other_type
 from mal_trt.geometry.boxes import SizeClass
@@ -93,26 +94,25 @@ class Journal:
         """InputError if the journal was begun by another version or with other facts, saying which."""
         if self.fact("format") != FORMAT:
             raise InputError(f"{self.path}: written by another version of mal-trt; delete it to start over")
-        begun: dict[str, str] = json.loads(self.fact("facts") or "{}")
-        changed = [
-            f"{name} was {begun.get(name)}, now {facts.get(name)}"
-            for name in {**begun, **facts}
-            if begun.get(name) != facts.get(name)
-        ]
-        if changed:
+        if differ := changed(json.loads(self.fact("facts") or "{}"), facts):
             raise InputError(
-                f"{self.path}: cannot resume, this is another run ({'; '.join(changed)}); "
+                f"{self.path}: cannot resume, this is another run ({'; '.join(differ)}); "
                 "go on with what it was begun with, or delete it to start over"
             )
 
     @property
-    def turn(self) -> str:
+    def boxes(self) -> str:
         """The table of the boxes that are to be labelled now: `box`, or that of the second pass, `narrowed`."""
-        return self.fact("turn") or "box"
+        return self.fact("boxes") or "box"
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the second pass is planned."""
+        return self.boxes != "box"
 
     def chunks(self) -> Iterator[PlanChunk]:
         """Planned boxes without a result, in the order of the plan, many at a time. Results may be added meanwhile."""
-        place, boxes = -1, self.turn
+        place, boxes = -1, self.boxes
         while rows := self.execute(
             f"SELECT {boxes}.* FROM {boxes} LEFT JOIN result USING(seq) WHERE place > ? AND result.seq IS NULL "
             "ORDER BY place LIMIT ?",
@@ -122,7 +122,7 @@ class Journal:
             place = rows[-1][0]
 
     def chunk(self, rows: Sequence[Any]) -> PlanChunk:
-        """Rows of the table `box` with what the plan says of their pictures and batches."""
+        """Rows of `box`, or of `narrowed`, with what the plan says of their pictures and batches."""
         pictures = self._among("SELECT position, file_name, width, height, least FROM image WHERE position", rows, 2)
         batches = self._among("SELECT number, size, boxes FROM batch WHERE number", rows, 7)
         return PlanChunk.of(

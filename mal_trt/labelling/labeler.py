@@ -106,8 +106,8 @@ class Labeler:
       the network sees; "cpu" does not.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box: for boxes that are drawn too
       small.
-    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. It takes
-      twice as long.
+    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. Half as
+      fast.
 
     Use it as a context manager, or call `close`, to free the model. Any number of threads may call it. In another
     process, forked or sent to by pickle, it opens its model anew; a GPU does not survive a fork, so start processes

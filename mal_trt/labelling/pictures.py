@@ -62,7 +62,7 @@ def find_pictures(journal: Journal, source: ImageSource, rescale: bool = False, 
 def check_there(journal: Journal, images: str | Path) -> None:
     """RunError if planned pictures could not be read because the place of all pictures is gone by now. Their batches
     are pending again, so that a resumed run reads them."""
-    boxes = journal.turn
+    boxes = journal.boxes
     failed = f"SELECT batch FROM {boxes} JOIN result USING(seq) WHERE reason IN (?,?)"
     if journal.execute(f"{failed} LIMIT 1", LOST).fetchone() is None or not gone(images):
         return

@@ -94,8 +94,8 @@ def _require(path: str | Path, keys: set[str], *wanted: str) -> None:
 
 
 def _load(journal: Journal, entries: Iterator[Entry], path: str | Path, whole: bool = True) -> set[str]:
-    """Store the pieces of the document at `path`; whole False: pictures and what its classes are called. Returns the
-    keys found."""
+    """Store the pieces of the document at `path`; whole: False keeps only its pictures and the names of its classes.
+    Returns the keys found."""
     keys: set[str] = set()
 
     def records() -> Iterator[Entry]:
@@ -174,7 +174,7 @@ class Batches:
         self._filling: dict[SizeClass, list[int]] = {}  # number of the batch, boxes in it
         self._full: list[tuple[int, int, int]] = []
 
-    def turn(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
+    def add(self, box: tuple[float, float, float, float]) -> tuple[int, int]:
         """The next box, XYXY: its batch and its slot there."""
         size = size_class((box[2] - box[0]) * (box[3] - box[1]))
         if size not in self._filling:
@@ -221,7 +221,7 @@ def _plan_batches(journal: Journal, batch: int) -> None:
                 continue
             shorter = min(clipped[2] - clipped[0], clipped[3] - clipped[1])
             least[position] = min(shorter, least.get(position, shorter))
-            planned.append(Box(place, seq, position, *clipped, *batches.turn(clipped)))
+            planned.append(Box(place, seq, position, *clipped, *batches.add(clipped)))
             place += 1
         journal.insert("box", planned)
         journal.update(

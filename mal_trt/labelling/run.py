@@ -20,7 +20,7 @@ from mal_trt.labelling.hints import loose, nothing_usable, resized
 from mal_trt.labelling.job import LabelJob, LabelOutputs
 from mal_trt.labelling.journal import Journal
 from mal_trt.labelling.journal_labels import JournalLabels
-from mal_trt.labelling.narrowing import in_two_passes
+from mal_trt.labelling.narrowing import finished_before, in_passes
 from mal_trt.labelling.outputs import write_outputs, write_skipped
 from mal_trt.labelling.pictures import check_there
 from mal_trt.labelling.plan import write_plan
@@ -80,8 +80,8 @@ def label(
     - `refine`: "color" sharpens masks by the colours in the crop, "none" does not. None: what the model asks for.
     - `weights`: "student", "teacher" or "mixed", if the model carries both.
     - `slack`: how far masks may leave their boxes on each side, as a share of the box.
-    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. It takes
-      twice as long.
+    - `second_pass`: draw each mask once more, as that of its own box: for boxes that are drawn too large. Half as
+      fast.
     - `box_area`: write the area of the box, not that of the mask. `iou`: write the IoU with the drawn mask, where the
       boxes have one (COCO only).
     - `overlay`: a folder for copies of the pictures with their masks drawn in, at most `overlay_size` pixels long (0:
@@ -150,7 +150,7 @@ def _run(
     progress: bool,
 ) -> Summary:
     out, formats = outputs.out, outputs.formats
-    resumed, _ = journal.count()
+    resumed = finished_before(journal, job.settings.second_pass)
     began = time.monotonic()
 
     def labelling(title: str) -> None:
@@ -159,10 +159,7 @@ def _run(
             workers.run(journal, batch, bar.advance)
         check_there(journal, job.images)
 
-    if not job.settings.second_pass:
-        labelling("labelling")
-    else:
-        in_two_passes(journal, batch, labelling)
+    in_passes(journal, batch, job.settings.second_pass, labelling)
     seconds = time.monotonic() - began
     has_skipped = write_skipped(journal, skipped_path(out))
     labelled, total = journal.count()

@@ -15,6 +15,7 @@ from typing import Any
 from mal_trt.backends.choice import AUTO, backend_of
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
+from mal_trt.base.facts import changed
 from mal_trt.base.files import NOTHING, REGULAR, file_kind, open_regular
 from mal_trt.base.outputs import write_json
 from mal_trt.base.version import __version__
@@ -126,17 +127,12 @@ def finished(out: Path, given: Mapping[str, str], model: Path, backend: str) -> 
     says what differs. backend: that now asked for."""
     path = record_path(out)
     record = _read(path, out)
-    before: dict[str, str] = record["given"]
-    changed = [
-        f"{name} was {before.get(name)}, now {given.get(name)}"
-        for name in {**before, **given}
-        if before.get(name) != given.get(name)
-    ]
+    differ = changed(record["given"], given)
     if backend not in (AUTO, ran := backend_of(record["provider"])):
-        changed.append(f"backend was {ran}, now {backend}")
-    if changed:
+        differ.append(f"backend was {ran}, now {backend}")
+    if differ:
         raise InputError(
-            f"{out}: finished by another run, see {path} ({'; '.join(changed)}); choose another --out, or delete it "
+            f"{out}: finished by another run, see {path} ({'; '.join(differ)}); choose another --out, or delete it "
             "to label again"
         )
     if {"name": out.name, **_content(out)} != record["output"]:

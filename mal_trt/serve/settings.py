@@ -52,7 +52,8 @@ class ServeSettings:
     """A server's settings, the words of the options of `mal-trt serve`.
 
     - `model`, `device`, `backend`, `batch`, `crops`, `threshold`, `flip`, `refine`, `weights`, `slack`,
-      `second_pass`, `threads`: as for `Labeler`. Several devices with commas between run a copy of the model each.
+      `second_pass`, `threads`: as for `Labeler`; another threshold of a request changes the second mask alone, within
+      its narrower box. Several devices with commas between run a copy of the model each.
     - `images`: the pictures that may be asked for by name: a folder, a .tar, one file, or a URL of these; None: none.
     - `boxes`: the boxes that the page begins with, in any format that is read; `boxes_format`, `split` as for `Boxes`.
     - `workspace`: the folder that the page's work is kept in, the only one that is written to.

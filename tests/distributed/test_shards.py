@@ -68,7 +68,7 @@ def test_shards_in_two_passes(tmp_path: Path, tiny_model: Write, data_set: Write
     merge(tmp_path / "shards", tmp_path / "merged.json", progress=False)
     found = by_id(tmp_path / "merged.json")
     assert found == whole(tmp_path, images, boxes, model, second_pass=True)
-    with pytest.raises(InputError, match="second pass was True, now None"):
+    with pytest.raises(InputError, match="second pass was True, now not given"):
         label_shards(images, boxes, model, tmp_path / "shards", shard_pictures=2, **OPTIONS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ from PIL import Image
 
 from mal_trt import Labeler, evaluate, label
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.formats.images import open_images
+from mal_trt.geometry.boxes import SizeClass
+from mal_trt.geometry.frames import Frames
 from mal_trt.geometry.local_mask import LocalMask
 from mal_trt.geometry.rle import decode_rle, encode_rle
 from mal_trt.geometry.rle_batch import rle_json
+from mal_trt.labelling import narrowing
+from mal_trt.labelling.cpu_masker import CpuMasker
 from mal_trt.labelling.dry_run import forecast
 from mal_trt.labelling.journal import Journal, Result
-from mal_trt.labelling.narrowing import in_two_passes
+from mal_trt.labelling.masker import Batch, Mask, draw
+from mal_trt.labelling.narrowing import in_passes
 from mal_trt.labelling.plan import write_plan
 from mal_trt.labelling.predictor import Predictor
-from mal_trt.labelling.second_pass import narrowed
+from mal_trt.labelling.second_pass import draw_again, narrowed
 
 Write = Callable[..., Any]
 OPTIONS: dict[str, Any] = {"batch": 4, "device": "cpu", "threads": 1, "progress": False}
@@ -112,7 +119,7 @@ def test_a_stopped_run_goes_on(
         with pytest.raises(RunError, match="stopped"):
             label(images, boxes, model, out, second_pass=True, **OPTIONS)
         stop, calls = 0, 0
-        with pytest.raises(InputError, match="second pass was True, now None"):
+        with pytest.raises(InputError, match="second pass was True, now not given"):
             label(images, boxes, model, out, resume=True, **OPTIONS)
         label(images, boxes, model, out, second_pass=True, resume=True, **OPTIONS)
         assert out.read_bytes() == whole.read_bytes()
@@ -123,8 +130,6 @@ def test_a_stopped_run_goes_on(
 def test_what_the_second_pass_does_not_find_stays(tmp_path: Path, data_set: Write) -> None:
     images, boxes = data_set(pictures=1, size=(80, 80))
     journal = Journal(tmp_path / "journal")
-    from mal_trt.formats.images import open_images
-
     write_plan(journal, {}, boxes, None, open_images(images), 4)
     square = rle_json(encode_rle(LocalMask(10, 12, np.ones((8, 8), bool)), 80, 80))
     smaller = rle_json(encode_rle(LocalMask(11, 13, np.ones((4, 4), bool)), 80, 80))
@@ -140,16 +145,85 @@ def test_what_the_second_pass_does_not_find_stays(tmp_path: Path, data_set: Writ
         else:
             (chunk,) = chunks
             assert chunk.box.tolist() == [[10, 12, 18, 20]], "boxes of the mask; the other two boxes lie elsewhere"
-            journal.add([Result(0, *((smaller, 16) if found else (None, None, "damaged", "")))])
+            journal.add([Result(0, *second)])
 
-    for found in (True, False):
+    for second in ((smaller, 16), (None, None, "damaged", ""), (nothing, 0)):
         passes.clear()
-        in_two_passes(journal, 4, labelling)
+        in_passes(journal, 4, True, labelling)
         rows = journal.execute("SELECT seq, rle, area, reason FROM result ORDER BY seq").fetchall()
-        first = (0, smaller, 16, None) if found else (0, square, 64, None)
+        first = (0, smaller, 16, None) if second[0] == smaller else (0, square, 64, None)
         assert rows == [first, (1, nothing, 0, None), (2, square, 64, None), (3, None, None, "missing")]
         assert passes[-1] == [0]
         journal.execute("DELETE FROM result WHERE seq = 0")  # as if the second pass had been stopped
+    journal.close()
+
+
+def test_an_empty_second_mask_leaves_the_first(tiny_model: Write) -> None:
+    picture = np.full((120, 120, 3), 20, np.uint8)
+    picture[40:80, 40:80] = 235
+    with closing(Predictor(tiny_model(), "cpu")) as predictor:
+        masker = CpuMasker(predictor)
+        frames = Frames.of([predictor.frame((20, 20, 100, 100), 120, 120)])
+        masks = draw(masker, [picture], frames, SizeClass.MEDIUM)
+        assert masks[0].area > 1000
+        kept = masker.masks
+
+        def emptied(batch: Batch, logits: bool = False) -> list[Mask | None]:
+            return [mask and mask._replace(area=0) for mask in kept(batch, logits)]
+
+        masker.masks = emptied  # type: ignore[method-assign]
+        used, found = draw_again(predictor, masker, [picture], frames, masks)
+        assert found == masks and used.box.tolist() == frames.box.tolist()
+        masker.masks = kept  # type: ignore[method-assign]
+        used, found = draw_again(predictor, masker, [picture], frames, masks)
+        assert used.box.tolist() == narrowed(frames.box, [masks[0].rle])[0].tolist() != frames.box.tolist()
+
+
+def test_a_folder_that_drops_in_the_second_pass(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its boxes are pending again, in the batches of that pass, rather than left with their first masks."""
+    images, boxes = data_set(pictures=4)
+    boxes, model = loosened(boxes), tiny_model(coupled=True)
+    whole, out = tmp_path / "whole.json", tmp_path / "labels.json"
+    label(images, boxes, model, whole, second_pass=True, **OPTIONS)
+    away = tmp_path / "away"
+
+    def drop(journal: Journal, batch: int) -> None:
+        narrow(journal, batch)
+        images.rename(away)
+        images.mkdir()
+
+    narrow = narrowing._narrow
+    monkeypatch.setattr(narrowing, "_narrow", drop)
+    with pytest.raises(RunError, match="is gone or empty now"):
+        label(images, boxes, model, out, second_pass=True, **OPTIONS)
+    images.rmdir()
+    away.rename(images)
+    summary = label(images, boxes, model, out, second_pass=True, resume=True, **OPTIONS)
+    assert out.read_bytes() == whole.read_bytes() and summary.resumed < summary.labelled
+
+
+def test_boxes_of_the_first_pass_are_not_done(
+    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes = data_set(pictures=2)
+    boxes, model, out = loosened(boxes), tiny_model(), tmp_path / "labels.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(narrowing, "_narrow", lambda *_: (_ for _ in ()).throw(RunError("stopped")))
+        with pytest.raises(RunError, match="stopped"):
+            label(images, boxes, model, out, second_pass=True, **OPTIONS)
+    summary = label(images, boxes, model, out, second_pass=True, resume=True, **OPTIONS)
+    assert summary.resumed == 0 and summary.labelled == 12
+
+
+def test_planning_the_second_pass_of_many_pictures_takes_an_index(tmp_path: Path, data_set: Write) -> None:
+    images, boxes = data_set(pictures=1)
+    journal = Journal(tmp_path / "journal")
+    write_plan(journal, {}, boxes, None, open_images(images), 4)
+    narrowing._narrow(journal, 4)
+    how = journal.execute(f"EXPLAIN QUERY PLAN {narrowing.LEAST}").fetchall()
+    assert any("INDEX narrowed_image" in str(row) for row in how), how
     journal.close()
 
 

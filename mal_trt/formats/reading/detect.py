@@ -61,8 +61,8 @@ LOOKED_AT = 50  # files of one ending looked into before the rest is taken for t
 @dataclass(frozen=True)
 class DetectedFormat:
     """A box file or folder, recognised. files: those of the format; none for yolo, whose layout
-    says which, and for webdataset, whose tar files may be at URLs. stray: files of a folder that are like them by their
-    endings and of no format that is read."""
+    says which, and for webdataset, whose tar files may be at URLs. stray: files in the folder with the same endings
+    that no reader takes."""
 
     path: Path
     format: str
@@ -113,7 +113,8 @@ def _folder(path: Path, format: str | None) -> DetectedFormat:
     forced = format is not None
     kinds = {} if forced else dict(_looked_at(files))
     if format is None:
-        counts = Counter(kind for kind in kinds.values() if kind != BROKEN) or Counter("coco" for _ in kinds)
+        # Where all are broken, COCO's reader says what is wrong.
+        counts = Counter([kind for kind in kinds.values() if kind != BROKEN] or ["coco"] * len(kinds))
         if not counts:
             for file in files:
                 check_known(file)
@@ -122,11 +123,15 @@ def _folder(path: Path, format: str | None) -> DetectedFormat:
     if format == "yolo":
         return DetectedFormat(path, "yolo", ())
     alike = [f for f in files if f.suffix.lower() in ENDINGS[format]]
-    # What is broken may well be of this format; its reader says what is wrong.
-    chosen = [f for f in alike if forced or kinds.get(f, format if format in TELLING else None) in (format, BROKEN)]
+    if forced or format in TELLING:
+        chosen, stray = [f for f in alike if kinds.get(f, format) in (format, BROKEN)], []
+    else:
+        # What is broken may well be of this format; its reader says what is wrong.
+        chosen = [f for f in alike if kinds.get(f) in (format, BROKEN)]
+        stray = [f for f in alike if f not in kinds]
     if not chosen:
         raise InputError(f"{path}: holds no {' or '.join(ENDINGS[format])} files to read as {TITLES[format]}")
-    return DetectedFormat(path, format, tuple(chosen), tuple(f for f in alike if f not in kinds and f not in chosen))
+    return DetectedFormat(path, format, tuple(chosen), tuple(stray))
 
 
 def _looked_at(files: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -166,7 +171,9 @@ def _file(path: Path, alone: bool = False, broken: str = BROKEN) -> str | None:
         return ROOTS.get(tag)
     if first in ("{", "["):
         kind = json_format(path)
-        return broken if kind == BROKEN else kind
+        if kind != BROKEN:
+            return kind
+        return broken if ending == ".json" or broken != BROKEN else None
     lines = [line for line in start.splitlines() if line.strip()]
     if any(map(is_kitti_line, lines)):
         return "kitti"
