@@ -65,7 +65,7 @@ def forecast(config: TrainConfig, show: bool = True) -> TrainForecast:
     could_make_folder(config.out)
     # Decoding all pictures first would be most of the work; the first steps then decode theirs themselves.
     config = replace(config, preload=False)
-    with launched(config, None, show) as (fabric, console):
+    with launched(config, None, show) as (fabric, console, _):
         prepared = prepare_run(config, fabric, console)
         trainer = prepared.trainer
         done = trainer.step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mal_trt.training.kept_checkpoints import BEST, LAST, Checkpoints
 from mal_trt.training.logs import RunLog
 from mal_trt.training.pictures import Order, TrainingBoxes, read_training_boxes
 from mal_trt.training.prior import Prior, check_rows, load_priors
-from mal_trt.training.processes import together
+from mal_trt.training.processes import Others, together
 from mal_trt.training.run_lock import alone
 from mal_trt.training.start import shaped
 from mal_trt.training.teaching import check_student, teacher_masks
@@ -49,13 +49,24 @@ def train(config: TrainConfig, console: Console | None = None, show: bool = True
     Raises InputError for unusable boxes or options, RunError if the loss stops being a number or the final
     checkpoint cannot be written. With several devices this starts the running script again for each of the others.
     """
-    with launched(config, console, show) as (fabric, console):
-        return _train(prepare_run(config, fabric, console), console)
+    with launched(config, console, show) as (fabric, console, others), ExitStack() as held:
+        # Before another run's last.pth is read; a folder is not made before everything is known to be good.
+        if early := fabric.is_global_zero and config.out.is_dir():
+            held.enter_context(alone(config.out))
+        prepared = prepare_run(config, fabric, console)
+        if config.teacher is not None:
+            boxes = prepared.boxes
+            prepared = replace(prepared, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
+        make_folder(config.out)
+        if fabric.is_global_zero and not early:
+            held.enter_context(alone(config.out))
+        return _train(prepared, console, others)
 
 
 @contextmanager
-def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterator[tuple[Fabric, Console]]:
-    """The processes of a run, and where they speak. InputError if `out` holds another run."""
+def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterator[tuple[Fabric, Console, Others]]:
+    """The processes of a run, where they speak, and those that this one started. InputError if `out` holds another
+    run."""
     checkpoint = config.out / CHECKPOINT
     if checkpoint.exists() and not config.resume:
         raise InputError(f"{checkpoint}: exists; continue it with --resume or choose another --out")
@@ -66,8 +77,8 @@ def launched(config: TrainConfig, console: Console | None, show: bool) -> Iterat
         console = Console(stderr=True, quiet=fabric.global_rank > 0 or not show)
     if taken is not None:
         console.print(taken, highlight=False, markup=False, soft_wrap=True)
-    with together(fabric):
-        yield fabric, console
+    with together(fabric) as others:
+        yield fabric, console, others
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ def prepare_run(config: TrainConfig, fabric: Fabric, console: Console) -> Prepar
         raise InputError(f"{epoch_length} boxes do not fill one step of {per_step}; lower --batch")
     trainer = Trainer(config, steps_per_epoch, fabric)
     if not trainer.total_steps:
-        raise InputError(f"epochs {config.epochs:g}: of {steps_per_epoch} steps make not one; raise --epochs")
+        raise InputError(f"epochs {config.epochs:g}: no step (an epoch has {steps_per_epoch}); raise --epochs")
     trainer.boxes = boxes.digest()
     last = config.out / CHECKPOINT
     if last.exists():
@@ -139,26 +150,23 @@ def prepare_run(config: TrainConfig, fabric: Fabric, console: Console) -> Prepar
     return PreparedRun(boxes, held_back, judge, trainer, rules, priors, given)
 
 
-def _train(prepared: PreparedRun, console: Console) -> Path:
+def _train(prepared: PreparedRun, console: Console, others: Others) -> Path:
     trainer, boxes = prepared.trainer, prepared.boxes
     config, fabric = trainer.config, trainer.fabric
-    if config.teacher is not None:
-        prepared = replace(prepared, priors=teacher_masks(config, fabric, boxes, show=not console.quiet))
-    make_folder(config.out)
     first = fabric.is_global_zero
-    with alone(config.out) if first else nullcontext():
-        loader = prepared.loader()
-        checkpoints = Checkpoints(trainer, console)
-        with RunLog(trainer, console) if first else _Silent() as log:
-            try:
-                _steps(trainer, loader, prepared.judge, checkpoints if first else None, log)
-            except BadLoss as error:
-                raise _explained(error, config, boxes, fabric.global_rank) from None
-        if first:
-            checkpoints.last(final=True)
-            _say_damaged(log.damaged, boxes, console)
-            if config.patience is not None:
-                _say_best(trainer, console)
+    loader = prepared.loader()
+    checkpoints = Checkpoints(trainer, console)
+    with RunLog(trainer, console) if first else _Silent() as log:
+        try:
+            _steps(trainer, loader, prepared.judge, checkpoints if first else None, log)
+        except BadLoss as error:
+            raise _explained(error, config, boxes, fabric.global_rank) from None
+    if first:
+        others.watched = False  # nothing waits for them any more
+        checkpoints.last(final=True)
+        _say_damaged(log.damaged, boxes, console)
+        if config.patience is not None:
+            _say_best(trainer, console)
     return config.out / (CHECKPOINT if config.patience is None else BEST)
 
 

@@ -35,7 +35,7 @@ class MaskCache:
     def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
         self.path, new = path, not path.exists()
         taken = "another run is writing it; wait for its end, or give another --teacher-cache"
-        with opening(path, "a file of soft masks, or a damaged one", taken, AGAIN, AGAIN):
+        with opening(path, "a file of soft masks, or a damaged one", locked=taken, elsewhere=AGAIN, anew=AGAIN):
             self._db = hold(path)
             try:
                 if new or not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:

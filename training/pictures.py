@@ -118,8 +118,8 @@ def read_training_boxes(
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no annotations"
         why = "; ".join([f"no box to train from ({reasons})", *lost])
         raise NothingDone(f"{', '.join(map(str, documents))}: {why}")
-    rows = np.asarray(boxes, np.float32), np.asarray(picture)
-    return TrainingBoxes(*rows, pictures, ids, np.asarray(category), skipped, np.asarray(records))
+    of, kind, place = (np.asarray(one, np.int64) for one in (picture, category, records))
+    return TrainingBoxes(np.asarray(boxes, np.float32), of, pictures, ids, kind, skipped, place)
 
 
 def _names(categories: Any) -> dict[Any, Any]:

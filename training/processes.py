@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,28 +20,36 @@ from torch.utils.data._utils import signal_handling
 
 from mal_trt.base.errors import MalTrtError, RunError, one_line
 
-OBSERVER = "child-process-observer"  # Lightning's thread, which kills the first process, without a word, for another
-REASON = "mal_trt/reason"  # in the store that all processes share: why one of them ended
+OBSERVER = "child-process-observer"  # Lightning's thread, which kills the first process, silently, when another fails
+# In the store that all processes share: why one of them ended, and what one of them had to say of a lost connection.
+REASON, LOST_REASON = "mal_trt/reason", "mal_trt/lost"
 GRACE = 20.0  # seconds in which the first process finds out for itself that another has ended
-KEPT = "what last.pth in --out holds is kept, go on with --resume"
-CUTTING = re.compile(r"DataLoader worker \(pid")  # how PyTorch begins to say that one has ended
+PATIENCE = 5.0  # seconds in which the others may end by themselves where the first has failed
+KEPT = "go on with --resume: what last.pth in --out holds, if it is there, is kept"
+# How PyTorch begins to say that a process which cuts crops has ended, and to repeat what one raised.
+CUTTING = re.compile(r"DataLoader worker \(pid")
+FROM_CUTTING = re.compile(r"Caught \w+ in DataLoader worker")
+NO_ROOM = "Caught MemoryError"
 SHARED = "</torch_"  # in the names of pieces of shared memory, which it could not get
-FROM_CUTTING = re.compile(r"Caught \w+ in DataLoader worker")  # and to repeat what one raised, with its traceback
 FULL = "DefaultCPUAllocator"  # which speaks only where there is no memory left
 LOST = ("gloo/transport", "NCCL")  # of what it says where the others cannot be reached
+GONE = ("closed by peer", "reset by peer")  # and where that is because another has ended
 
 
 @contextmanager
-def together(fabric: Fabric) -> Iterator[None]:
-    """All of a run in its processes, launched already: the first one speaks for all, whichever fails.
+def together(fabric: Fabric) -> Iterator[Others]:
+    """All of a run in its processes, launched already: the first one speaks for all, whichever fails. Gives those that
+    this one started.
 
     RunError, in the first process, where another or one that cuts crops has ended; all end then.
     """
     others = Others(_taken_over())
-    first = fabric.global_rank == 0
+    first, failed = fabric.global_rank == 0, True
+    heard = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     try:
         with _plain_errors():
-            yield
+            yield others
+        failed = False
     except MalTrtError as error:
         if first:
             raise
@@ -53,18 +62,23 @@ def together(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or any(name in str(error) for name in LOST)):
             raise
+        said = one_line(error)
         if not first:  # which says why, if it still can
+            if not any(gone in said for gone in GONE):
+                _leave(said, LOST_REASON)
             sys.exit(1)
-        raise RunError(_reason() or f"{others.ended()}; {KEPT}") from None
+        raise RunError(_reason() or f"{others.ended()} ({said}); {KEPT}") from error
     finally:
-        others.watched = False
-        _let_cutting_end()
+        _let_cutting_end(heard)
+        if failed:
+            others.end()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        others.watched = False
 
 
 class Others:
-    """The processes that the first one started. Should one fail and the first one not notice, as where it waits for it
+    """The processes that the first one started. Should one fail and the first one not notice, as when it waits for it
     on a GPU, all are ended."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -82,6 +96,15 @@ class Others:
                     return f"process {rank} of the run ended with exit code {code} (out of memory, or killed?)"
             time.sleep(0.05)
         return "another process of the run ended"
+
+    def end(self) -> None:
+        """See that none goes on: some wait for this one on a GPU, for ever."""
+        until = time.monotonic() + PATIENCE
+        for process in self.processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+                continue
+            process.kill()
 
     def _watch(self) -> None:
         while self.watched and not any(process.poll() for process in self.processes):
@@ -116,7 +139,8 @@ def _plain_errors() -> Iterator[None]:
             raise type(error)(_last_line(error)) from None
         raise
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or FULL in str(error):
+        full = FULL in str(error) or str(error).startswith(NO_ROOM)
+        if full or isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
             raise RunError(
                 f"out of memory ({_last_line(error)}); lower --batch and raise --accumulate, or lower --crop-size"
             ) from None
@@ -131,29 +155,34 @@ def _plain_errors() -> Iterator[None]:
 def _last_line(error: BaseException) -> str:
     """What an error says, without the traceback that PyTorch puts into it and the name of its type."""
     text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if FROM_CUTTING.match(text) else one_line(error)
+    if not FROM_CUTTING.match(text):
+        return one_line(error)
+    last = text.splitlines()[-1]
+    return last.partition(": ")[2] or last
 
 
-def _let_cutting_end() -> None:
+def _let_cutting_end(heard: Any) -> None:
     """PyTorch no longer raises an error, wherever this process is, for one that cuts crops and ends now. It listens
-    again in the next run."""
+    again in the next run. heard: the handler of SIGCHLD before this one."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return
     if getattr(signal.getsignal(signal.SIGCHLD), "__module__", None) == signal_handling.__name__:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        ours = heard is None or getattr(heard, "__module__", None) == signal_handling.__name__
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if ours else heard)
         signal_handling._SIGCHLD_handler_set = False
 
 
-def _leave(reason: str) -> None:
+def _leave(reason: str, key: str = REASON) -> None:
     """Why this process ends, for the first one."""
     with suppress(Exception):  # it may have ended itself
-        distributed_c10d._get_default_store().set(REASON, reason)
+        distributed_c10d._get_default_store().set(key, reason)
 
 
 def _reason() -> str:
-    """What another process left."""
+    """What another process left; what it knew itself before what it lost."""
     with suppress(Exception):
         store = distributed_c10d._get_default_store()
-        if store.check([REASON]):
-            return store.get(REASON).decode()
+        for key in (REASON, LOST_REASON):
+            if store.check([key]):
+                return store.get(key).decode()
     return ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mal_trt.base.errors import InputError
 
@@ -16,6 +18,7 @@ except ImportError:  # Windows, where nothing is checked
 
 NAME = ".training"
 TAKEN = (errno.EACCES, errno.EAGAIN)
+_held: set[Path] = set()
 
 
 @contextmanager
@@ -23,25 +26,39 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder, which is there; InputError if another process trains into it.
 
     The lock goes with this process, however it ends, and not with those that it forked. Where the disk knows no locks,
-    nothing is checked.
+    nothing is checked of other processes.
     """
-    path = folder / NAME
+    path = folder.resolve() / NAME
+    taken = InputError(f"{folder}: another run is training into it; wait for its end or choose another --out")
+    if path in _held:  # such locks are between processes alone
+        raise taken
     try:
-        file = path.open("wb")
-    except OSError:  # a full disk, which the checkpoint will tell of
+        file = _locked(path)
+    except OSError as error:
+        if error.errno in TAKEN:
+            raise taken from None
+        file = None  # a full disk, which the checkpoint will tell of, or one without locks
+    _held.add(path)
+    try:
         yield
-        return
-    with file:
+    finally:
+        _held.discard(path)
+        if file is not None:
+            with suppress(OSError):
+                path.unlink()
+            file.close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, opened and locked; OSError if that cannot be."""
+    while True:
+        file = path.open("wb")
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in TAKEN:
-                raise InputError(
-                    f"{folder}: another run is training into it; wait for its end or choose another --out"
-                ) from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its holder removed it meanwhile

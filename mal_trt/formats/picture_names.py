@@ -152,6 +152,13 @@ class PictureNames:
         return _gathered((int(stem), names) for stem, names in self._by_stem.items() if _is_number(stem))
 
 
+def bare_name(name: str) -> str:
+    """What a document calls a picture, without folders, a picture's ending, case, Unicode form, URL quoting and the
+    zeros that pad a number: equal where two names may mean one picture."""
+    key = _key(_stem(PurePosixPath(clean_name(name)).name))
+    return key.lstrip("0") or key if key.isdigit() else key
+
+
 def clean_name(name: str) -> str:
     """A document's file name with / between folders and nothing that leads out of the set."""
     if "://" in name[:10]:

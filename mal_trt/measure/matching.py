@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from mal_trt.base.errors import InputError
 from mal_trt.formats.boxes import Document
 from mal_trt.formats.ids import identity, same_id
-from mal_trt.formats.picture_names import clean_name
+from mal_trt.formats.picture_names import bare_name
 from mal_trt.formats.segmentations import to_rle
 from mal_trt.geometry.rle import RLE
 from mal_trt.labelling.document_rows import side
@@ -27,7 +26,9 @@ class Labels:
             self.pictures.setdefault(key, picture)  # of several with one id the first, as `label` has it
         self._found: dict[Any, Any] = {}
         self._quality: dict[Any, Any] = {}
-        self._names = {key: _called(image) for key, image in by_id(images)}
+        self._names: dict[Any, str] = {}
+        for key, image in by_id(images):
+            self._names.setdefault(key, _called(image))
         self._images: dict[Any, Any] = {}
         for index, record in enumerate(records):
             try:
@@ -106,9 +107,9 @@ def category_names(truth: Document) -> dict[Any, str]:
 
 
 def _called(image: dict[str, Any]) -> str:
-    """A picture's name without folders and ending, which the tools that labels pass through may change."""
+    """A picture's name as far as the tools that labels pass through leave it alone."""
     name = image.get("file_name")
-    return PurePosixPath(clean_name(name)).stem.casefold() if isinstance(name, str) else ""
+    return bare_name(name) if isinstance(name, str) else ""
 
 
 def most_common(reasons: Mapping[str, int]) -> str:

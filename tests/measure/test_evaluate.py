@@ -324,7 +324,16 @@ def test_labels_of_other_pictures_are_not_scored() -> None:
     record = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 10, 10], "segmentation": square}
     image = {"id": 1, "file_name": "val/0001.jpg", "width": 20, "height": 20}
     truth = {"images": [image], "annotations": [record], "categories": []}
-    for name in ("0001.PNG", "photos/0001.jpg", "https://host/0001.jpg", None):
+    for name in ("0001.PNG", "photos/0001.jpg", "https://host/0001.jpg", "1.jpg", None):
         assert score_labels(truth, [record], images=[{"id": 1, "file_name": name}])["count"] == 1
+    for one, other in (
+        ("ä b.jpg", "a\u0308%20b.JPG"),
+        ("frame.v1.jpg", "x/frame.v1"),
+        ("https://h/a%20b.jpg", "a b.png"),
+    ):
+        found = {**truth, "images": [{**image, "file_name": one}]}
+        assert score_labels(found, [record], images=[{"id": 1, "file_name": other}])["count"] == 1
+    twice = [image, {**image, "file_name": "0002.jpg"}]
+    assert score_labels({**truth, "images": twice}, [record], images=twice)["count"] == 1
     with pytest.raises(NothingDone, match="of another picture, though of the same id: 1"):
         score_labels(truth, [record], images=[{"id": 1, "file_name": "train/0002.jpg"}])

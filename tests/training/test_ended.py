@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from torch.utils.data._utils import signal_handling
 
 from mal_trt.base.errors import InputError, RunError
 from mal_trt.training import dry_run
@@ -20,7 +23,13 @@ from mal_trt.training.data import Samples
 from mal_trt.training.loop import train
 from mal_trt.training.run_lock import NAME, alone
 
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that cut crops are forked")
+forks = pytest.mark.skipif(
+    multiprocessing.get_start_method() != "fork", reason="a patch reaches processes that cut crops by forking alone"
+)
+
+
+def hears(*_: Any) -> None:
+    """The caller's own handler of SIGCHLD."""
 
 
 def fails(*_: Any) -> Any:
@@ -36,6 +45,10 @@ def has_no_room(*_: Any) -> Any:
 
 
 def is_too_large(*_: Any) -> Any:
+    return np.empty(1 << 50, np.uint8)
+
+
+def has_no_memory(*_: Any) -> Any:
     raise MemoryError
 
 
@@ -46,16 +59,21 @@ def is_too_large(*_: Any) -> Any:
         (fails, "^no picture at all$"),
         (is_killed, r"^a process that cuts crops ended early .*--shm-size.*go on with --resume.*--workers"),
         (has_no_room, r"^a process that cuts crops ended early \(unable to write .*--shm-size"),
-        (is_too_large, "^out of memory .*lower --batch"),
+        (is_too_large, r"^out of memory \(\w.*lower --batch"),
+        (has_no_memory, r"^out of memory \(\w.*lower --batch"),
     ],
 )
 def test_processes_that_cut_crops(plan: TrainConfig, monkeypatch: pytest.MonkeyPatch, happens: Any, says: str) -> None:
     monkeypatch.setattr(Samples, "__getitem__", happens)
-    handler = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(RunError, match=says) as error:
-        train(replace(plan, workers=1))
-    assert "\n" not in str(error.value)
-    assert signal.getsignal(signal.SIGCHLD) in (handler, signal.SIG_DFL)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.signal(signal.SIGCHLD, hears)
+    try:
+        with pytest.raises(RunError, match=says) as error:
+            train(replace(plan, workers=1))
+        assert "\n" not in str(error.value)
+        assert signal.getsignal(signal.SIGCHLD) is hears
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 HOLDS = "import sys; from pathlib import Path; from mal_trt.training.run_lock import alone\n"
@@ -72,6 +90,9 @@ def test_two_runs_in_one_folder(plan: TrainConfig, tmp_path: Path) -> None:
             pass
         other.kill()
     with alone(plan.out):
+        assert (plan.out / NAME).exists()
+        with pytest.raises(InputError, match="another run is training into it"), alone(plan.out / ".." / plan.out.name):
+            pass
         assert (plan.out / NAME).exists()
     assert list(plan.out.iterdir()) == []
 

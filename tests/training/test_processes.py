@@ -112,6 +112,39 @@ def test_one_of_two_processes_ends(drawn: Path, tmp_path: Path, rank: int, numbe
     assert told.startswith(says) and told.count("\n") == 1, told
 
 
+FAILS_ALONE = """
+import os
+from mal_trt.base.errors import RunError
+from mal_trt.training.trainer import Trainer
+
+step = Trainer.train_step
+
+def fail(self, *batch):
+    if self.step == 3 and os.environ.get("LOCAL_RANK") == "1":
+        raise ERROR
+    return step(self, *batch)
+
+Trainer.train_step = fail
+from mal_trt.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("RunError('no picture at all')", "error: no picture at all\n"),
+        ("RuntimeError('NCCL error: no room in /dev/shm')", "error: NCCL error: no room in /dev/shm\n"),
+    ],
+)
+def test_the_first_process_says_why_another_failed(drawn: Path, tmp_path: Path, error: str, says: str) -> None:
+    words = command(drawn, tmp_path / "run", "--batch", 2, "--devices", 2, "--epochs", 4000)
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS_ALONE.replace("ERROR", error))
+    done = run([sys.executable, str(script), *words[words.index("train") :]], tmp_path, timeout=120)
+    assert (done.returncode, done.stderr) == (1, says)
+
+
 def _child(parent: int) -> int:
     """The process that another started as the second of a run."""
     started = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
