@@ -23,7 +23,7 @@ from mal_trt.calibration.sample import CropBatch, crops, draw
 from mal_trt.formats.boxes import BoxesLike, Source
 
 MOST_DROP = 0.001  # change of mIoU against drawn masks
-MOST_CHANGE = 0.005  # how far the mean IoU with the FP32 model's masks may be from 1, where no masks are drawn
+MOST_CHANGE = 0.005  # how far the mean IoU with the FP32 model's masks may be from 1, where too few masks are drawn
 CROPS = 64
 RANGE_CROPS = 32  # every inner value of the graph is looked at, which takes memory
 BATCH = 8
@@ -56,8 +56,8 @@ def convert(
     the model's parity file; pictures None where the boxes say where they are. sources: further pairs of these.
     threads: of the processor. say: called with a line on each step.
 
-    RunError, and nothing written, if mIoU against the drawn masks moves by more than 0.001, or, where none are drawn,
-    the mean IoU with the FP32 model's masks is below 0.995. InputError for what cannot be used.
+    RunError, and nothing written, if mIoU against the drawn masks moves by more than 0.001, or, where fewer than half
+    of the boxes have one, the mean IoU with the FP32 model's masks is below 0.995. InputError for what cannot be used.
     """
     out = Path(out)
     check_out(out)

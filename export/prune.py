@@ -76,8 +76,8 @@ def prune(
 
     - `model`: a checkpoint, an FP32 or FP16 model of `mal-trt export`, or "bundled". `out`: the checkpoint to write.
     - `sources`: pairs of pictures and boxes; pictures None where the boxes say where they are.
-    - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: masks are compared with the
-      dense network's, on boxes of `sources` that nothing was learnt from.
+    - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: boxes of `sources` that
+      nothing was learnt from. Where fewer than half have drawn masks, masks are compared with the dense network's.
     - `settings`: see `PruneSettings`. `weights`: which network of a checkpoint, "student" or "teacher".
     - `say`: called with a line on each step. `progress`: show bars on standard error.
 

@@ -26,8 +26,8 @@ class PruneSettings:
     - `recover`: crops to train on afterwards, with the dense network as the teacher; 0: none. `lr`: its learning rate,
       for each box of a step.
     - `crops`: how many real crops scores come from. `check_crops`: how many others the result is checked on.
-    - `max_miou_drop`: how much mIoU may drop, or the agreement with the dense network's masks where none are drawn;
-      None: .005 of the one, .02 of the other.
+    - `max_miou_drop`: how much mIoU may drop, or the agreement with the dense network's masks where fewer than half are
+      drawn; None: .005 of the one, .02 of the other.
     - `sensitivity_crops`: how many crops each layer is tried alone on, if not all of them can be sparse.
     - `batch`: crops run at once. `threads`: threads of the processor. `precision`: of the recovery's arithmetic.
     """

@@ -118,8 +118,8 @@ def read_training_boxes(
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no annotations"
         why = "; ".join([f"no box to train from ({reasons})", *lost])
         raise NothingDone(f"{', '.join(map(str, documents))}: {why}")
-    of, kind, place = (np.asarray(one, np.int64) for one in (picture, category, records))
-    return TrainingBoxes(np.asarray(boxes, np.float32), of, pictures, ids, kind, skipped, place)
+    whole = [np.asarray(one, np.int64) for one in (picture, category, records)]
+    return TrainingBoxes(np.asarray(boxes, np.float32), whole[0], pictures, ids, whole[1], skipped, whole[2])
 
 
 def _names(categories: Any) -> dict[Any, Any]:

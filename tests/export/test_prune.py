@@ -215,10 +215,12 @@ def test_a_recovery_goes_on_only_with_the_same_annotations(dense: Path, data: Pa
     for record in document["annotations"]:
         x, y, w, h = record["bbox"]
         record["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
-    (tmp_path / "drawn.json").write_text(json.dumps(document))
-    settings, drawn = replace(SMALL, recover=320), (data / "pictures", tmp_path / "drawn.json")
-    given = [(dense, tmp_path / "p.pth", sources(data), settings, one, "student") for one in (None, drawn)]
-    assert len({prepare(*words).key for words in given}) == 2
+    settings, drawn = replace(SMALL, recover=320), []
+    for number in range(2):
+        drawn.append((data / "pictures", tmp_path / f"drawn{number}.json"))
+        drawn[-1][1].write_text(json.dumps({**document, "info": {"version": number}}))
+    given = [(dense, tmp_path / "p.pth", sources(data), settings, one, "student") for one in (None, *drawn)]
+    assert len({prepare(*words).key for words in given}) == 3
 
 
 BAD = [
