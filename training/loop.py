@@ -341,5 +341,7 @@ def _say_best(trainer: Trainer, console: Console) -> None:
     early = ", stopped early" if trainer.step < trainer.total_steps else ""
     where = f"those of step {stopping.step}" if stopping.step else "those the run started from: no step was better"
     console.print(
-        f"{trainer.step} steps{early}; {BEST} holds the best weights, {where}", highlight=False, soft_wrap=True
+        f"{trainer.step} step{'s' * (trainer.step != 1)}{early}; {BEST} holds the best weights, {where}",
+        highlight=False,
+        soft_wrap=True,
     )

@@ -68,7 +68,7 @@ def plan(tmp_path: Path) -> TrainConfig:
 
 
 def batches(plan: TrainConfig) -> list[dict[str, Any]]:
-    with launched(plan, None, False) as (fabric, console):
+    with launched(plan, None, False) as (fabric, console, _):
         return list(prepare_run(plan, fabric, console).loader())
 
 
