@@ -58,7 +58,7 @@ def calibrate(
     - `sources`: pairs of pictures and boxes that the ranges come from; pictures None where the boxes say where they
       are.
     - `annotations`: pictures, and boxes with drawn masks, to check the result on. None: boxes of `sources` that the
-      ranges have not seen; where they have no drawn masks, masks are compared with the original's.
+      ranges have not seen. Where fewer than half have drawn masks, masks are compared with the original's.
     - `settings`: see `CalibrationSettings`.
     - `cache`: a file that keeps what was measured, for the next calibration of the same model and crops.
     - `progress`: show bars on standard error.

@@ -72,6 +72,14 @@ def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[object]) 
                 raise InputError(f"{out}: is an input and would be overwritten; give another name for the result")
 
 
+def check_outside(path: Path, out: Path, what: str) -> None:
+    """InputError if something else would be written at the output of a run or into it, which would no longer be what
+    the run wrote. what: what should have a place of its own, "overlays a folder"."""
+    here = path.resolve()
+    if out.resolve() in (here, *here.parents):
+        raise InputError(f"{path}: lies in the output {out}; give {what} of its own")
+
+
 def _is_result(path: Path) -> bool:
     """Whether a file is an empty one, or what `evaluate`, `compare` or `benchmark` wrote."""
     try:

@@ -84,8 +84,8 @@ def calibrate(
         Option(
             min=0,
             max=1,
-            help="How much mIoU may drop, or where no masks are drawn the agreement with the original's masks. "
-            "Default: 0.005; of the agreement 0.02, for a processor 0.03.",
+            help="How much mIoU may drop, or where fewer than half of the boxes have drawn masks the agreement with "
+            "the original's masks. Default: 0.005; of the agreement 0.02, for a processor 0.03.",
         ),
     ] = None,
     annotations: CheckedMasksOption = None,

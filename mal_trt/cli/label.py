@@ -10,6 +10,7 @@ from typer import Option
 
 from mal_trt.artifacts.models import BUNDLED
 from mal_trt.base.errors import InputError, RunError
+from mal_trt.base.outputs import check_outside
 from mal_trt.cli.options import (
     BackendOption,
     BatchOption,
@@ -210,7 +211,7 @@ def label(
         from mal_trt.labelling.write_overlays import check_sheet
 
         check_sheet(sheet, given.home() if images is None else images)
-        _check_outside(sheet, target, "sheet a place")
+        check_outside(sheet, target, "the sheet a place")
     if dry_run:
         if resume:
             raise InputError("--dry-run tells of a whole run; leave --resume out")
@@ -258,14 +259,8 @@ def _check_report(folder: Path, out: Path, others: Sequence[Path | None]) -> Non
     """InputError if the report and the other outputs could not lie beside each other."""
     from mal_trt.report.folder import check_report
 
-    _check_outside(folder, out, "report a folder")
+    check_outside(folder, out, "the report a folder")
     check_report(folder, (out, *others))
-
-
-def _check_outside(path: Path, out: Path, what: str) -> None:
-    """InputError if something would be written into the output, which would no longer be what the run wrote."""
-    if out.resolve() in path.resolve().parents:
-        raise InputError(f"{path}: lies in the output {out}; give the {what} of its own")
 
 
 def _reporter(

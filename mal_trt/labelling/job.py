@@ -11,6 +11,7 @@ from mal_trt.artifacts.models import resolve_model
 from mal_trt.base.digest import file_sha256
 from mal_trt.base.errors import InputError
 from mal_trt.base.files import NOTHING, REGULAR, file_kind
+from mal_trt.base.outputs import check_outside
 from mal_trt.formats.boxes import Boxes, BoxesLike, as_boxes
 from mal_trt.formats.images import ImageSource, open_images, place_key
 from mal_trt.labelling.predictor import batch_size, check_device
@@ -55,9 +56,7 @@ class LabelOutputs:
         if self.out.is_dir() and ending(self.formats):
             raise InputError(f"{self.out}: a folder; --out takes the name of a file")
         if self.overlay is not None:
-            out, here = self.out.resolve(), self.overlay.resolve()
-            if here == out or out in here.parents:
-                raise InputError(f"{self.overlay}: lies in the output {self.out}; give overlays a folder of their own")
+            check_outside(self.overlay, self.out, "overlays a folder")
         if self.resume:
             return
         if self.journal.exists():

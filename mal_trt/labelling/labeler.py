@@ -145,7 +145,8 @@ class Labeler:
         try:
             self._batch = batch_size(batch, self._predictor.most)
             self._masker = open_masker(self._predictor, crops, decode)
-            self._scaled, self._twice = decode == "scaled", second_pass
+            # The boxes of the second pass, which decide how small a picture may be decoded, are not known before.
+            self._scaled, self._twice = decode == "scaled" and not second_pass, second_pass
         except BaseException:
             self._predictor.close()
             raise
@@ -174,7 +175,7 @@ class Labeler:
         """
         self._open_here()
         pixels: np.ndarray | None = None
-        if self._scaled and not self._twice and isinstance(picture, (str, Path)):
+        if self._scaled and isinstance(picture, (str, Path)):
             with _told(picture), open(picture, "rb") as file:
                 width, height = open_picture(file).size
         else:

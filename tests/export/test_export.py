@@ -25,25 +25,13 @@ from mal_trt.export.parity import packaged_crops
 from mal_trt.geometry.boxes import SizeClass
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.network import MALNetwork, NetworkConfig, build_network
+from small_checkpoint import SIZE, make
 
-SIZE = 64
 OPERATORS = {
     *("Add", "Cast", "Concat", "Conv", "Div", "Erf", "Expand", "Gather", "Gelu", "Gemm", "InstanceNormalization"),
     *("LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu", "Reshape", "Resize", "Shape", "Slice", "Softmax"),
     *("Split", "Squeeze", "Transpose", "Unsqueeze"),
 }
-
-
-def make(folder: Path, layout: str = "patch", **options: Any) -> tuple[Path, dict[str, MALNetwork]]:
-    torch.manual_seed(7)
-    options = {"mask_head_hidden_channel": 32, "mask_head_out_channel": 32, "depth": 1, **options}
-    config = NetworkConfig("vit-deit-tiny/16", layout, SIZE, **options)
-    networks = {part: build_network(config).eval() for part in ("student", "teacher")}
-    for network in networks.values():  # position tables start all but zero, which would hide a wrong fold
-        torch.nn.init.normal_(network.backbone.pos_embed, std=0.5)
-    path = folder / f"{layout}.pth"
-    save_checkpoint(path, config, **{part: network.state_dict() for part, network in networks.items()})
-    return path, networks
 
 
 def crops(count: int) -> np.ndarray:
@@ -363,46 +351,3 @@ def test_packaged_crops_are_photos() -> None:
         made = read_crop(picture, frame.extended, 176).transpose(2, 0, 1)
         difference = np.abs(made.astype(int) - stored)
         assert difference.mean() < 1  # JPEG decoders differ by a level here and there
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"input_size": 100}, "multiple of 32"),
-        ({"input_size": 100_000}, "--input-size 100000: expected 4096 pixels at most"),
-        ({"input_dtype": "float16"}, "--input-dtype float16"),
-        ({"weights": "ema"}, "--weights ema"),
-        ({"head": "huge"}, "--head huge"),
-        ({"opset": 9}, "--opset 9"),
-        ({"precision": "int8"}, "--precision int8"),
-        ({"precision": "fp16", "fp16_weights": True}, "--fp16-weights is for"),
-        ({"thresholds": [0.1, 2.0, 0.3]}, "thresholds"),
-        ({"arch": "vit-mae-base/16"}, "another network"),
-        ({"arch": "mal-edge"}, "leave --arch out"),
-        ({"sizes": (64,)}, "--sizes 64: expected one each"),
-    ],
-)
-def test_bad_options_are_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    checkpoint, _ = make(tmp_path)
-    before = sorted(os.listdir(tmp_path))
-    with pytest.raises(InputError) as caught:
-        export_onnx(checkpoint, tmp_path / "m.onnx", **options)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-    assert sorted(os.listdir(tmp_path)) == before
-
-
-def test_bad_files(tmp_path: Path) -> None:
-    checkpoint, networks = make(tmp_path, adjust_scale=False)
-    with pytest.raises(InputError, match="does not adjust its scale"):
-        export_onnx(checkpoint, tmp_path / "m.onnx", head="small")
-    with pytest.raises(InputError, match=r"must end in \.onnx"):
-        export_onnx(checkpoint, tmp_path / "m.pth")
-    with pytest.raises(InputError, match="its folder does not exist"):
-        export_onnx(checkpoint, tmp_path / "missing" / "m.onnx")
-    save_checkpoint(tmp_path / "s.pth", networks["student"].config, student=networks["student"].state_dict())
-    with pytest.raises(InputError, match="holds no teacher"):
-        export_onnx(tmp_path / "s.pth", tmp_path / "m.onnx", weights="mixed")
-    encoder = dict(networks["student"].backbone.state_dict())
-    torch.save({"model": encoder}, tmp_path / "mae.pth")
-    with pytest.raises(InputError, match="holds only an encoder"):
-        export_onnx(tmp_path / "mae.pth", tmp_path / "m.onnx")

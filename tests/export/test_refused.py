@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,12 @@ pytest.importorskip("onnxscript")
 from typer.testing import CliRunner
 
 from command import end_in_fp16
+from mal_trt.base.errors import InputError
 from mal_trt.cli import app
+from mal_trt.export import export_onnx
 from mal_trt.training.checkpoint import save_checkpoint
 from mal_trt.training.network import NetworkConfig, build_network
+from small_checkpoint import make
 
 CONFIG = NetworkConfig("vit-deit-tiny/16", "hybrid", 64, mask_head_hidden_channel=16, depth=1, adjust_scale=False)
 
@@ -80,3 +84,46 @@ def test_a_network_is_not_pruned_over_itself(dense: Path) -> None:
     assert "p.report.json: a folder" in said
     assert "--lr nan: expected" in refused("prune", dense, "--boxes", boxes, "-o", "q.pth", "--lr", "nan")
     assert dense.read_bytes() == before and len(list(dense.parent.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_size": 100}, "multiple of 32"),
+        ({"input_size": 100_000}, "--input-size 100000: expected 4096 pixels at most"),
+        ({"input_dtype": "float16"}, "--input-dtype float16"),
+        ({"weights": "ema"}, "--weights ema"),
+        ({"head": "huge"}, "--head huge"),
+        ({"opset": 9}, "--opset 9"),
+        ({"precision": "int8"}, "--precision int8"),
+        ({"precision": "fp16", "fp16_weights": True}, "--fp16-weights is for"),
+        ({"thresholds": [0.1, 2.0, 0.3]}, "thresholds"),
+        ({"arch": "vit-mae-base/16"}, "another network"),
+        ({"arch": "mal-edge"}, "leave --arch out"),
+        ({"sizes": (64,)}, "--sizes 64: expected one each"),
+    ],
+)
+def test_bad_options_are_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint, _ = make(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(InputError) as caught:
+        export_onnx(checkpoint, tmp_path / "m.onnx", **options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    checkpoint, networks = make(tmp_path, adjust_scale=False)
+    with pytest.raises(InputError, match="does not adjust its scale"):
+        export_onnx(checkpoint, tmp_path / "m.onnx", head="small")
+    with pytest.raises(InputError, match=r"must end in \.onnx"):
+        export_onnx(checkpoint, tmp_path / "m.pth")
+    with pytest.raises(InputError, match="its folder does not exist"):
+        export_onnx(checkpoint, tmp_path / "missing" / "m.onnx")
+    save_checkpoint(tmp_path / "s.pth", networks["student"].config, student=networks["student"].state_dict())
+    with pytest.raises(InputError, match="holds no teacher"):
+        export_onnx(tmp_path / "s.pth", tmp_path / "m.onnx", weights="mixed")
+    encoder = dict(networks["student"].backbone.state_dict())
+    torch.save({"model": encoder}, tmp_path / "mae.pth")
+    with pytest.raises(InputError, match="holds only an encoder"):
+        export_onnx(tmp_path / "mae.pth", tmp_path / "m.onnx")

@@ -50,6 +50,13 @@ def loosened(boxes: Path, by: int = 7) -> Path:
     return loose
 
 
+@pytest.fixture
+def coupled(tiny_model: Write, data_set: Write) -> tuple[Path, Path, Path]:
+    """Pictures, boxes that are too large, and a model whose masks tell with whom a box shared its batch."""
+    images, boxes = data_set(pictures=4)
+    return images, loosened(boxes), tiny_model(coupled=True)
+
+
 def test_the_boxes_of_masks() -> None:
     inner = np.zeros((6, 9), bool)
     inner[2:4, 1:8] = True
@@ -95,11 +102,10 @@ def test_masks_are_those_of_the_narrower_boxes(tmp_path: Path, tiny_model: Write
 
 
 def test_a_stopped_run_goes_on(
-    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, coupled: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In each pass, to the same bytes; the model's masks tell with whom a box shared its batch."""
-    images, boxes = data_set(pictures=4)
-    boxes, model = loosened(boxes), tiny_model(coupled=True)
+    """In each pass, to the same bytes."""
+    images, boxes, model = coupled
     whole, out = tmp_path / "whole.json", tmp_path / "labels.json"
     original, calls = Predictor.run, 0
     stop = 0
@@ -180,11 +186,10 @@ def test_an_empty_second_mask_leaves_the_first(tiny_model: Write) -> None:
 
 
 def test_a_folder_that_drops_in_the_second_pass(
-    tmp_path: Path, tiny_model: Write, data_set: Write, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, coupled: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its boxes are pending again, in the batches of that pass, rather than left with their first masks."""
-    images, boxes = data_set(pictures=4)
-    boxes, model = loosened(boxes), tiny_model(coupled=True)
+    images, boxes, model = coupled
     whole, out = tmp_path / "whole.json", tmp_path / "labels.json"
     label(images, boxes, model, whole, second_pass=True, **OPTIONS)
     away = tmp_path / "away"
